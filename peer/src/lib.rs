@@ -1,1 +1,37 @@
-//! placeholder
+//! A peer: it endorses proposals, keeps the channels' ledgers, and is the door for applications.
+//!
+//! Owns the channels that this peer has joined ([`registry`], [`channel`]), the way of a block from the orderers to the
+//! ledger ([`deliver_client`], [`committer`]), the services that applications and other peers call ([`gateway`],
+//! [`events`], [`membership`], [`endorser`]), the chaincodes that run here ([`chaincode`]) and the system chaincodes
+//! ([`lifecycle`], [`system`]).
+//!
+//! Does not own: formats and hashes (`protos`, `crypto`), who is who (`msp`), what a configuration means
+//! (`channel-config`), how a block becomes durable (`ledger`), sockets, tasks and clocks (`node`).
+//!
+//! How data flows:
+//!
+//! ```text
+//!  orderers ──► deliver_client ──► committer::Intake ──► queue ──► committer::Committer ──► ledger
+//!               follow, fail over   block and signatures           state, policies, one write   │
+//!                                                                                              ▼
+//!  application ──► gateway ──► endorser (here, other peers) ──► orderers      channel: bundle, notifications ──► events
+//! ```
+//!
+//! What always holds: a channel's bundle is replaced only after the configuration block that changes it is durable and
+//! before the next block is judged; a channel that cannot decide a block stops alone, and says so in the log and in
+//! `/healthz`; an invalid transaction is a code, never an error.
+
+pub mod chaincode;
+pub mod channel;
+pub mod committer;
+pub mod config;
+pub mod deliver_client;
+pub mod endorser;
+pub mod events;
+pub mod gateway;
+pub mod lifecycle;
+pub mod membership;
+pub mod registry;
+pub mod server;
+pub mod system;
+pub mod telemetry;

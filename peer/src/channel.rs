@@ -1,0 +1,220 @@
+//! One joined channel: its ledger, its configuration in force, and the notifications of its commits.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use consort_channel_config::ChannelBundle;
+use consort_ledger::Ledger;
+use consort_protos::fabric::common;
+use consort_protos::fabric::protos::TxValidationCode;
+use consort_protos::ids::{BlockNumber, ChannelId};
+use consort_protos::transaction::Transaction;
+use tokio::sync::{broadcast, watch};
+
+/// Committed blocks that a slow reader may fall behind before it has to read them from the ledger again. Blocks of
+/// 500 transactions are about 2 MB, so that the queue holds some 30 MB at worst.
+const COMMIT_NOTIFICATIONS: usize = 16;
+
+/// A block after its commit, as the readers of the peer see it.
+#[derive(Debug)]
+pub struct CommittedBlock {
+    number: BlockNumber,
+    block: Arc<common::Block>,
+    transactions: Vec<Option<Arc<Transaction>>>,
+    codes: Vec<TxValidationCode>,
+    outcomes: HashMap<String, TxValidationCode>,
+}
+
+impl CommittedBlock {
+    /// Brings together a committed block, its opened transactions (`None` where an entry is no transaction) and the
+    /// final codes; the three have one entry per transaction.
+    #[must_use]
+    pub fn new(
+        block: Arc<common::Block>,
+        transactions: Vec<Option<Arc<Transaction>>>,
+        codes: Vec<TxValidationCode>,
+    ) -> Self {
+        let number = BlockNumber::new(block.header.as_ref().map_or(0, |header| header.number));
+        let mut outcomes = HashMap::with_capacity(codes.len());
+        for (transaction, code) in transactions.iter().zip(&codes) {
+            if let Some(transaction) = transaction
+                && !transaction.tx_id.is_empty()
+            {
+                // The first copy of an id is the one that counts: a later one is the duplicate.
+                outcomes.entry(transaction.tx_id.clone()).or_insert(*code);
+            }
+        }
+        Self { number, block, transactions, codes, outcomes }
+    }
+
+    /// Opens a block that the ledger returned, with the codes of its `TRANSACTIONS_FILTER` metadata.
+    #[must_use]
+    pub fn from_stored(block: common::Block) -> Self {
+        let entries: &[Bytes] = block.data.as_ref().map_or(&[], |data| data.data.as_slice());
+        let flags = consort_protos::block::flags(&block).unwrap_or_default();
+        let codes = (0..entries.len())
+            .map(|index| {
+                flags
+                    .get(index)
+                    .and_then(|flag| TxValidationCode::try_from(i32::from(*flag)).ok())
+                    .unwrap_or(TxValidationCode::NotValidated)
+            })
+            .collect();
+        let transactions =
+            entries.iter().map(|raw| Transaction::open(raw.clone()).ok().map(Arc::new)).collect();
+        Self::new(Arc::new(block), transactions, codes)
+    }
+
+    /// The block's number.
+    #[must_use]
+    pub fn number(&self) -> BlockNumber {
+        self.number
+    }
+
+    /// The block with its committed metadata (codes and commit hash filled in).
+    #[must_use]
+    pub fn block(&self) -> &Arc<common::Block> {
+        &self.block
+    }
+
+    /// The opened transactions in block order, `None` where an entry could not be opened.
+    #[must_use]
+    pub fn transactions(&self) -> &[Option<Arc<Transaction>>] {
+        &self.transactions
+    }
+
+    /// The final validation codes in block order.
+    #[must_use]
+    pub fn codes(&self) -> &[TxValidationCode] {
+        &self.codes
+    }
+
+    /// The code of the transaction with this id, if the block holds it (the first copy counts).
+    #[must_use]
+    pub fn outcome(&self, tx_id: &str) -> Option<TxValidationCode> {
+        self.outcomes.get(tx_id).copied()
+    }
+}
+
+/// Why a channel stopped, and what its operator can do about it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}; remedy: {remedy}")]
+pub struct ChannelFault {
+    /// What happened.
+    pub reason: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+/// One joined channel. Shared as `Arc`; the committer of the channel is the only writer.
+pub struct ChannelHandle {
+    id: ChannelId,
+    ledger: Arc<Ledger>,
+    bundle: watch::Sender<Arc<ChannelBundle>>,
+    height: watch::Sender<u64>,
+    fault: watch::Sender<Option<ChannelFault>>,
+    commits: broadcast::Sender<Arc<CommittedBlock>>,
+}
+
+impl ChannelHandle {
+    /// Brings together an open ledger and the bundle of the last configuration in it.
+    #[must_use]
+    pub fn new(ledger: Arc<Ledger>, bundle: Arc<ChannelBundle>) -> Self {
+        Self {
+            id: bundle.channel().clone(),
+            bundle: watch::Sender::new(bundle),
+            height: watch::Sender::new(ledger.height()),
+            fault: watch::Sender::new(None),
+            commits: broadcast::Sender::new(COMMIT_NOTIFICATIONS),
+            ledger,
+        }
+    }
+
+    /// The channel's name.
+    #[must_use]
+    pub fn id(&self) -> &ChannelId {
+        &self.id
+    }
+
+    /// The channel's books. Reads of many steps should go through one `snapshot()`.
+    #[must_use]
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+
+    /// The configuration in force: that of the last committed configuration block.
+    #[must_use]
+    pub fn bundle(&self) -> Arc<ChannelBundle> {
+        Arc::clone(&self.bundle.borrow())
+    }
+
+    /// Follows the configuration in force.
+    #[must_use]
+    pub fn watch_bundle(&self) -> watch::Receiver<Arc<ChannelBundle>> {
+        self.bundle.subscribe()
+    }
+
+    /// Number of committed blocks, as a value that can be waited on.
+    #[must_use]
+    pub fn watch_height(&self) -> watch::Receiver<u64> {
+        self.height.subscribe()
+    }
+
+    /// Notifications of commits from now on. A reader that lags gets `Lagged` and continues from the ledger.
+    #[must_use]
+    pub fn committed(&self) -> broadcast::Receiver<Arc<CommittedBlock>> {
+        self.commits.subscribe()
+    }
+
+    /// Why the channel stopped, if it did: its own fault, or that of its ledger.
+    #[must_use]
+    pub fn fault(&self) -> Option<ChannelFault> {
+        if let Some(fault) = self.fault.borrow().clone() {
+            return Some(fault);
+        }
+        self.ledger.poisoned().map(|reason| ChannelFault {
+            reason: format!("the ledger stopped after a failed write: {reason}"),
+            remedy: "check the disk and its free space, then restart the peer".to_owned(),
+        })
+    }
+
+    /// Follows the channel's fault.
+    #[must_use]
+    pub fn watch_fault(&self) -> watch::Receiver<Option<ChannelFault>> {
+        self.fault.subscribe()
+    }
+
+    /// Stops this channel and no other. The first fault stays.
+    pub(crate) fn stop(&self, fault: ChannelFault) {
+        tracing::error!(channel = %self.id, reason = %fault.reason, remedy = %fault.remedy, "channel stopped");
+        self.fault.send_if_modified(|current| {
+            let first = current.is_none();
+            if first {
+                *current = Some(fault);
+            }
+            first
+        });
+    }
+
+    /// Publishes a durable block: first the bundle it brings, then height and block, so that whoever hears of the
+    /// block finds the configuration that it set.
+    pub(crate) fn publish(&self, committed: Arc<CommittedBlock>, bundle: Option<Arc<ChannelBundle>>) {
+        if let Some(bundle) = bundle {
+            self.bundle.send_replace(bundle);
+        }
+        self.height.send_replace(committed.number().get() + 1);
+        // An error only says that nobody listens now.
+        let _nobody = self.commits.send(committed);
+    }
+}
+
+impl std::fmt::Debug for ChannelHandle {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("ChannelHandle")
+            .field("id", &self.id)
+            .field("height", &*self.height.borrow())
+            .finish_non_exhaustive()
+    }
+}

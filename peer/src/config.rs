@@ -1,0 +1,302 @@
+//! The configuration of a peer process, one typed struct, read once at start.
+//!
+//! Sources in rising order: the defaults here, the YAML file, environment variables `CONSORT_PEER_<KEY>` (nested keys
+//! joined by `__`). Unknown keys are refused. Relative paths are relative to the folder of the file.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use consort_node::config::{ListenConfig, LogConfig, TlsConfig};
+use serde::Deserialize;
+
+/// Prefix of the environment variables that override the file.
+pub const ENVIRONMENT_PREFIX: &str = "CONSORT_PEER";
+
+/// Everything that a peer is told from outside.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PeerConfig {
+    /// The peer's name in logs and metrics, usually its host name: `peer0.org1.example.com`.
+    pub id: String,
+    /// `host:port` under which other peers and applications reach this peer. The host must be in the TLS certificate.
+    pub endpoint: String,
+    /// Who the peer is.
+    pub msp: LocalMspConfig,
+    /// Folder of ledgers, installed chaincodes and caches. It is made when it does not exist.
+    pub data_dir: PathBuf,
+    /// Where the gRPC services listen.
+    pub listen: ListenConfig,
+    /// Certificate and key of the gRPC listener, also shown as client to orderers and other peers.
+    pub tls: TlsConfig,
+    /// Where `/healthz`, `/metrics`, `/version` and `/logspec` are served, without TLS: bind it to a local address.
+    pub operations: ListenConfig,
+    /// Log filter and format.
+    #[serde(default)]
+    pub log: LogConfig,
+    /// Addresses for host names (`host` or `host:port` to `address:port`), instead of a hosts file. The TLS server name
+    /// stays the host name. Empty by default.
+    #[serde(default)]
+    pub host_overrides: BTreeMap<String, String>,
+    /// Replacements of orderer endpoints that the channel configuration names. Empty by default.
+    #[serde(default)]
+    pub orderer_overrides: Vec<OrdererOverride>,
+    /// The gateway's time limits.
+    #[serde(default)]
+    pub gateway: GatewayConfig,
+    /// What the endorser accepts.
+    #[serde(default)]
+    pub endorser: EndorserConfig,
+    /// Limits of a chaincode's run.
+    #[serde(default)]
+    pub chaincode: ChaincodeConfig,
+    /// How blocks are fetched.
+    #[serde(default)]
+    pub deliver: DeliverConfig,
+    /// How peers get to know each other.
+    #[serde(default)]
+    pub membership: MembershipConfig,
+}
+
+/// The local MSP.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LocalMspConfig {
+    /// MSP id of the peer's organisation: `Org1MSP`.
+    pub id: String,
+    /// MSP folder in Fabric's layout, with `signcerts` and `keystore`.
+    pub dir: PathBuf,
+}
+
+/// One orderer endpoint to be replaced.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OrdererOverride {
+    /// `host:port` as the channel configuration names it.
+    pub from: String,
+    /// `host:port` to be used instead.
+    pub to: String,
+    /// PEM file of TLS roots for it; by default those of the channel configuration.
+    #[serde(default)]
+    pub tls_roots: Option<PathBuf>,
+}
+
+/// The gateway's time limits.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GatewayConfig {
+    /// Limit for one call to one endorser, in milliseconds. 30 s, as in Fabric's sample configuration: longer than any
+    /// sensible chaincode, shorter than a user's patience.
+    pub endorsement_timeout_ms: u64,
+    /// Limit for handing one transaction to the ordering service, in milliseconds. 30 s, as above.
+    pub broadcast_timeout_ms: u64,
+    /// Limit for connecting to another node, in milliseconds. 3 s: a node that takes longer is treated as down.
+    pub dial_timeout_ms: u64,
+}
+
+impl Default for GatewayConfig {
+    fn default() -> Self {
+        Self { endorsement_timeout_ms: 30_000, broadcast_timeout_ms: 30_000, dial_timeout_ms: 3_000 }
+    }
+}
+
+impl GatewayConfig {
+    /// Limit for one call to one endorser.
+    #[must_use]
+    pub fn endorsement_timeout(&self) -> Duration {
+        Duration::from_millis(self.endorsement_timeout_ms)
+    }
+
+    /// Limit for handing one transaction to the ordering service.
+    #[must_use]
+    pub fn broadcast_timeout(&self) -> Duration {
+        Duration::from_millis(self.broadcast_timeout_ms)
+    }
+}
+
+/// What the endorser accepts.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EndorserConfig {
+    /// Largest difference between a proposal's timestamp and the peer's clock, in seconds. 15 min, as in Fabric: it
+    /// bounds how long a recorded proposal can be used again.
+    pub time_window_s: u64,
+}
+
+impl Default for EndorserConfig {
+    fn default() -> Self {
+        Self { time_window_s: 900 }
+    }
+}
+
+/// Limits of a chaincode's run. They should be equal on all endorsers of a channel, otherwise some of them refuse what
+/// others endorse.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ChaincodeConfig {
+    /// Instructions (wasmtime fuel) of one invocation. 2 000 million take one to a few seconds.
+    pub fuel_max: u64,
+    /// Largest linear memory of one instance, in bytes. 256 MiB.
+    pub memory_max_bytes: u64,
+    /// Wall-clock limit of one invocation including its reads, in milliseconds. 30 s.
+    pub execute_timeout_ms: u64,
+    /// Instances at one time over all chaincodes; further invocations wait. 64.
+    pub instances_max: u32,
+    /// Largest chaincode package, in bytes. 64 MiB.
+    pub package_max_bytes: u64,
+}
+
+impl Default for ChaincodeConfig {
+    fn default() -> Self {
+        Self {
+            fuel_max: 2_000_000_000,
+            memory_max_bytes: 256 << 20,
+            execute_timeout_ms: 30_000,
+            instances_max: 64,
+            package_max_bytes: 64 << 20,
+        }
+    }
+}
+
+/// How blocks are fetched from orderers.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DeliverConfig {
+    /// First pause after every orderer failed once, in milliseconds; it doubles with jitter. 100 ms.
+    pub reconnect_first_ms: u64,
+    /// Longest pause, in milliseconds. 10 s: an orderer that comes back is found within it.
+    pub reconnect_max_ms: u64,
+    /// Limit for connecting and for the first answer, in milliseconds. 1.5 s, so that a dead orderer costs less than
+    /// the two seconds in which another one must have taken over.
+    pub connect_timeout_ms: u64,
+    /// How long an orderer that delivered a wrong block is left out, in milliseconds. 5 min.
+    pub avoid_ms: u64,
+}
+
+impl Default for DeliverConfig {
+    fn default() -> Self {
+        Self { reconnect_first_ms: 100, reconnect_max_ms: 10_000, connect_timeout_ms: 1_500, avoid_ms: 300_000 }
+    }
+}
+
+/// How peers get to know each other.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MembershipConfig {
+    /// `host:port` of peers to ask first, in addition to the anchor peers of each channel. Empty by default.
+    pub bootstrap_peers: Vec<String>,
+    /// Pause between two exchanges, in milliseconds. 2 s: heights and chaincodes that others see are at most that old.
+    pub interval_ms: u64,
+    /// Age at which a silent peer is forgotten, in milliseconds. 15 s: seven missed exchanges.
+    pub expiry_ms: u64,
+}
+
+impl Default for MembershipConfig {
+    fn default() -> Self {
+        Self { bootstrap_peers: Vec::new(), interval_ms: 2_000, expiry_ms: 15_000 }
+    }
+}
+
+/// Why a configuration was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file or the environment.
+    #[error("the configuration cannot be read")]
+    Read(#[source] consort_node::config::ConfigError),
+    /// A value that parses but cannot work.
+    #[error("configuration key `{key}`: {reason}")]
+    Value {
+        /// Dotted key.
+        key: &'static str,
+        /// What is wrong and what is expected.
+        reason: String,
+    },
+}
+
+impl PeerConfig {
+    /// Reads and checks a configuration file; relative paths become relative to the file's folder.
+    ///
+    /// # Errors
+    /// [`LoadError`], naming key and (for the file's syntax) line.
+    pub fn load(path: &Path) -> Result<Self, LoadError> {
+        let mut config: Self =
+            consort_node::config::load(path, ENVIRONMENT_PREFIX).map_err(LoadError::Read)?;
+        config.resolve(path.parent().unwrap_or(Path::new(".")));
+        config.check()?;
+        Ok(config)
+    }
+
+    fn resolve(&mut self, base: &Path) {
+        self.msp.dir = base.join(&self.msp.dir);
+        self.data_dir = base.join(&self.data_dir);
+        self.tls.resolve(base);
+        for replacement in &mut self.orderer_overrides {
+            replacement.tls_roots = replacement.tls_roots.take().map(|path| base.join(path));
+        }
+    }
+
+    fn check(&self) -> Result<(), LoadError> {
+        endpoint("endpoint", &self.endpoint)?;
+        for peer in &self.membership.bootstrap_peers {
+            endpoint("membership.bootstrap_peers", peer)?;
+        }
+        for replacement in &self.orderer_overrides {
+            endpoint("orderer_overrides.from", &replacement.from)?;
+            endpoint("orderer_overrides.to", &replacement.to)?;
+        }
+        if self.id.is_empty() {
+            return Err(LoadError::Value { key: "id", reason: "must not be empty".to_owned() });
+        }
+        let positive = [
+            ("gateway.endorsement_timeout_ms", self.gateway.endorsement_timeout_ms),
+            ("gateway.broadcast_timeout_ms", self.gateway.broadcast_timeout_ms),
+            ("gateway.dial_timeout_ms", self.gateway.dial_timeout_ms),
+            ("deliver.reconnect_first_ms", self.deliver.reconnect_first_ms),
+            ("deliver.reconnect_max_ms", self.deliver.reconnect_max_ms),
+            ("deliver.connect_timeout_ms", self.deliver.connect_timeout_ms),
+            ("membership.interval_ms", self.membership.interval_ms),
+            ("chaincode.execute_timeout_ms", self.chaincode.execute_timeout_ms),
+        ];
+        for (key, value) in positive {
+            if value == 0 {
+                return Err(LoadError::Value { key, reason: "must be at least 1".to_owned() });
+            }
+        }
+        if self.membership.expiry_ms <= self.membership.interval_ms {
+            return Err(LoadError::Value {
+                key: "membership.expiry_ms",
+                reason: "must be larger than membership.interval_ms".to_owned(),
+            });
+        }
+        Ok(())
+    }
+}
+
+fn endpoint(key: &'static str, value: &str) -> Result<(), LoadError> {
+    let well_formed = value
+        .rsplit_once(':')
+        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0));
+    if well_formed {
+        return Ok(());
+    }
+    Err(LoadError::Value { key, reason: format!("`{value}` is not host:port, such as peer0.org1.example.com:7051") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_in_the_docs_is_accepted() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/config/peer.example.yaml");
+        let config = PeerConfig::load(&path).expect("the example loads");
+        assert_eq!(config.endpoint, "peer0.org1.example.com:7051");
+        assert!(config.msp.dir.ends_with("docs/config/msp"));
+    }
+
+    #[test]
+    fn an_endpoint_without_port_is_refused_by_key() {
+        let error = endpoint("endpoint", "peer0.org1.example.com").expect_err("no port");
+        assert!(error.to_string().contains("`endpoint`"), "{error}");
+    }
+}
