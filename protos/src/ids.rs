@@ -126,9 +126,11 @@ name! {
 }
 
 fn check_channel_id(text: &str) -> Result<(), &'static str> {
-    const RULE: &str = "a lower-case letter, then lower-case letters, digits, dots or hyphens, at most 249 in all";
+    const RULE: &str =
+        "a lower-case letter, then lower-case letters, digits, dots or hyphens, at most 249 in all";
     let rest = text.strip_prefix(|first: char| first.is_ascii_lowercase()).ok_or(RULE)?;
-    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'.' || byte == b'-';
+    let allowed =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'.' || byte == b'-';
     if text.len() <= CHANNEL_ID_BYTES_MAX && rest.bytes().all(allowed) { Ok(()) } else { Err(RULE) }
 }
 
@@ -143,7 +145,11 @@ fn check_msp_id(text: &str) -> Result<(), &'static str> {
 
 fn check_tx_id(text: &str) -> Result<(), &'static str> {
     let allowed = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-    if text.len() == 64 && text.bytes().all(allowed) { Ok(()) } else { Err("64 lower-case hexadecimal digits") }
+    if text.len() == 64 && text.bytes().all(allowed) {
+        Ok(())
+    } else {
+        Err("64 lower-case hexadecimal digits")
+    }
 }
 
 fn check_namespace(text: &str) -> Result<(), &'static str> {
@@ -239,10 +245,11 @@ impl Height {
         Self { block: BlockNumber::new(block), tx: TxNumber::new(tx) }
     }
 
-    /// Reads a version out of a read-write set. `None` when the transaction number exceeds 32 bits, which no block reaches.
+    /// Reads a version out of a read-write set. A transaction number beyond 32 bits becomes the largest: no block holds so
+    /// many transactions, so that neither of them is the version of anything.
     #[must_use]
-    pub fn from_version(version: &Version) -> Option<Self> {
-        Some(Self::new(version.block_num, u32::try_from(version.tx_num).ok()?))
+    pub fn from_version(version: &Version) -> Self {
+        Self::new(version.block_num, u32::try_from(version.tx_num).unwrap_or(u32::MAX))
     }
 
     /// The message that read-write sets hold.
@@ -305,7 +312,10 @@ mod tests {
     }
 
     #[test]
-    fn a_transaction_number_beyond_32_bits_is_no_height() {
-        assert_eq!(Height::from_version(&Version { block_num: 1, tx_num: 1 << 32 }), None);
+    fn a_transaction_number_beyond_32_bits_does_not_wrap_around() {
+        assert_eq!(
+            Height::from_version(&Version { block_num: 1, tx_num: 1 << 32 }),
+            Height::new(1, u32::MAX)
+        );
     }
 }

@@ -1,7 +1,7 @@
 //! The messages of the network, and the one place where they are opened.
 //!
 //! Owns the schemas (`schemas/`: Hyperledger Fabric's packages, names and field numbers, and Consort's own services),
-//! the types generated from them, validated ids, and the openers: [`transaction`] for envelopes,
+//! the types generated from them, validated ids, and the openers: [`envelope`] and [`transaction`] for what is signed and ordered,
 //! [`proposal`] for what clients ask, [`rwset`] for read-write sets, [`block`] for blocks.
 //! Does not know keys, policies or state: whether a signature holds is for others to say.
 //!
@@ -12,6 +12,7 @@
 //! value gives the same bytes everywhere.
 
 pub mod block;
+pub mod envelope;
 mod generated;
 pub mod ids;
 pub mod proposal;
@@ -23,7 +24,8 @@ pub mod transaction;
 pub mod fabric {
     pub use crate::generated::google::rpc;
     pub use crate::generated::{
-        common, discovery, etcdraft, gateway, gossip, kvrwset, lifecycle, msp, orderer, protos, queryresult, rwset,
+        common, discovery, etcdraft, gateway, gossip, kvrwset, lifecycle, msp, orderer, protos, queryresult,
+        rwset,
     };
 }
 

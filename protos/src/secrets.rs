@@ -6,7 +6,10 @@ use crate::fabric::{msp::KeyInfo, protos::ChaincodeProposalPayload, rwset::Colle
 
 impl fmt::Debug for KeyInfo {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("KeyInfo").field("key_identifier", &self.key_identifier).finish_non_exhaustive()
+        formatter
+            .debug_struct("KeyInfo")
+            .field("key_identifier", &self.key_identifier)
+            .finish_non_exhaustive()
     }
 }
 

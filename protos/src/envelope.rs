@@ -1,0 +1,120 @@
+//! The layers that every envelope shares: payload, header, channel header, signature header.
+
+use bytes::Bytes;
+use prost::Message;
+
+use crate::fabric::common::{ChannelHeader, Envelope, Header, Payload, SignatureHeader};
+
+/// Which layer of an envelope is missing or does not parse.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MalformedEnvelope {
+    /// The bytes are no envelope.
+    #[error("no envelope: {0}")]
+    Envelope(#[source] prost::DecodeError),
+    /// The payload does not parse.
+    #[error("no payload: {0}")]
+    Payload(#[source] prost::DecodeError),
+    /// The payload has no header.
+    #[error("the payload has no header")]
+    HeaderMissing,
+    /// The channel header does not parse.
+    #[error("no channel header: {0}")]
+    ChannelHeader(#[source] prost::DecodeError),
+    /// The signature header does not parse.
+    #[error("no signature header: {0}")]
+    SignatureHeader(#[source] prost::DecodeError),
+    /// The data is not what the channel header says.
+    #[error("no {kind}: {cause}")]
+    Data {
+        /// Name of the expected message.
+        kind: &'static str,
+        /// Why it does not parse.
+        #[source]
+        cause: prost::DecodeError,
+    },
+}
+
+/// An envelope whose layers have been opened, with the exact bytes that signatures and hashes cover.
+#[derive(Clone, Debug)]
+pub struct OpenEnvelope {
+    /// What the signature covers.
+    pub payload: Bytes,
+    /// The creator's signature.
+    pub signature: Bytes,
+    /// Bytes of the channel header as received.
+    pub channel_header_bytes: Bytes,
+    /// Bytes of the signature header as received.
+    pub signature_header_bytes: Bytes,
+    /// The channel header.
+    pub channel_header: ChannelHeader,
+    /// The serialized identity that signs.
+    pub creator: Bytes,
+    /// A number used once.
+    pub nonce: Bytes,
+    /// What the envelope carries.
+    pub data: Bytes,
+}
+
+impl OpenEnvelope {
+    /// Opens the bytes of an envelope.
+    ///
+    /// # Errors
+    ///
+    /// Names the layer that is missing or does not parse.
+    pub fn open(raw: Bytes) -> Result<Self, MalformedEnvelope> {
+        Self::from_message(Envelope::decode(raw).map_err(MalformedEnvelope::Envelope)?)
+    }
+
+    /// Opens an envelope that arrived inside another message.
+    ///
+    /// # Errors
+    ///
+    /// Names the layer that is missing or does not parse.
+    pub fn from_message(envelope: Envelope) -> Result<Self, MalformedEnvelope> {
+        let payload = Payload::decode(envelope.payload.clone()).map_err(MalformedEnvelope::Payload)?;
+        let header = payload.header.ok_or(MalformedEnvelope::HeaderMissing)?;
+        let channel_header =
+            ChannelHeader::decode(header.channel_header.clone()).map_err(MalformedEnvelope::ChannelHeader)?;
+        let signature_header = SignatureHeader::decode(header.signature_header.clone())
+            .map_err(MalformedEnvelope::SignatureHeader)?;
+        Ok(Self {
+            payload: envelope.payload,
+            signature: envelope.signature,
+            channel_header_bytes: header.channel_header,
+            signature_header_bytes: header.signature_header,
+            channel_header,
+            creator: signature_header.creator,
+            nonce: signature_header.nonce,
+            data: payload.data,
+        })
+    }
+
+    /// Opens the data as the message that the channel header announces; the caller compares the header's type first.
+    ///
+    /// # Errors
+    ///
+    /// When the data is no such message; `kind` names it.
+    pub fn data_as<M: Message + Default>(&self, kind: &'static str) -> Result<M, MalformedEnvelope> {
+        M::decode(self.data.clone()).map_err(|cause| MalformedEnvelope::Data { kind, cause })
+    }
+}
+
+/// Builds the payload of an envelope; the result is what its creator signs.
+#[must_use]
+pub fn payload(channel_header: &ChannelHeader, signature_header: &SignatureHeader, data: Bytes) -> Bytes {
+    let header = Header {
+        channel_header: channel_header.encode_to_vec().into(),
+        signature_header: signature_header.encode_to_vec().into(),
+    };
+    Payload { header: Some(header), data }.encode_to_vec().into()
+}
+
+/// The bytes are an envelope and encode to themselves: no unknown field, no field twice, no trailing bytes, no explicit
+/// default. Block hashes run over concatenated envelopes, so without this rule the same hash could stand for different
+/// divisions into envelopes (CVE-2023-46132).
+#[must_use]
+pub fn is_canonical(envelope_bytes: &Bytes) -> bool {
+    Envelope::decode(envelope_bytes.clone()).is_ok_and(|envelope| {
+        envelope.encoded_len() == envelope_bytes.len() && envelope.encode_to_vec() == *envelope_bytes
+    })
+}
