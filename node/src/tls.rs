@@ -1,0 +1,254 @@
+//! TLS of a server: its identity, and the roots of its clients, which may change while it runs.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use rustls::{
+    DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme,
+    client::danger::HandshakeSignatureValid,
+    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
+    server::{
+        NoServerSessionStorage, WebPkiClientVerifier,
+        danger::{ClientCertVerified, ClientCertVerifier},
+    },
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject};
+
+use crate::config::{ClientAuth, TlsConfig};
+
+/// Why a server's TLS identity or its client roots could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file is missing or unreadable.
+    #[error("cannot read {}: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: std::io::Error,
+    },
+    /// A PEM text holds no certificate or one that cannot be read.
+    #[error("{what} holds no readable PEM certificate: {reason}")]
+    Certificate {
+        /// The file or the role of the certificate.
+        what: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A PEM text holds no private key.
+    #[error("{what} holds no readable PEM private key")]
+    Key {
+        /// The file or the role of the key.
+        what: String,
+    },
+    /// Certificate and key do not belong together, or the algorithm is not known.
+    #[error("the TLS certificate {cert} cannot be used with the key {key}: {reason}")]
+    Pair {
+        /// Where the certificate came from.
+        cert: String,
+        /// Where the key came from.
+        key: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// The TLS side of a listener.
+#[derive(Clone)]
+pub struct ServerTls {
+    pub(crate) config: Arc<rustls::ServerConfig>,
+    roots: ClientRoots,
+}
+
+impl fmt::Debug for ServerTls {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("ServerTls").field("client_auth", &self.roots.mode).finish()
+    }
+}
+
+impl ServerTls {
+    /// Reads certificate, key and client roots from their files.
+    ///
+    /// # Errors
+    /// [`TlsError`] names the file.
+    pub fn load(config: &TlsConfig) -> Result<Self, TlsError> {
+        let roots = config.client_roots.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
+        Self::build(
+            (&read(&config.cert)?, &config.cert.display().to_string()),
+            (&read(&config.key)?, &config.key.display().to_string()),
+            &roots,
+            config.client_auth,
+        )
+    }
+
+    /// From PEM texts: the certificate with its issuers behind it, its key, and the client roots.
+    ///
+    /// # Errors
+    /// [`TlsError`] when one of them cannot be used.
+    pub fn from_pem(
+        cert: &[u8],
+        key: &[u8],
+        client_roots: &[impl AsRef<[u8]>],
+        client_auth: ClientAuth,
+    ) -> Result<Self, TlsError> {
+        Self::build((cert, "given"), (key, "given"), client_roots, client_auth)
+    }
+
+    fn build(
+        (cert, cert_source): (&[u8], &str),
+        (key, key_source): (&[u8], &str),
+        client_roots: &[impl AsRef<[u8]>],
+        client_auth: ClientAuth,
+    ) -> Result<Self, TlsError> {
+        let chain = certificates(cert, cert_source)?;
+        let private_key = PrivateKeyDer::from_pem_slice(key)
+            .map_err(|_pem| TlsError::Key { what: key_source.to_owned() })?;
+        let roots = ClientRoots::new(client_auth);
+        roots.replace(client_roots)?;
+        let pair = |error: Error| TlsError::Pair {
+            cert: cert_source.to_owned(),
+            key: key_source.to_owned(),
+            reason: error.to_string(),
+        };
+        let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(&roots.provider))
+            .with_safe_default_protocol_versions()
+            .map_err(pair)?;
+        let builder = match client_auth {
+            ClientAuth::None => builder.with_no_client_auth(),
+            ClientAuth::Optional | ClientAuth::Required => {
+                builder.with_client_cert_verifier(Arc::new(roots.clone()))
+            }
+        };
+        let mut config = builder.with_single_cert(chain, private_key).map_err(pair)?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        // A resumed session would keep a client certificate that the roots no longer cover.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        Ok(Self { config: Arc::new(config), roots })
+    }
+
+    /// The roots of client certificates, to be replaced when a channel's configuration changes.
+    #[must_use]
+    pub fn client_roots(&self) -> &ClientRoots {
+        &self.roots
+    }
+}
+
+/// The roots that client certificates must chain to (when they are required at all). Clones share one set.
+#[derive(Clone)]
+pub struct ClientRoots {
+    mode: ClientAuth,
+    provider: Arc<CryptoProvider>,
+    verifier: Arc<RwLock<Option<Arc<dyn ClientCertVerifier>>>>,
+}
+
+impl fmt::Debug for ClientRoots {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("ClientRoots").field("mode", &self.mode).finish()
+    }
+}
+
+impl ClientRoots {
+    fn new(mode: ClientAuth) -> Self {
+        Self { mode, provider: Arc::new(rustls::crypto::ring::default_provider()), verifier: Arc::default() }
+    }
+
+    /// From now on, new connections are judged by these PEM certificates and no others.
+    ///
+    /// # Errors
+    /// [`TlsError::Certificate`]; the old roots then stay in force.
+    pub fn replace(&self, roots: &[impl AsRef<[u8]>]) -> Result<(), TlsError> {
+        let mut store = RootCertStore::empty();
+        for pem in roots {
+            for certificate in certificates(pem.as_ref(), "a client root")? {
+                store.add(certificate).map_err(|error| TlsError::Certificate {
+                    what: "a client root".to_owned(),
+                    reason: error.to_string(),
+                })?;
+            }
+        }
+        let verifier = if store.is_empty() {
+            None
+        } else {
+            let built =
+                WebPkiClientVerifier::builder_with_provider(Arc::new(store), Arc::clone(&self.provider))
+                    .build();
+            Some(built.map_err(|error| TlsError::Certificate {
+                what: "the client roots".to_owned(),
+                reason: error.to_string(),
+            })?)
+        };
+        *self.verifier.write().unwrap_or_else(PoisonError::into_inner) = verifier;
+        Ok(())
+    }
+
+    fn current(&self) -> Option<Arc<dyn ClientCertVerifier>> {
+        self.verifier.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl ClientCertVerifier for ClientRoots {
+    fn client_auth_mandatory(&self) -> bool {
+        self.mode == ClientAuth::Required
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        // The roots change while a handshake runs; clients choose their certificate without a hint.
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        if self.mode != ClientAuth::Required {
+            return Ok(ClientCertVerified::assertion());
+        }
+        match self.current() {
+            Some(verifier) => verifier.verify_client_cert(end_entity, intermediates, now),
+            None => Err(Error::General("this server has no roots for client certificates".into())),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// The certificates of a PEM text, of which there must be at least one.
+fn certificates(pem: &[u8], what: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let fault = |reason: String| TlsError::Certificate { what: what.to_owned(), reason };
+    let found = CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| fault(error.to_string()))?;
+    if found.is_empty() {
+        return Err(fault("there is none".to_owned()));
+    }
+    Ok(found)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    std::fs::read(path).map_err(|source| TlsError::Unreadable { path: path.to_owned(), source })
+}
