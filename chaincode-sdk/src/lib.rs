@@ -68,10 +68,12 @@ macro_rules! export {
             struct Exported;
 
             impl $crate::guest::bindings::Guest for Exported {
-                fn invoke(invocation: $crate::guest::bindings::Invocation) -> $crate::guest::bindings::Response {
+                fn invoke(
+                    invocation: $crate::guest::bindings::Invocation,
+                ) -> $crate::guest::bindings::Response {
                     $crate::guest::run(&$contract(), &invocation)
                 }
-            }
+    }
 
             $crate::guest::bindings::export_chaincode!(Exported with_types_in $crate::guest::bindings);
         };

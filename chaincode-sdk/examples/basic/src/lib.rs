@@ -3,6 +3,8 @@
 //! Functions, arguments, JSON and error texts are those that applications written for Hyperledger Fabric's public sample
 //! expect; every change also emits an event named after the function, with the asset as payload.
 
+#![expect(clippy::needless_pass_by_value, reason = "a contract function owns its parameters")]
+
 use consort_chaincode_sdk::{Context, Error, Functions, Json};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -171,17 +173,23 @@ mod tests {
     #[test]
     fn a_created_asset_is_read_back_and_announced() {
         let mut ledger = ledger();
-        let payload = ledger.submit(&contract(), "CreateAsset", &["asset7", "yellow", "5", "Tom", "1300"]).unwrap();
+        let payload =
+            ledger.submit(&contract(), "CreateAsset", &["asset7", "yellow", "5", "Tom", "1300"]).unwrap();
         assert!(payload.is_empty());
         let asset = ledger.evaluate(&contract(), "ReadAsset", &["asset7"]).unwrap();
-        assert_eq!(asset, br#"{"AppraisedValue":1300,"Color":"yellow","ID":"asset7","Owner":"Tom","Size":5}"#);
+        assert_eq!(
+            asset,
+            br#"{"AppraisedValue":1300,"Color":"yellow","ID":"asset7","Owner":"Tom","Size":5}"#
+        );
         assert_eq!(ledger.events().last().unwrap().name, "CreateAsset");
         assert_eq!(ledger.events().last().unwrap().payload, asset);
     }
 
     #[test]
     fn an_asset_is_created_once() {
-        let error = ledger().submit(&contract(), "CreateAsset", &["asset1", "yellow", "5", "Tom", "1300"]).unwrap_err();
+        let error = ledger()
+            .submit(&contract(), "CreateAsset", &["asset1", "yellow", "5", "Tom", "1300"])
+            .unwrap_err();
         assert_eq!(error.message(), "The asset asset1 already exists");
     }
 
