@@ -28,7 +28,7 @@ pub struct Tasks {
 struct Shared {
     tracker: TaskTracker,
     root: CancellationToken,
-    running: Mutex<BTreeMap<Cow<'static, str>, usize>>,
+    running: Mutex<BTreeMap<String, usize>>,
     failure: Mutex<Option<TaskFailure>>,
 }
 
@@ -136,7 +136,7 @@ impl Tasks {
     #[must_use]
     pub fn running(&self) -> BTreeMap<String, usize> {
         let running = self.shared.running.lock().unwrap_or_else(PoisonError::into_inner);
-        running.iter().map(|(name, count)| (name.to_string(), *count)).collect()
+        running.clone()
     }
 
     /// Waits until the process is told to stop (SIGTERM, SIGINT) or a critical task fails, then ends all tasks.
@@ -170,12 +170,12 @@ impl Tasks {
 }
 
 impl Shared {
-    fn started(&self, name: &Cow<'static, str>) {
+    fn started(&self, name: &str) {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        *running.entry(name.clone()).or_default() += 1;
+        *running.entry(name.to_owned()).or_default() += 1;
     }
 
-    fn ended(&self, name: &Cow<'static, str>) {
+    fn ended(&self, name: &str) {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = running.get_mut(name) {
             *count -= 1;
