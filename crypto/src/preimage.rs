@@ -1,0 +1,88 @@
+//! What exactly is hashed and signed: every preimage of the protocol.
+//!
+//! Source: Fabric `protoutil/{txutils,blockutils,commonutils}.go`, `core/endorser`, `common/configtx`.
+//! Arguments are bytes as received; only a block's header, whose hash is defined over a DER form of its own, is encoded here.
+
+use consort_protos::fabric::common::{BlockData, BlockHeader};
+
+use crate::der;
+use crate::hash::{sha256, sha256_parts};
+
+/// Transaction id: lower-case hex of SHA-256(nonce, creator).
+#[must_use]
+pub fn tx_id(nonce: &[u8], creator: &[u8]) -> String {
+    hex::encode(sha256_parts(&[nonce, creator]))
+}
+
+/// Hash that binds a proposal response to its proposal: SHA-256(channel header, signature header, chaincode proposal payload
+/// without transient data).
+#[must_use]
+pub fn proposal_hash(channel_header: &[u8], signature_header: &[u8], payload: &[u8]) -> [u8; 32] {
+    sha256_parts(&[channel_header, signature_header, payload])
+}
+
+/// What an endorser signs: the proposal response payload, then its own serialized identity.
+#[must_use]
+pub fn endorsement(proposal_response_payload: &[u8], endorser: &[u8]) -> Vec<u8> {
+    [proposal_response_payload, endorser].concat()
+}
+
+/// The hashed form of a block header: DER of SEQUENCE { INTEGER number, OCTET STRING previous, OCTET STRING data }.
+#[must_use]
+pub fn block_header(header: &BlockHeader) -> Vec<u8> {
+    der::sequence(&[
+        &der::unsigned(&header.number.to_be_bytes()),
+        &der::element(der::OCTET_STRING, &header.previous_hash),
+        &der::element(der::OCTET_STRING, &header.data_hash),
+    ])
+}
+
+/// Hash of a block: SHA-256 of its header's hashed form.
+#[must_use]
+pub fn block_hash(header: &BlockHeader) -> [u8; 32] {
+    sha256(&block_header(header))
+}
+
+/// Hash of a block's data: SHA-256 of the concatenated envelopes.
+#[must_use]
+pub fn block_data_hash(data: &BlockData) -> [u8; 32] {
+    envelopes_hash(&data.data)
+}
+
+/// Hash of the data of a block with these envelopes.
+#[must_use]
+pub fn envelopes_hash(envelopes: &[bytes::Bytes]) -> [u8; 32] {
+    let parts: Vec<&[u8]> = envelopes.iter().map(AsRef::as_ref).collect();
+    sha256_parts(&parts)
+}
+
+/// What an orderer signs: the value of the metadata entry, the signature header (or identifier header), the block header's
+/// hashed form.
+#[must_use]
+pub fn block_signature(metadata_value: &[u8], signature_header: &[u8], header: &BlockHeader) -> Vec<u8> {
+    [metadata_value, signature_header, &block_header(header)].concat()
+}
+
+/// What a signer of a configuration update signs.
+#[must_use]
+pub fn config_signature(signature_header: &[u8], config_update: &[u8]) -> Vec<u8> {
+    [signature_header, config_update].concat()
+}
+
+/// Public stand-in of a private key: its SHA-256, without salt.
+#[must_use]
+pub fn key_hash(key: &str) -> [u8; 32] {
+    sha256(key.as_bytes())
+}
+
+/// Public stand-in of a private value: its SHA-256, without salt.
+#[must_use]
+pub fn value_hash(value: &[u8]) -> [u8; 32] {
+    sha256(value)
+}
+
+/// Public stand-in of the private writes to a collection.
+#[must_use]
+pub fn private_rwset_hash(rwset: &[u8]) -> [u8; 32] {
+    sha256(rwset)
+}

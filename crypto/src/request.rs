@@ -1,0 +1,182 @@
+//! Certificate signing requests (PKCS#10, RFC 2986).
+
+use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::extensions::ParsedExtension;
+use x509_parser::prelude::FromDer;
+
+use crate::certificate::{SubjectAlternativeName, alternative_name, values};
+use crate::key::{PrivateKey, PublicKey};
+use crate::name::{DistinguishedName, NamePart};
+use crate::{Error, der, issue, pem};
+
+/// Object identifier of the attribute that asks for extensions (RFC 2985 section 5.4.2).
+const EXTENSION_REQUEST: [u32; 7] = [1, 2, 840, 113_549, 1, 9, 14];
+
+/// A certificate signing request: somebody shows a public key, and with a signature that the private key is theirs.
+#[derive(Clone, Debug)]
+pub struct CertificateRequest {
+    der: Vec<u8>,
+    to_be_signed: Vec<u8>,
+    signature_algorithm: String,
+    signature: Vec<u8>,
+    subject: DistinguishedName,
+    public_key: PublicKey,
+    sans: Vec<SubjectAlternativeName>,
+    asks_for_ca: bool,
+}
+
+fn malformed(reason: impl Into<String>) -> Error {
+    Error::Malformed { kind: "certificate request", reason: reason.into() }
+}
+
+impl CertificateRequest {
+    /// Makes a request for a common name.
+    ///
+    /// # Errors
+    ///
+    /// When the name is too long, or the key cannot sign.
+    pub fn create(
+        key: &PrivateKey,
+        common_name: &str,
+        sans: &[SubjectAlternativeName],
+    ) -> Result<Self, Error> {
+        Self::create_for(key, &DistinguishedName::common_name(common_name), sans)
+    }
+
+    /// Makes a request for a whole name.
+    ///
+    /// # Errors
+    ///
+    /// When a part of the name is too long, or the key cannot sign.
+    pub fn create_for(
+        key: &PrivateKey,
+        subject: &DistinguishedName,
+        sans: &[SubjectAlternativeName],
+    ) -> Result<Self, Error> {
+        let attributes = if sans.is_empty() {
+            Vec::new()
+        } else {
+            let extensions = der::sequence(&[&issue::alternative_names(sans)?]);
+            der::sequence(&[&der::object_identifier(&EXTENSION_REQUEST), &der::set(vec![extensions])])
+        };
+        let body = der::sequence(&[
+            &der::unsigned(&[]),
+            &subject.to_der()?,
+            &key.public_key().to_der(),
+            &der::tagged(0, &attributes),
+        ]);
+        Self::from_der(&issue::signed(&body, key)?)
+    }
+
+    /// Reads a PEM request (`CERTIFICATE REQUEST` or `NEW CERTIFICATE REQUEST`).
+    ///
+    /// # Errors
+    ///
+    /// When there is no such block, or it does not parse. The signature is not looked at: see
+    /// [`CertificateRequest::verify`].
+    pub fn from_pem(text: impl AsRef<[u8]>) -> Result<Self, Error> {
+        let block = pem::blocks(text.as_ref())
+            .find(|block| block.label == "CERTIFICATE REQUEST" || block.label == "NEW CERTIFICATE REQUEST")
+            .ok_or(Error::Pem { expected: "CERTIFICATE REQUEST" })?;
+        Self::from_der(&block.contents)
+    }
+
+    /// Reads a DER request.
+    ///
+    /// # Errors
+    ///
+    /// When it does not parse.
+    pub fn from_der(bytes: &[u8]) -> Result<Self, Error> {
+        let (rest, parsed) =
+            X509CertificationRequest::from_der(bytes).map_err(|cause| malformed(cause.to_string()))?;
+        if !rest.is_empty() {
+            return Err(malformed("trailing data"));
+        }
+        let body = &parsed.certification_request_info;
+        let mut subject = DistinguishedName::new();
+        for part in NamePart::ALL {
+            for value in values(&body.subject, &part.identifier_text()) {
+                subject.push(part, &value);
+            }
+        }
+        let mut request = Self {
+            der: bytes.to_vec(),
+            to_be_signed: body.raw.to_vec(),
+            signature_algorithm: parsed.signature_algorithm.algorithm.to_id_string(),
+            signature: parsed.signature_value.data.to_vec(),
+            subject,
+            public_key: PublicKey::from_info(&body.subject_pki)?,
+            sans: Vec::new(),
+            asks_for_ca: false,
+        };
+        for extension in parsed.requested_extensions().into_iter().flatten() {
+            request.add(extension)?;
+        }
+        Ok(request)
+    }
+
+    fn add(&mut self, extension: &ParsedExtension<'_>) -> Result<(), Error> {
+        match extension {
+            ParsedExtension::SubjectAlternativeName(names) => {
+                for name in &names.general_names {
+                    self.sans.extend(alternative_name(name)?);
+                }
+            }
+            ParsedExtension::BasicConstraints(constraints) => self.asks_for_ca |= constraints.ca,
+            ParsedExtension::ParseError { error } => return Err(malformed(error.to_string())),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The signature is that of the public key in the request.
+    ///
+    /// # Errors
+    ///
+    /// When it is not.
+    pub fn verify(&self) -> Result<(), Error> {
+        self.public_key.verify_document(&self.signature_algorithm, &self.to_be_signed, &self.signature)
+    }
+
+    /// The request as DER.
+    #[must_use]
+    pub fn der(&self) -> &[u8] {
+        &self.der
+    }
+
+    /// The request as PEM.
+    #[must_use]
+    pub fn pem(&self) -> String {
+        pem::encode("CERTIFICATE REQUEST", &self.der)
+    }
+
+    /// The wished common name.
+    #[must_use]
+    pub fn common_name(&self) -> Option<&str> {
+        self.subject.parts().find(|(part, _)| *part == NamePart::CommonName).map(|(_, value)| value)
+    }
+
+    /// The parts of the wished name that are understood, by kind.
+    #[must_use]
+    pub fn subject(&self) -> &DistinguishedName {
+        &self.subject
+    }
+
+    /// The wished other names.
+    #[must_use]
+    pub fn sans(&self) -> &[SubjectAlternativeName] {
+        &self.sans
+    }
+
+    /// The key to be certified.
+    #[must_use]
+    pub fn public_key(&self) -> &PublicKey {
+        &self.public_key
+    }
+
+    /// The request wants to become an authority.
+    #[must_use]
+    pub fn asks_for_ca(&self) -> bool {
+        self.asks_for_ca
+    }
+}
