@@ -44,7 +44,9 @@ mod tests {
 
     #[test]
     fn every_port_moves_once_and_nothing_else_changes() {
-        let (text, moved) = move_to_free_ports("a: { port: 7051, operations_port: 9444 }\nport: 7051 # again\nport: x\n").unwrap();
+        let (text, moved) =
+            move_to_free_ports("a: { port: 7051, operations_port: 9444 }\nport: 7051 # again\nport: x\n")
+                .unwrap();
 
         assert_eq!(moved.len(), 2);
         let (a, b) = (moved[&7051], moved[&9444]);

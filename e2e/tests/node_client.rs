@@ -1,0 +1,62 @@
+//! The published Node client of the gateway judges a running network.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use consort_e2e::{Network, repository};
+
+/// Fetches the published packages once; the lock file decides which.
+fn client() -> Result<PathBuf> {
+    let folder = repository().join("e2e/node");
+    let installed = folder.join("node_modules/.package-lock.json");
+    let is_current = |installed: &Path| -> Option<bool> {
+        let lock = folder.join("package-lock.json").metadata().ok()?.modified().ok()?;
+        Some(installed.metadata().ok()?.modified().ok()? >= lock)
+    };
+    if is_current(&installed) != Some(true) {
+        let output = Command::new("npm")
+            .args(["ci", "--no-audit", "--no-fund", "--ignore-scripts"])
+            .current_dir(&folder)
+            .output()
+            .context("npm is missing: .ci/setup test installs it")?;
+        ensure!(output.status.success(), "npm ci failed:\n{}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(folder)
+}
+
+#[test]
+fn the_published_gateway_client_works_unchanged() -> Result<()> {
+    let folder = client()?;
+    let network = Network::start("two-org-raft")?;
+    let other = network.peer_organisation("org2.example.com").join("peers/peer0.org2.example.com/tls/ca.crt");
+
+    let output = Command::new("node")
+        .arg("gateway.mjs")
+        .current_dir(&folder)
+        .env("CRYPTO_PATH", network.peer_organisation("org1.example.com"))
+        .env("MSP_ID", "Org1MSP")
+        .env("USER_NAME", "User1@org1.example.com")
+        .env("PEER_ENDPOINT", format!("127.0.0.1:{}", network.port(7051)))
+        .env("PEER_HOST_ALIAS", "peer0.org1.example.com")
+        .env("OTHER_PEER_ENDPOINT", format!("127.0.0.1:{}", network.port(9051)))
+        .env("OTHER_PEER_HOST_ALIAS", "peer0.org2.example.com")
+        .env("OTHER_TLS_CERT_PATH", other)
+        .output()
+        .context("node is missing: .ci/setup test installs it")?;
+
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    for step in [
+        "evaluate and submit",
+        "submit by steps",
+        "off-line signing",
+        "chaincode events",
+        "filtered block events",
+        "refusals",
+        "the other organisation reads the same",
+    ] {
+        assert!(said.contains(&format!("ok {step}")), "the client did not get to '{step}':\n{said}");
+    }
+    Ok(())
+}
