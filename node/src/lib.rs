@@ -12,6 +12,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod deliver;
 pub mod dial;
 pub mod operations;
 pub mod server;

@@ -1,0 +1,317 @@
+//! Blocks for those who may read them: one service for orderer and peer.
+//!
+//! A client sends signed envelopes, each asking for a range of blocks; every range is answered by its blocks and one status, and a
+//! status other than SUCCESS ends the stream. Source of the rules: Fabric `orderer/ab.proto`, `peer/events.proto`, `common/deliver`.
+
+mod request;
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use consort_channel_config::ChannelBundle;
+use consort_msp::policy::SignedData;
+use consort_protos::{
+    fabric::common::{Block, Envelope, Status},
+    ids::BlockNumber,
+};
+use futures::{Stream, StreamExt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tracing::{debug, warn};
+
+use self::request::Request;
+use crate::{Clock, Tasks, server::PeerCertificate};
+
+/// A request whose timestamp differs from the server's clock by more than this is refused (Fabric's default).
+const TIME_WINDOW: Duration = Duration::from_secs(15 * 60);
+
+/// Blocks that are read ahead of a slow client; more would only hold memory.
+const RESPONSES_IN_FLIGHT: usize = 8;
+
+/// Streams that one server feeds at a time (Fabric's default limit of its deliver service).
+const STREAMS_MAX: usize = 2_500;
+
+/// Whether a source can go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Condition {
+    /// New blocks come.
+    Serving,
+    /// No new blocks for now, and why (no leader). Clients that asked for best effort wait.
+    Unavailable(String),
+    /// The channel is not served any more.
+    Closed,
+}
+
+/// A channel's blocks.
+///
+/// Duties of an implementation: all functions answer without waiting; a block below the height exists for ever.
+pub trait BlockSource: Send + Sync + 'static {
+    /// The number of blocks, now and later.
+    fn heights(&self) -> watch::Receiver<u64>;
+
+    /// A block; `None` at and beyond the height.
+    ///
+    /// # Errors
+    /// When the books cannot be read.
+    fn block(&self, number: BlockNumber) -> Result<Option<Block>, String>;
+
+    /// The configuration in force.
+    fn bundle(&self) -> Arc<ChannelBundle>;
+
+    /// Whether new blocks come, now and later.
+    fn condition(&self) -> watch::Receiver<Condition> {
+        watch::Sender::new(Condition::Serving).subscribe()
+    }
+}
+
+/// The channels that a server delivers from.
+pub trait Channels: Send + Sync + 'static {
+    /// What a channel is.
+    type Source: BlockSource;
+
+    /// The channel of that name.
+    fn source(&self, channel: &str) -> Option<Arc<Self::Source>>;
+}
+
+/// What a client gets of a block: all of it, a summary, its private data.
+///
+/// Duties of an implementation: `block` shows the reader nothing that the policy does not cover.
+pub trait Form<S>: Send + Sync + 'static {
+    /// The message of the stream.
+    type Response: Send + 'static;
+
+    /// The policy that a reader must satisfy.
+    fn policy<'a>(&self, bundle: &'a ChannelBundle) -> &'a str;
+
+    /// The message that ends a range.
+    fn status(&self, status: Status) -> Self::Response;
+
+    /// The message for one block; `reader` is the serialized identity of who asks.
+    ///
+    /// # Errors
+    /// When the books cannot be read; the range then ends with INTERNAL_SERVER_ERROR.
+    fn block(&self, source: &S, block: Block, reader: &Bytes) -> Result<Self::Response, String>;
+}
+
+/// The deliver service of one server.
+pub struct Deliver<C> {
+    channels: Arc<C>,
+    clock: Arc<dyn Clock>,
+    tasks: Tasks,
+    tls_binding: bool,
+    places: Arc<Semaphore>,
+}
+
+impl<C> Clone for Deliver<C> {
+    fn clone(&self) -> Self {
+        Self {
+            channels: Arc::clone(&self.channels),
+            clock: Arc::clone(&self.clock),
+            tasks: self.tasks.clone(),
+            tls_binding: self.tls_binding,
+            places: Arc::clone(&self.places),
+        }
+    }
+}
+
+impl<C> std::fmt::Debug for Deliver<C> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Deliver").field("tls_binding", &self.tls_binding).finish_non_exhaustive()
+    }
+}
+
+/// The stream of answers, as generated services want it.
+pub type Responses<R> = ReceiverStream<Result<R, tonic::Status>>;
+
+impl<C: Channels> Deliver<C> {
+    /// `tls_binding`: the server requires client certificates, so that each request must name the one it came with.
+    pub fn new(channels: Arc<C>, clock: Arc<dyn Clock>, tasks: Tasks, tls_binding: bool) -> Self {
+        Self { channels, clock, tasks, tls_binding, places: Arc::new(Semaphore::new(STREAMS_MAX)) }
+    }
+
+    /// Serves one stream, in a task of its own.
+    ///
+    /// # Errors
+    /// RESOURCE_EXHAUSTED when too many streams are being served.
+    pub fn serve<F, R>(
+        &self,
+        form: F,
+        requests: R,
+        peer: Option<PeerCertificate>,
+    ) -> Result<Responses<F::Response>, tonic::Status>
+    where
+        F: Form<C::Source>,
+        R: Stream<Item = Result<Envelope, tonic::Status>> + Unpin + Send + 'static,
+    {
+        let place = Arc::clone(&self.places)
+            .try_acquire_owned()
+            .map_err(|_full| tonic::Status::resource_exhausted("too many deliver streams"))?;
+        let (responses, stream) = mpsc::channel(RESPONSES_IN_FLIGHT);
+        let server = Session { deliver: self.clone(), form, peer, responses, _place: place };
+        let cancelled = self.tasks.cancelled();
+        self.tasks.spawn("deliver stream", false, async move {
+            tokio::select! {
+                () = cancelled.cancelled() => {}
+                () = server.run(requests) => {}
+            }
+        });
+        Ok(ReceiverStream::new(stream))
+    }
+}
+
+/// One client's stream.
+struct Session<C: Channels, F: Form<C::Source>> {
+    deliver: Deliver<C>,
+    form: F,
+    peer: Option<PeerCertificate>,
+    responses: mpsc::Sender<Result<F::Response, tonic::Status>>,
+    _place: OwnedSemaphorePermit,
+}
+
+/// The client is gone; nobody is left to be told.
+struct Gone;
+
+impl<C: Channels, F: Form<C::Source>> Session<C, F> {
+    async fn run<R>(self, mut requests: R)
+    where
+        R: Stream<Item = Result<Envelope, tonic::Status>> + Unpin + Send,
+    {
+        while let Some(Ok(envelope)) = requests.next().await {
+            let ended = tokio::select! {
+                ended = self.range(envelope) => ended,
+                () = self.responses.closed() => return,
+            };
+            let status = match ended {
+                Ok(()) => Status::Success,
+                Err(Ended::With(status)) => status,
+                Err(Ended::Gone) => return,
+            };
+            if self.send(self.form.status(status)).await.is_err() || status != Status::Success {
+                return;
+            }
+        }
+    }
+
+    async fn send(&self, response: F::Response) -> Result<(), Gone> {
+        self.responses.send(Ok(response)).await.map_err(|_closed| Gone)
+    }
+
+    /// Answers one request with its blocks.
+    async fn range(&self, envelope: Envelope) -> Result<(), Ended> {
+        let binding = if self.deliver.tls_binding { Some(self.peer.as_ref()) } else { None };
+        let request = Request::open(envelope, self.deliver.clock.now(), TIME_WINDOW, binding)?;
+        let Some(source) = self.deliver.channels.source(&request.channel) else {
+            debug!(channel = request.channel, "blocks of an unknown channel asked for");
+            return Err(Ended::With(Status::NotFound));
+        };
+        let seek = request.seek()?;
+        let mut condition = source.condition();
+        seek.check_condition(&condition.borrow())?;
+        let mut access = Access { request: &request.signed, allowed_at: None };
+        self.check_access(&source, &mut access)?;
+        let mut heights = source.heights();
+        let (mut number, stop) = seek.bounds(*heights.borrow())?;
+        loop {
+            if seek.fail_if_not_ready && number >= *heights.borrow() {
+                return Err(Ended::With(Status::NotFound));
+            }
+            wait_beyond(number, &mut heights, &mut condition, &seek).await?;
+            let block = seek.shorten(read(&*source, number)?);
+            self.check_access(&source, &mut access)?;
+            let response = self.form.block(&source, block, &request.signed.identity).map_err(internal)?;
+            self.send(response).await?;
+            if number == stop {
+                return Ok(());
+            }
+            number += 1;
+        }
+    }
+
+    /// The reader's certificate has not expired and satisfies the policy of the configuration in force.
+    fn check_access(&self, source: &Arc<C::Source>, access: &mut Access<'_>) -> Result<(), Ended> {
+        let bundle = source.bundle();
+        let forbidden = |reason: String| {
+            debug!(channel = %bundle.channel(), reason, "reader refused");
+            Ended::With(Status::Forbidden)
+        };
+        let identity = bundle
+            .msps()
+            .deserialize(&access.request.identity)
+            .map_err(|error| forbidden(error.to_string()))?;
+        if identity.expires_at() <= self.deliver.clock.now() {
+            return Err(forbidden("client identity expired".to_owned()));
+        }
+        if access.allowed_at == Some(bundle.sequence()) {
+            return Ok(());
+        }
+        let path = self.form.policy(&bundle);
+        let policy = bundle.policies().policy(path).ok_or_else(|| forbidden(format!("no policy {path}")))?;
+        policy
+            .evaluate(std::slice::from_ref(access.request))
+            .map_err(|error| forbidden(format!("{error:#}")))?;
+        access.allowed_at = Some(bundle.sequence());
+        Ok(())
+    }
+}
+
+/// Who asks, and at which configuration sequence the policy last allowed it.
+struct Access<'a> {
+    request: &'a SignedData,
+    allowed_at: Option<u64>,
+}
+
+/// Why a range has ended early.
+enum Ended {
+    With(Status),
+    Gone,
+}
+
+impl From<Gone> for Ended {
+    fn from(_: Gone) -> Self {
+        Self::Gone
+    }
+}
+
+impl From<Status> for Ended {
+    fn from(status: Status) -> Self {
+        Self::With(status)
+    }
+}
+
+fn internal(reason: String) -> Ended {
+    warn!(reason, "a block could not be delivered");
+    Ended::With(Status::InternalServerError)
+}
+
+fn read<S: BlockSource>(source: &S, number: u64) -> Result<Block, Ended> {
+    source
+        .block(BlockNumber::new(number))
+        .map_err(internal)?
+        .ok_or_else(|| internal(format!("block {number} is missing below the height")))
+}
+
+/// Waits until block `number` exists.
+async fn wait_beyond(
+    number: u64,
+    heights: &mut watch::Receiver<u64>,
+    condition: &mut watch::Receiver<Condition>,
+    seek: &request::Seek,
+) -> Result<(), Ended> {
+    loop {
+        if *heights.borrow_and_update() > number {
+            return Ok(());
+        }
+        seek.check_condition(&condition.borrow_and_update())?;
+        tokio::select! {
+            changed = heights.changed() => changed.map_err(|_closed| Status::ServiceUnavailable)?,
+            () = changed(condition) => {}
+        }
+    }
+}
+
+/// A condition whose owner is gone stays as it is.
+async fn changed(condition: &mut watch::Receiver<Condition>) {
+    if condition.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
