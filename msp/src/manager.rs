@@ -1,0 +1,129 @@
+//! All MSPs of a channel (or the one of a node), and the door through which identities enter.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use bytes::Bytes;
+use consort_protos::{
+    fabric::{common::MspPrincipal, msp::SerializedIdentity},
+    ids::MspId,
+};
+use prost::Message;
+
+use crate::{Identity, IdentityError, Msp, PrincipalError, cache::Cache, msp, principal};
+
+/// Identities remembered per manager: more than the distinct signers that a busy channel sees within minutes, and at about
+/// 4 kB each a few megabytes at most.
+const CACHED_IDENTITIES: usize = 1024;
+
+/// Serialised identities longer than this are refused before they are parsed or remembered: certificates have about one
+/// kilobyte, and nothing legitimate comes near this.
+const MAX_SERIALIZED_IDENTITY_BYTES: usize = 64 * 1024;
+
+/// The MSPs that a channel knows, or the local one of a node. Immutable; share it as `Arc`.
+///
+/// Identities are cached by their serialised bytes, with the outcome of their validation, for as long as the manager lives;
+/// a new channel configuration makes a new manager, so that nothing stale survives it.
+pub struct MspManager {
+    msps: BTreeMap<MspId, Arc<Msp>>,
+    cache: Cache<Bytes, Arc<Identity>>,
+}
+
+impl MspManager {
+    /// A manager of these MSPs. Of two with one id the later counts; a channel configuration refuses that before.
+    #[must_use]
+    pub fn new(msps: Vec<Msp>) -> Self {
+        let msps = msps.into_iter().map(|msp| (msp.id().clone(), Arc::new(msp))).collect();
+        Self { msps, cache: Cache::new(CACHED_IDENTITIES) }
+    }
+
+    /// The MSP with an id.
+    #[must_use]
+    pub fn msp(&self, id: &MspId) -> Option<&Msp> {
+        self.msps.get(id).map(AsRef::as_ref)
+    }
+
+    /// All MSPs, by id.
+    pub fn msps(&self) -> impl Iterator<Item = &Msp> {
+        self.msps.values().map(AsRef::as_ref)
+    }
+
+    /// The TLS root and intermediate certificates of all MSPs, in PEM.
+    #[must_use]
+    pub fn tls_roots(&self) -> Vec<Bytes> {
+        let of = |msp: &Arc<Msp>| [msp.tls_roots(), msp.tls_intermediates()].concat();
+        self.msps.values().flat_map(of).collect()
+    }
+
+    /// Reads a `SerializedIdentity`. Its certificate must chain to the roots of its MSP; whether it is valid there is another
+    /// question, see [`MspManager::validate`].
+    ///
+    /// # Errors
+    /// [`IdentityError`] when the bytes, the MSP id or the certificate are not acceptable.
+    pub fn deserialize(&self, serialized: &[u8]) -> Result<Arc<Identity>, IdentityError> {
+        if serialized.len() > MAX_SERIALIZED_IDENTITY_BYTES {
+            return Err(IdentityError::Malformed(format!("{} bytes are too many", serialized.len())));
+        }
+        if let Some(identity) = self.cache.find(serialized) {
+            return Ok(identity);
+        }
+        let message = SerializedIdentity::decode(serialized)
+            .map_err(|error| IdentityError::Malformed(error.to_string()))?;
+        let msp = MspId::parse(&message.mspid)
+            .ok()
+            .and_then(|id| self.msps.get(&id))
+            .ok_or_else(|| IdentityError::UnknownMsp(message.mspid.clone()))?;
+        let serialized = Bytes::copy_from_slice(serialized);
+        let identity = Arc::new(msp::identity(msp, &message, serialized.clone())?);
+        // Only what chains to a root is remembered, so that garbage cannot push good entries out.
+        self.cache.insert(serialized, Arc::clone(&identity));
+        Ok(identity)
+    }
+
+    /// Whether an identity is valid under its MSP here. The wall clock plays no part; see [`Identity::expires_at`].
+    ///
+    /// # Errors
+    /// The rule that it breaks.
+    pub fn validate(&self, identity: &Identity) -> Result<(), IdentityError> {
+        self.own(identity)?.validate()
+    }
+
+    /// Whether an identity is what a principal demands.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn satisfies(&self, identity: &Identity, principal: &MspPrincipal) -> Result<(), PrincipalError> {
+        let own = self.own(identity).map_err(|error| PrincipalError::new(error.to_string()))?;
+        principal::satisfies(&own, principal)
+    }
+
+    /// The identity under this manager's MSP: itself, unless it was read by another manager.
+    fn own<'a>(&self, identity: &'a Identity) -> Result<Own<'a>, IdentityError> {
+        match self.msps.get(identity.msp_id()) {
+            Some(msp) if Arc::ptr_eq(msp, identity.msp()) => Ok(Own::Same(identity)),
+            _ => self.deserialize(identity.serialized()).map(Own::Again),
+        }
+    }
+}
+
+/// An identity of this manager.
+enum Own<'a> {
+    Same(&'a Identity),
+    Again(Arc<Identity>),
+}
+
+impl std::ops::Deref for Own<'_> {
+    type Target = Identity;
+
+    fn deref(&self) -> &Identity {
+        match self {
+            Self::Same(identity) => identity,
+            Self::Again(identity) => identity,
+        }
+    }
+}
+
+impl fmt::Debug for MspManager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.msps.keys()).finish()
+    }
+}
