@@ -262,7 +262,7 @@ impl Draft {
         check_capability_order(root)?;
         let values = Values::read(root).map_err(ConfigError::Values)?;
         let msps = Arc::new(values.organisations.into_manager());
-        let policies = PolicyManager::new(root, Arc::clone(&msps))?;
+        let policies = PolicyManager::new(root, &msps)?;
         let elements = tree::map(Some(root)).map_err(ConfigError::Names)?;
         Ok(Self {
             channel,

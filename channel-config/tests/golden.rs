@@ -427,10 +427,9 @@ fn cut_and_changed_blocks_never_panic() {
             let Ok(block) = Block::decode(bytes) else { continue };
             opened += 1;
             let _ = ChannelBundle::from_block(&block);
-            if let Some(envelope) = block.data.as_ref().and_then(|data| data.data.first()) {
-                if let Ok(envelope) = Envelope::decode(envelope.as_ref()) {
-                    let _ = genesis_once().propose(&envelope);
-                }
+            let entry = block.data.as_ref().and_then(|data| data.data.first());
+            if let Some(Ok(envelope)) = entry.map(|entry| Envelope::decode(entry.as_ref())) {
+                let _ = genesis_once().propose(&envelope);
             }
         }
     }

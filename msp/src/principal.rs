@@ -121,12 +121,11 @@ fn msp_id_within(principal: &MspPrincipal, depth: usize) -> Option<String> {
         Classification::Role => Some(MspRole::decode(bytes).ok()?.msp_identifier),
         Classification::OrganizationUnit => Some(OrganizationUnit::decode(bytes).ok()?.msp_identifier),
         Classification::Identity => Some(SerializedIdentity::decode(bytes).ok()?.mspid),
-        Classification::Anonymity => None,
         Classification::Combined if depth > 0 => {
             let members = CombinedPrincipal::decode(bytes).ok()?.principals;
             members.iter().find_map(|member| msp_id_within(member, depth - 1))
         }
-        Classification::Combined => None,
+        Classification::Anonymity | Classification::Combined => None,
     }
 }
 

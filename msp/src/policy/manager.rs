@@ -72,9 +72,9 @@ impl PolicyManager {
     /// # Errors
     /// [`PolicyManagerError`] with the first policy that does not compile. A reference to a sub-policy that does not exist is
     /// no error: it counts as one that rejects.
-    pub fn new(root: &ConfigGroup, msps: Arc<MspManager>) -> Result<Self, PolicyManagerError> {
+    pub fn new(root: &ConfigGroup, msps: &Arc<MspManager>) -> Result<Self, PolicyManagerError> {
         let mut manager = Self { policies: BTreeMap::new() };
-        manager.add_group(ROOT, root, &msps)?;
+        manager.add_group(ROOT, root, msps)?;
         Ok(manager)
     }
 
