@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::request::null_as_default;
+
 /// The types of identities that the holder may register and act upon.
 pub const REGISTRAR_ROLES: &str = "hf.Registrar.Roles";
 /// The roles that the holder may pass on.
@@ -40,10 +42,14 @@ pub struct Attribute {
     /// The name, matched exactly.
     pub name: String,
     /// The value; a text whatever it means.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub value: String,
     /// Whether certificates carry it when the enrolment does not say which attributes it wants.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(
+        default,
+        deserialize_with = "null_as_default",
+        skip_serializing_if = "std::ops::Not::not"
+    )]
     pub ecert: bool,
 }
 

@@ -14,8 +14,16 @@
 //! Secrets are kept as Argon2id hashes and appear in no log.
 
 pub mod affiliation;
+mod api;
 pub mod attributes;
+pub mod authority;
+pub mod config;
 pub mod error;
+pub mod folder;
+pub mod issuer;
 pub mod password;
 pub mod registry;
+pub mod request;
+pub mod revocation_reason;
+pub mod server;
 pub mod token;

@@ -12,7 +12,9 @@ mod identities;
 mod schema;
 
 pub use affiliations::{AffiliationChange, AffiliationError, AffiliationTree};
-pub use certificates::{CertificateFilter, CertificateId, CertificateRecord, Revoked, TimeWindow};
+pub use certificates::{
+    CertificateFilter, CertificateId, CertificateRecord, EnrollmentRefused, Revoked, TimeWindow,
+};
 pub use identities::{Identity, IdentityChange, NewIdentity};
 
 use std::path::{Path, PathBuf};

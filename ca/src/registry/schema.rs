@@ -1,6 +1,7 @@
 //! The registry's file: its layout, and the checks before it is used.
 
 use std::path::Path;
+use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension};
 
@@ -11,6 +12,9 @@ const APPLICATION_ID: i64 = 0x4373_4341;
 
 /// The layout below.
 const LAYOUT: i64 = 1;
+
+/// A predecessor that is just ending gives the file up within this time.
+const LOCK_WAIT: Duration = Duration::from_millis(500);
 
 const TABLES: &str = "
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
@@ -52,6 +56,7 @@ pub(super) fn open(path: &Path, fingerprint: &str) -> Result<Connection, Registr
 
 fn prepare(connection: &mut Connection, path: &Path, fingerprint: &str) -> Result<(), RegistryError> {
     let failed = |source| opening_failed(path, source);
+    connection.busy_timeout(LOCK_WAIT).map_err(failed)?;
     // Exclusive: the lock is taken by the first statement and kept until the process ends.
     connection.pragma_update(None, "locking_mode", "EXCLUSIVE").map_err(failed)?;
     connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;

@@ -1,0 +1,93 @@
+//! cainfo, enroll, reenroll, revoke, gencrl, and what is not there.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use super::Api;
+use super::answer::{Answer, Outcome};
+use super::incoming::Incoming;
+use crate::authority::{Authority, Enrolled};
+use crate::error::{ApiError, Code};
+
+/// The version of Fabric CA whose API this is. SDKs read it to choose the form of the token: from 1.4 on, it covers
+/// method and URI.
+const API_VERSION: &str = "1.5.15";
+
+pub(super) async fn information(State(api): State<Arc<Api>>, incoming: Incoming) -> Outcome {
+    incoming.check_addressee(&api.authority)?;
+    Ok(Answer::ok(server_information(&api.authority, API_VERSION)))
+}
+
+pub(super) async fn enroll(State(api): State<Arc<Api>>, incoming: Incoming) -> Outcome {
+    api.run(move |authority| {
+        let identity = authority.log_in(incoming.authorization())?;
+        incoming.check_addressee(authority)?;
+        let enrolled = authority.enroll(&identity, incoming.read()?)?;
+        Ok(enrollment(authority, &enrolled))
+    })
+    .await
+}
+
+pub(super) async fn reenroll(State(api): State<Arc<Api>>, incoming: Incoming) -> Outcome {
+    api.run(move |authority| {
+        let caller = incoming.caller(authority, authority.reenroll_ignores_expiry())?;
+        let enrolled = authority.reenroll(&caller, incoming.read()?)?;
+        Ok(enrollment(authority, &enrolled))
+    })
+    .await
+}
+
+pub(super) async fn revoke(State(api): State<Arc<Api>>, incoming: Incoming) -> Outcome {
+    api.run_as_caller(incoming, |authority, caller, incoming| {
+        let revocation = authority.revoke(caller, &incoming.read()?)?;
+        let revoked: Vec<Value> = revocation
+            .certificates
+            .iter()
+            .map(|name| json!({ "Serial": name.serial, "AKI": name.aki }))
+            .collect();
+        let crl = STANDARD.encode(revocation.crl_pem.unwrap_or_default());
+        Ok(Answer::ok(json!({ "RevokedCerts": revoked, "CRL": crl })))
+    })
+    .await
+}
+
+pub(super) async fn generate_crl(State(api): State<Arc<Api>>, incoming: Incoming) -> Outcome {
+    api.run_as_caller(incoming, |authority, caller, incoming| {
+        let crl = authority.generate_crl(caller, &incoming.read()?)?;
+        Ok(Answer::ok(json!({ "CRL": STANDARD.encode(crl) })))
+    })
+    .await
+}
+
+pub(super) async fn no_such_path() -> ApiError {
+    ApiError::not_found(Code::Unknown, "there is no such path; the API's paths start with /api/v1")
+}
+
+pub(super) async fn method_not_allowed() -> ApiError {
+    let message = "the method is not allowed at this path";
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, Code::MethodNotAllowed, message)
+}
+
+fn enrollment(authority: &Authority, enrolled: &Enrolled) -> Answer {
+    // The version stays empty here, as in Fabric CA.
+    Answer::created(json!({
+        "Cert": STANDARD.encode(&enrolled.certificate_pem),
+        "ServerInfo": server_information(authority, ""),
+    }))
+}
+
+/// The idemix fields are empty but there: fabric-ca-client decodes them without looking.
+fn server_information(authority: &Authority, version: &str) -> Value {
+    json!({
+        "CAName": authority.name(),
+        "CAChain": STANDARD.encode(authority.chain_pem()),
+        "IssuerPublicKey": "",
+        "IssuerRevocationPublicKey": "",
+        "Version": version,
+    })
+}
