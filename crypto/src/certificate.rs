@@ -453,7 +453,7 @@ impl Extensions {
                 return Err(malformed(format!("extension {}: {error}", extension.oid)));
             }
             ParsedExtension::SubjectKeyIdentifier(id) => {
-                self.subject_key_id = Some(Bytes::copy_from_slice(id.0))
+                self.subject_key_id = Some(Bytes::copy_from_slice(id.0));
             }
             ParsedExtension::AuthorityKeyIdentifier(id) => {
                 self.authority_key_id = id.key_identifier.as_ref().map(|id| Bytes::copy_from_slice(id.0));

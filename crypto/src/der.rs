@@ -92,7 +92,7 @@ pub(crate) fn object_identifier(components: &[u32]) -> Vec<u8> {
 fn base128(value: u32, out: &mut Vec<u8>) {
     for shift in [28, 21, 14, 7] {
         if value >> shift != 0 {
-            out.push(0x80 | (value >> shift & 0x7f) as u8);
+            out.push(0x80 | ((value >> shift) & 0x7f) as u8);
         }
     }
     out.push((value & 0x7f) as u8);
@@ -145,7 +145,7 @@ fn header(bytes: &[u8]) -> Option<(usize, usize)> {
         long @ 0x81..=0x84 => {
             let count = usize::from(long & 0x7f);
             let length =
-                bytes.get(2..2 + count)?.iter().fold(0, |length, byte| length << 8 | usize::from(*byte));
+                bytes.get(2..2 + count)?.iter().fold(0, |length, byte| (length << 8) | usize::from(*byte));
             Some((2 + count, length))
         }
         _ => None,

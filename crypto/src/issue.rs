@@ -240,7 +240,7 @@ fn body(
 fn serial() -> Result<[u8; 16], Error> {
     let mut serial = [0; 16];
     SystemRandom::new().fill(&mut serial).map_err(|_| Error::Random)?;
-    serial[0] = serial[0] & 0x7f | 0x40;
+    serial[0] = (serial[0] & 0x7f) | 0x40;
     Ok(serial)
 }
 

@@ -102,8 +102,7 @@ fn take(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
 fn take_positive(bytes: &[u8]) -> Result<(Vec<u8>, &[u8]), Error> {
     let (tag, content, rest) = take(bytes).ok_or(Error::SignatureEncoding)?;
     let minimal = match content {
-        [] => false,
-        [0] => false,
+        [] | [0] => false,
         [0, second, ..] => *second >= 0x80,
         [first, ..] => *first < 0x80,
     };

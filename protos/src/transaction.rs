@@ -179,9 +179,10 @@ impl Transaction {
 }
 
 fn check_headers(envelope: &OpenEnvelope) -> Result<HeaderType, String> {
-    let kind = match HeaderType::try_from(envelope.channel_header.r#type) {
-        Ok(kind @ (HeaderType::Config | HeaderType::ConfigUpdate | HeaderType::EndorserTransaction)) => kind,
-        _ => return Err(format!("invalid header type {}", envelope.channel_header.r#type)),
+    let known = HeaderType::try_from(envelope.channel_header.r#type);
+    let Ok(kind @ (HeaderType::Config | HeaderType::ConfigUpdate | HeaderType::EndorserTransaction)) = known
+    else {
+        return Err(format!("invalid header type {}", envelope.channel_header.r#type));
     };
     if envelope.channel_header.epoch != 0 {
         return Err(format!("the epoch is {} instead of 0", envelope.channel_header.epoch));
