@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use consort_protos::ids::MspId;
 
 /// How many alternatives are looked at: a gateway tries only a few of them, while "10 of 30" has thirty million.
-pub const MAX_ORGANISATION_SETS: usize = 1024;
+pub const MAX_ORGANISATION_SETS: usize = 256;
 
 type Set = BTreeMap<MspId, usize>;
 
@@ -41,11 +41,12 @@ fn sum(left: &Set, right: &Set) -> Set {
 }
 
 /// Without copies, smallest first, within the limit.
-fn bounded(mut sets: Vec<Set>) -> Vec<Set> {
-    sets.sort_by_cached_key(|set| (set.values().sum::<usize>(), set.clone()));
-    sets.dedup();
-    sets.truncate(MAX_ORGANISATION_SETS);
-    sets
+fn bounded(sets: Vec<Set>) -> Vec<Set> {
+    let mut sized: Vec<(usize, Set)> = sets.into_iter().map(|set| (set.values().sum(), set)).collect();
+    sized.sort_unstable();
+    sized.dedup();
+    sized.truncate(MAX_ORGANISATION_SETS);
+    sized.into_iter().map(|(_, set)| set).collect()
 }
 
 /// Without sets that contain another, smallest first.
