@@ -1,0 +1,98 @@
+//! The seam between ordering and agreeing: chosen per channel by the consensus type of its configuration.
+
+pub(crate) mod raft;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use crate::{
+    channel::ChannelState,
+    submission::{Refusal, Submission},
+};
+
+/// Makes chains of one consensus type.
+///
+/// Duties of an implementation: `start` continues exactly where the books on disk end.
+pub(crate) trait Consenter: Send + Sync {
+    /// Whether this node agrees on this channel's blocks.
+    ///
+    /// # Errors
+    /// Why the channel's consensus metadata cannot be used.
+    fn is_member(&self, state: &ChannelState) -> Result<bool, StartError>;
+
+    /// Starts agreeing.
+    ///
+    /// # Errors
+    /// [`StartError`] says why the channel cannot be served here.
+    fn start(&self, state: Arc<ChannelState>) -> Result<Arc<dyn Chain>, StartError>;
+}
+
+/// One channel's consensus on this node.
+///
+/// Duties of an implementation: an order that is acknowledged is in a block that survives the loss of any minority of consenters;
+/// every block is appended to the channel's books once, in order.
+#[async_trait]
+pub(crate) trait Chain: Send + Sync {
+    /// Takes a judged message. It is accepted when this returns; the receipt says what became of it.
+    ///
+    /// # Errors
+    /// The refusal for the client: no leader, or too much waits already.
+    async fn order(&self, submission: Submission, origin: Origin) -> Result<Receipt, Refusal>;
+
+    /// Takes a message of another consenter, which is known by its TLS certificate (DER).
+    ///
+    /// # Errors
+    /// When that certificate belongs to no other consenter, or the message is not its own.
+    fn step(&self, certificate: &[u8], message: Bytes) -> Result<(), StepError>;
+
+    /// Whether a TLS certificate (DER) belongs to a consenter.
+    fn is_consenter(&self, certificate: &[u8]) -> bool;
+}
+
+/// Where a message came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// A client: it is forwarded when another node leads.
+    Client,
+    /// Another consenter, which took this node for the leader: it is not forwarded again.
+    Consenter,
+}
+
+/// What becomes of a message that was taken: agreed on, or refused after all.
+pub(crate) type Receipt = oneshot::Receiver<Result<(), Refusal>>;
+
+/// Who leads a channel, as far as this node knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Leadership {
+    /// Nobody.
+    Nobody,
+    /// This node.
+    Own,
+    /// The consenter with this id.
+    Other(u64),
+}
+
+/// A channel cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    /// The configuration names a consensus that this node does not have, or malformed metadata of it.
+    #[error("{0}")]
+    Configuration(String),
+    /// The books or the log on disk cannot be used.
+    #[error("the data on disk cannot be used: {0}")]
+    Disk(String),
+}
+
+/// A message of another node is not taken.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StepError {
+    /// The text is Fabric's.
+    #[error("certificate extracted from TLS connection isn't authorized")]
+    NotAuthorized,
+    /// It cannot be read, or names another sender or receiver.
+    #[error("the message is not one of this consenter to this node")]
+    Malformed,
+}

@@ -1,0 +1,282 @@
+//! Consensus by Raft, one group per channel.
+//!
+//! [`machine`] decides and is pure but for its log and books; [`shell`] is the task around it; [`transport`] reaches the others.
+
+mod books;
+mod fetch;
+mod log;
+mod machine;
+mod membership;
+mod shell;
+mod transport;
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use consort_channel_config::{Consenter as ConfiguredConsenter, ETCDRAFT, RaftOptions};
+use consort_crypto::certificate::Certificate;
+use consort_node::dial::Dialer;
+use consort_protos::{block, fabric::etcdraft::BlockMetadata, ids::BlockNumber};
+use protobuf::Message as _;
+use raft::{
+    RawNode,
+    eraftpb::{Message, MessageType},
+};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use self::{
+    books::ChannelBooks,
+    log::{DiskLog, Log as _},
+    machine::Machine,
+    membership::Membership,
+    shell::{Inbox, Order, Parts, Settings, Shell},
+    transport::Transport,
+};
+use crate::{
+    channel::ChannelState,
+    consensus::{Chain, Consenter, Leadership, Origin, Receipt, StartError, StepError},
+    metrics::OrdererMetrics,
+    submission::{Refusal, Submission},
+};
+
+/// Raft messages that wait for the channel's task; Raft repeats what is dropped beyond that.
+const STEPS_QUEUE: usize = 1024;
+
+/// Submissions that wait for the channel's task. They are in memory with their envelopes, so the bound is low; clients wait or try again.
+const ORDERS_QUEUE: usize = 256;
+
+/// How long a client waits for a place in that queue.
+const ORDER_PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// Makes Raft chains.
+pub(crate) struct RaftConsenter {
+    pub(crate) own_certificate: Certificate,
+    pub(crate) dialer: Dialer,
+    pub(crate) metrics: OrdererMetrics,
+}
+
+impl RaftConsenter {
+    fn membership(state: &ChannelState) -> Result<(Membership, Option<BlockMetadata>), StartError> {
+        let disk = |error: String| StartError::Disk(error);
+        let last = BlockNumber::new(state.store().height().saturating_sub(1));
+        let newest = state.store().block(last).map_err(|error| disk(error.to_string()))?;
+        let newest = newest.ok_or_else(|| disk("there is no block".to_owned()))?;
+        let noted = block::raft_metadata(&newest).map_err(|error| disk(error.to_string()))?;
+        let membership =
+            Membership::new(&consenters(state)?, noted.as_ref()).map_err(StartError::Configuration)?;
+        Ok((membership, noted))
+    }
+}
+
+fn consenters(state: &ChannelState) -> Result<Vec<ConfiguredConsenter>, StartError> {
+    let bundle = state.bundle();
+    let orderer = bundle.orderer();
+    if orderer.consensus_type != ETCDRAFT {
+        return Err(StartError::Configuration(format!(
+            "consensus type {} is not Raft",
+            orderer.consensus_type
+        )));
+    }
+    Ok(orderer.consenters.clone())
+}
+
+fn options(state: &ChannelState) -> Result<RaftOptions, StartError> {
+    let options = state.bundle().orderer().raft_options;
+    let options =
+        options.ok_or_else(|| StartError::Configuration("nil Raft config metadata options".to_owned()))?;
+    if options.tick_interval.is_zero()
+        || options.heartbeat_tick == 0
+        || options.election_tick <= options.heartbeat_tick
+    {
+        return Err(StartError::Configuration("the Raft timing is not usable".to_owned()));
+    }
+    Ok(options)
+}
+
+impl Consenter for RaftConsenter {
+    fn is_member(&self, state: &ChannelState) -> Result<bool, StartError> {
+        options(state)?;
+        Ok(Self::membership(state)?.0.id_by_key(&self.own_certificate).is_some())
+    }
+
+    fn start(&self, state: Arc<ChannelState>) -> Result<Arc<dyn Chain>, StartError> {
+        let options = options(&state)?;
+        let (membership, noted) = Self::membership(&state)?;
+        let own = membership.id_by_key(&self.own_certificate).ok_or_else(|| {
+            StartError::Configuration("this orderer is no consenter of the channel".to_owned())
+        })?;
+        let voters: Vec<u64> = membership.members().map(|(id, _)| id).collect();
+        let single = voters.len() == 1;
+        let log = DiskLog::open(&state.folder().join("raft"), voters);
+        let mut log = log.map_err(|error| StartError::Disk(error.to_string()))?;
+        let start = starting_point(&log, noted.as_ref(), state.store().height()).map_err(StartError::Disk)?;
+        log.set_commit(start.applied);
+        log.applied(start.applied, state.store().height() - 1);
+        let preferred_bytes = state.bundle().orderer().batch.preferred_max_bytes;
+        let config = raft_config(own, &options, preferred_bytes.into(), start.applied);
+        let node =
+            RawNode::new(&config, log, &logger()).map_err(|error| StartError::Disk(error.to_string()))?;
+        let membership = Arc::new(RwLock::new(membership));
+        let metrics = self.metrics.of(state.id().as_str());
+        metrics.height.set(i64::try_from(state.store().height()).unwrap_or(i64::MAX));
+        let books = ChannelBooks::new(Arc::clone(&state), Arc::clone(&membership), metrics.clone());
+        let machine = Machine::new(node, books, start.applied, start.behind);
+        let (unreachable, unreachable_inbox) = mpsc::channel(STEPS_QUEUE);
+        let transport =
+            Transport::new(state.id().as_str(), own, self.dialer.clone(), state.tasks.clone(), unreachable);
+        let (orders, orders_inbox) = mpsc::channel(ORDERS_QUEUE);
+        let (steps, steps_inbox) = mpsc::channel(STEPS_QUEUE);
+        let leadership = watch::Sender::new(Leadership::Nobody);
+        let chain = RaftChain {
+            own,
+            membership: Arc::clone(&membership),
+            transport: Arc::clone(&transport),
+            orders,
+            steps,
+            leadership: leadership.subscribe(),
+        };
+        let inbox = Inbox { orders: orders_inbox, steps: steps_inbox, unreachable: unreachable_inbox };
+        let settings =
+            Settings { own, dialer: self.dialer.clone(), tick_interval: options.tick_interval, single };
+        let tasks = state.tasks.clone();
+        let name = format!("channel {}", state.id());
+        let parts = Parts { state, machine, transport, membership, leadership, metrics, inbox, settings };
+        tasks.spawn(name, false, Shell::new(parts).run());
+        Ok(Arc::new(chain))
+    }
+}
+
+/// Where a node goes on after a start.
+#[derive(Debug, PartialEq, Eq)]
+struct StartingPoint {
+    applied: u64,
+    behind: Option<u64>,
+}
+
+fn starting_point(
+    log: &DiskLog,
+    noted: Option<&BlockMetadata>,
+    height: u64,
+) -> Result<StartingPoint, String> {
+    let (beginning, beginning_block) = log.beginning();
+    if beginning > 0 && height <= beginning_block {
+        return Ok(StartingPoint { applied: beginning, behind: Some(beginning_block) });
+    }
+    let in_books = noted.map_or(0, |noted| noted.raft_index);
+    if in_books > log.last() {
+        return Err(format!(
+            "the Raft log ends at entry {}, the newest block was entry {in_books}: the log was lost or is older than the blocks; \
+             remove the channel here and join it again",
+            log.last()
+        ));
+    }
+    Ok(StartingPoint { applied: in_books.max(beginning), behind: None })
+}
+
+fn raft_config(id: u64, options: &RaftOptions, message_bytes: u64, applied: u64) -> raft::Config {
+    raft::Config {
+        id,
+        election_tick: options.election_tick as usize,
+        heartbeat_tick: options.heartbeat_tick as usize,
+        applied,
+        max_size_per_msg: message_bytes,
+        max_inflight_msgs: options.max_inflight_blocks.max(1) as usize,
+        check_quorum: true,
+        pre_vote: true,
+        ..raft::Config::default()
+    }
+}
+
+/// Raft's own log lines, in the process's log.
+fn logger() -> slog::Logger {
+    slog::Logger::root(RaftLines, slog::o!())
+}
+
+struct RaftLines;
+
+impl slog::Drain for RaftLines {
+    type Ok = ();
+    type Err = slog::Never;
+
+    fn log(&self, record: &slog::Record<'_>, _values: &slog::OwnedKVList) -> Result<(), slog::Never> {
+        match record.level() {
+            slog::Level::Critical | slog::Level::Error => tracing::error!(target: "raft", "{}", record.msg()),
+            slog::Level::Warning => tracing::warn!(target: "raft", "{}", record.msg()),
+            _ => tracing::debug!(target: "raft", "{}", record.msg()),
+        }
+        Ok(())
+    }
+}
+
+/// The handle of a channel's Raft chain.
+struct RaftChain {
+    own: u64,
+    membership: Arc<RwLock<Membership>>,
+    transport: Arc<Transport>,
+    orders: mpsc::Sender<Order>,
+    steps: mpsc::Sender<Message>,
+    leadership: watch::Receiver<Leadership>,
+}
+
+impl RaftChain {
+    fn id_by_certificate(&self, certificate: &[u8]) -> Option<u64> {
+        self.membership.read().unwrap_or_else(PoisonError::into_inner).id_by_certificate(certificate)
+    }
+}
+
+#[async_trait]
+impl Chain for RaftChain {
+    async fn order(&self, submission: Submission, origin: Origin) -> Result<Receipt, Refusal> {
+        let leadership = *self.leadership.borrow();
+        match leadership {
+            Leadership::Own => {}
+            Leadership::Other(id) if origin == Origin::Client => {
+                return self.transport.submit(id, submission.original);
+            }
+            Leadership::Other(_) | Leadership::Nobody => return Err(Refusal::unavailable("no Raft leader")),
+        }
+        let (reply, receipt) = oneshot::channel();
+        let order = Order { submission, reply };
+        match self.orders.send_timeout(order, ORDER_PATIENCE).await {
+            Ok(()) => Ok(receipt),
+            Err(mpsc::error::SendTimeoutError::Timeout(_)) => Err(Refusal::unavailable(format!(
+                "the orderer is busy: {ORDERS_QUEUE} messages wait on this channel"
+            ))),
+            Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(Refusal::unavailable("chain is stopped")),
+        }
+    }
+
+    fn step(&self, certificate: &[u8], message: Bytes) -> Result<(), StepError> {
+        let id = self.id_by_certificate(certificate).ok_or(StepError::NotAuthorized)?;
+        let mut parsed = Message::default();
+        parsed.merge_from_bytes(&message).map_err(|_unreadable| StepError::Malformed)?;
+        if parsed.from != id || parsed.to != self.own || !is_from_others(parsed.get_msg_type()) {
+            return Err(StepError::Malformed);
+        }
+        // Full or stopped: Raft repeats what matters.
+        let _dropped = self.steps.try_send(parsed);
+        Ok(())
+    }
+
+    fn is_consenter(&self, certificate: &[u8]) -> bool {
+        self.id_by_certificate(certificate).is_some()
+    }
+}
+
+/// The messages that consenters send each other. Proposals are not among them: blocks are made by the leader alone.
+fn is_from_others(kind: MessageType) -> bool {
+    matches!(
+        kind,
+        MessageType::MsgAppend
+            | MessageType::MsgAppendResponse
+            | MessageType::MsgRequestVote
+            | MessageType::MsgRequestVoteResponse
+            | MessageType::MsgRequestPreVote
+            | MessageType::MsgRequestPreVoteResponse
+            | MessageType::MsgSnapshot
+            | MessageType::MsgHeartbeat
+            | MessageType::MsgHeartbeatResponse
+            | MessageType::MsgTimeoutNow
+    )
+}

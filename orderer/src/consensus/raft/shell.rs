@@ -1,0 +1,380 @@
+//! The task around a channel's Raft machine: time, mailboxes, disk and network.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use consort_node::{Tasks, deliver::Condition, dial::Dialer};
+use consort_protos::{block, fabric::common::Block};
+use protobuf::Message as _;
+use raft::eraftpb::Message;
+use rand::seq::SliceRandom as _;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{Instant, MissedTickBehavior, sleep_until},
+};
+use tracing::{info, warn};
+
+use super::{
+    books::ChannelBooks,
+    fetch::Fetch,
+    log::DiskLog,
+    machine::{Books as _, Machine, Outbox, Ticket},
+    membership::Membership,
+    transport::Transport,
+};
+use crate::{
+    channel::ChannelState,
+    consensus::Leadership,
+    metrics::{ChannelMetrics, timed},
+    submission::{Refusal, Submission},
+};
+
+/// Inputs of one kind that are taken together before the log is written: they share its sync.
+const DRAIN_MAX: usize = 512;
+
+/// While no leader has been seen since the start, elections are asked for after a random pause between these, so that a network is
+/// up quickly whatever its election timeout. A node that hears from a leader refuses (pre-vote), so this disturbs nobody.
+const FIRST_ELECTION_MS: std::ops::Range<u64> = 100..400;
+
+/// How long a leader that stops waits for another one to take over.
+const HAND_OVER: Duration = Duration::from_secs(1);
+
+/// Fetched blocks that wait to be checked and written; more would only hold memory.
+const FETCHED_QUEUE: usize = 8;
+
+/// A submission with the way back to whoever waits for its outcome.
+pub(super) struct Order {
+    pub(super) submission: Submission,
+    pub(super) reply: oneshot::Sender<Result<(), Refusal>>,
+}
+
+/// What others send to the task.
+pub(super) struct Inbox {
+    pub(super) orders: mpsc::Receiver<Order>,
+    pub(super) steps: mpsc::Receiver<Message>,
+    pub(super) unreachable: mpsc::Receiver<u64>,
+}
+
+/// What the task is made of.
+pub(super) struct Parts {
+    pub(super) state: Arc<ChannelState>,
+    pub(super) machine: Machine<DiskLog, ChannelBooks>,
+    pub(super) transport: Arc<Transport>,
+    pub(super) membership: Arc<RwLock<Membership>>,
+    pub(super) leadership: watch::Sender<Leadership>,
+    pub(super) metrics: ChannelMetrics,
+    pub(super) inbox: Inbox,
+    pub(super) settings: Settings,
+}
+
+/// The task's state.
+pub(super) struct Shell {
+    parts: Parts,
+    waiting: HashMap<Ticket, oneshot::Sender<Result<(), Refusal>>>,
+    next_ticket: Ticket,
+    batch_deadline: Option<Instant>,
+    election: Option<Instant>,
+    /// The configuration sequence that the transport knows.
+    connected_at: Option<u64>,
+    fetched: Option<mpsc::Receiver<Block>>,
+}
+
+/// What a shell needs besides its parts.
+pub(super) struct Settings {
+    pub(super) own: u64,
+    pub(super) dialer: Dialer,
+    pub(super) tick_interval: Duration,
+    /// There are no other consenters: the first election need not wait for anybody.
+    pub(super) single: bool,
+}
+
+/// Hands the machine's messages to the transport.
+struct Wire<'a>(&'a Transport);
+
+impl Outbox for Wire<'_> {
+    fn send(&mut self, message: Message) {
+        match message.write_to_bytes() {
+            Ok(bytes) => self.0.send(message.to, bytes.into()),
+            Err(error) => warn!(%error, "a Raft message cannot be encoded"),
+        }
+    }
+}
+
+impl Shell {
+    pub(super) fn new(parts: Parts) -> Self {
+        Self {
+            parts,
+            waiting: HashMap::new(),
+            next_ticket: 0,
+            batch_deadline: None,
+            election: None,
+            connected_at: None,
+            fetched: None,
+        }
+    }
+
+    /// Runs until the channel's tasks are cancelled or the disk fails; then the channel is marked as stopped.
+    pub(super) async fn run(mut self) {
+        let stopped = Stopped(Arc::clone(&self.parts.state));
+        let cancelled = self.parts.state.tasks.cancelled();
+        if let Err(reason) = self.serve(&cancelled).await {
+            self.parts.state.fail(reason);
+            self.parts.leadership.send_replace(Leadership::Nobody);
+        }
+        drop(stopped);
+    }
+
+    async fn serve(&mut self, cancelled: &tokio_util::sync::CancellationToken) -> Result<(), String> {
+        let mut ticks = tokio::time::interval(self.parts.settings.tick_interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        if self.parts.settings.single {
+            self.parts.machine.campaign();
+        } else {
+            self.election = Some(first_election());
+        }
+        self.settle()?;
+        loop {
+            let takes_orders = self.parts.machine.accepts() || !self.parts.machine.leads();
+            tokio::select! {
+                biased;
+                () = cancelled.cancelled() => return self.leave().await,
+                _ = ticks.tick() => self.parts.machine.tick(),
+                () = until(self.batch_deadline) => {
+                    self.batch_deadline = None;
+                    self.parts.machine.batch_expired();
+                }
+                () = until(self.election) => {
+                    self.parts.machine.campaign();
+                    self.election = Some(first_election());
+                }
+                Some(message) = self.parts.inbox.steps.recv() => self.step(message),
+                Some(id) = self.parts.inbox.unreachable.recv() => self.parts.machine.unreachable(id),
+                block = next_fetched(&mut self.fetched) => self.take_fetched(block)?,
+                Some(order) = self.parts.inbox.orders.recv(), if takes_orders => self.order(order),
+            }
+            self.settle()?;
+        }
+    }
+
+    fn step(&mut self, message: Message) {
+        self.parts.machine.step(message);
+        for _ in 1..DRAIN_MAX {
+            match self.parts.inbox.steps.try_recv() {
+                Ok(message) => self.parts.machine.step(message),
+                Err(_empty) => return,
+            }
+        }
+    }
+
+    fn order(&mut self, order: Order) {
+        self.take(order);
+        for _ in 1..DRAIN_MAX {
+            if self.parts.machine.leads() && !self.parts.machine.accepts() {
+                return;
+            }
+            match self.parts.inbox.orders.try_recv() {
+                Ok(order) => self.take(order),
+                Err(_empty) => return,
+            }
+        }
+    }
+
+    fn take(&mut self, order: Order) {
+        self.next_ticket += 1;
+        self.waiting.insert(self.next_ticket, order.reply);
+        self.parts.metrics.submissions.inc();
+        self.parts.machine.submit(order.submission, self.next_ticket);
+    }
+
+    /// Does what the inputs led to, and tells whoever waits.
+    fn settle(&mut self) -> Result<(), String> {
+        loop {
+            self.parts.machine.cut_if_idle();
+            let (machine, metrics) = (&mut self.parts.machine, &self.parts.metrics);
+            let mut wire = Wire(&self.parts.transport);
+            blocking(|| timed(&metrics.drive_seconds, || machine.drive(&mut wire)))
+                .map_err(|error| error.to_string())?;
+            // A single consenter agrees with itself at once, and what waited meanwhile need not wait longer.
+            if !(self.parts.machine.is_waiting() && self.parts.machine.is_idle()) {
+                break;
+            }
+        }
+        for outcome in self.parts.machine.take_outcomes() {
+            if outcome.result.is_err() {
+                self.parts.metrics.refusals.inc();
+            }
+            if let Some(reply) = self.waiting.remove(&outcome.ticket) {
+                let _client_may_be_gone = reply.send(outcome.result);
+            }
+        }
+        for reason in self.parts.machine.take_cuts() {
+            self.parts.metrics.cut(reason);
+        }
+        self.batch_deadline = match (self.parts.machine.is_waiting(), self.batch_deadline) {
+            (false, _) => None,
+            (true, Some(running)) => Some(running),
+            (true, None) => Some(Instant::now() + self.parts.machine.batch_timeout()),
+        };
+        self.publish_leadership();
+        self.connect();
+        self.fetch();
+        Ok(())
+    }
+
+    fn publish_leadership(&mut self) {
+        let leadership = match self.parts.machine.leadership() {
+            // An elected leader orders only once everything before its term is in the books.
+            Leadership::Own if !self.parts.machine.leads() => Leadership::Nobody,
+            other => other,
+        };
+        if leadership != Leadership::Nobody {
+            self.election = None;
+        }
+        let changed = self
+            .parts
+            .leadership
+            .send_if_modified(|current| std::mem::replace(current, leadership) != leadership);
+        if changed {
+            self.parts.metrics.leader.set(i64::from(leadership == Leadership::Own));
+            self.parts.metrics.term.set(i64::try_from(self.parts.machine.term()).unwrap_or(i64::MAX));
+            info!(channel = %self.parts.state.id(), ?leadership, term = self.parts.machine.term(), "Raft leadership");
+            self.parts.state.set_condition(match leadership {
+                Leadership::Nobody => Condition::Unavailable("no Raft leader".to_owned()),
+                Leadership::Own | Leadership::Other(_) => Condition::Serving,
+            });
+        }
+    }
+
+    /// Follows the configuration: who the consenters are and which roots their certificates have.
+    fn connect(&mut self) {
+        let sequence = self.parts.machine.books().sequence();
+        if self.connected_at == Some(sequence) {
+            return;
+        }
+        self.connected_at = Some(sequence);
+        let membership = self.parts.membership.read().unwrap_or_else(PoisonError::into_inner).clone();
+        self.parts.transport.connect(&membership, &self.roots());
+    }
+
+    fn roots(&self) -> Vec<Bytes> {
+        let bundle = self.parts.state.bundle();
+        let organisations = bundle.orderer().organisations.iter();
+        organisations.flat_map(|organisation| bundle.tls_roots_of(&organisation.msp_id)).collect()
+    }
+
+    /// Starts to fetch blocks when some are missing.
+    fn fetch(&mut self) {
+        let Some(last) = self.parts.machine.behind() else {
+            self.fetched = None;
+            return;
+        };
+        if self.fetched.is_some() {
+            return;
+        }
+        let membership = self.parts.membership.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let others = membership.members().filter(|(id, _)| *id != self.parts.settings.own);
+        let mut endpoints: Vec<String> = others.map(|(_, consenter)| consenter.endpoint()).collect();
+        endpoints.shuffle(&mut rand::rng());
+        let fetch = Fetch {
+            state: Arc::clone(&self.parts.state),
+            dialer: self.parts.settings.dialer.clone(),
+            endpoints,
+            roots: self.roots(),
+            last,
+        };
+        let (blocks, fetched) = mpsc::channel(FETCHED_QUEUE);
+        let tasks: &Tasks = &self.parts.state.tasks;
+        let cancelled = tasks.cancelled();
+        tasks.spawn(format!("fetch of {}", self.parts.state.id()), false, async move {
+            tokio::select! {
+                () = cancelled.cancelled() => {}
+                () = fetch.run(blocks) => {}
+            }
+        });
+        self.fetched = Some(fetched);
+    }
+
+    fn take_fetched(&mut self, block: Option<Block>) -> Result<(), String> {
+        let Some(block) = block else {
+            self.fetched = None;
+            return Ok(());
+        };
+        let (number, height) = (block::number(&block).get(), self.parts.machine.books().height());
+        if number < height {
+            return Ok(());
+        }
+        let books = self.parts.machine.books_mut();
+        if let Err(reason) = blocking(|| books.append_fetched(&block)) {
+            if let Some(poisoned) = self.parts.state.store().poisoned() {
+                return Err(poisoned);
+            }
+            warn!(channel = %self.parts.state.id(), number, reason, "a fetched block is refused, another orderer is asked");
+            self.fetched = None;
+            return Ok(());
+        }
+        self.parts.metrics.height.set(i64::try_from(number + 1).unwrap_or(i64::MAX));
+        self.parts.machine.fetched().map_err(|error| error.to_string())
+    }
+
+    /// Hands leadership over, so that the others need not wait for an election.
+    async fn leave(&mut self) -> Result<(), String> {
+        if !self.parts.machine.leads() || self.parts.settings.single {
+            return Ok(());
+        }
+        self.parts.machine.hand_over();
+        self.settle()?;
+        let over = tokio::time::sleep(HAND_OVER);
+        tokio::pin!(over);
+        while self.parts.machine.leads() {
+            tokio::select! {
+                () = &mut over => return Ok(()),
+                Some(message) = self.parts.inbox.steps.recv() => self.step(message),
+            }
+            self.settle()?;
+        }
+        Ok(())
+    }
+}
+
+/// Tells readers that no new blocks come when the task ends in whatever way.
+struct Stopped(Arc<ChannelState>);
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail("a fault in the consensus of this channel".to_owned());
+        } else if self.0.failure().is_none() {
+            self.0.set_condition(Condition::Closed);
+        }
+    }
+}
+
+fn first_election() -> Instant {
+    Instant::now() + Duration::from_millis(rand::random_range(FIRST_ELECTION_MS))
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn next_fetched(fetched: &mut Option<mpsc::Receiver<Block>>) -> Option<Block> {
+    match fetched {
+        Some(blocks) => blocks.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Synced writes take milliseconds; the runtime's other tasks move to another thread meanwhile.
+fn blocking<T>(act: impl FnOnce() -> T) -> T {
+    match tokio::runtime::Handle::current().runtime_flavor() {
+        tokio::runtime::RuntimeFlavor::MultiThread => tokio::task::block_in_place(act),
+        _ => act(),
+    }
+}

@@ -1,0 +1,267 @@
+//! Messages to the other consenters of a channel: one stream to each, opened again when it breaks.
+//!
+//! Raft messages may be lost; submissions are answered or refused.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use consort_channel_config::Consenter;
+use consort_node::{Tasks, dial::Dialer, server::MESSAGE_BYTES_MAX};
+use consort_protos::{
+    consort::orderer::{
+        StepRequest, StepResponse, Submission as ForwardedSubmission, cluster_client::ClusterClient,
+        step_request::Content,
+    },
+    fabric::common::{Envelope, Status},
+};
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+use tracing::{debug, info};
+
+use super::membership::Membership;
+use crate::{consensus::Receipt, submission::Refusal};
+
+/// Messages that wait for one consenter. Raft repeats what is dropped beyond that; each may carry a block.
+const QUEUE_MESSAGES: usize = 128;
+
+/// First and last pause between attempts to reach a consenter.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// A forwarded message that the leader has not answered by then is refused.
+const FORWARD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// One thing to send.
+enum Outgoing {
+    Raft(Bytes),
+    Submit { envelope: Envelope, reply: oneshot::Sender<Result<(), Refusal>> },
+}
+
+/// The way to the other consenters of one channel.
+pub(crate) struct Transport {
+    channel: String,
+    own: u64,
+    dialer: Dialer,
+    tasks: Tasks,
+    unreachable: mpsc::Sender<u64>,
+    peers: Mutex<BTreeMap<u64, Peer>>,
+}
+
+struct Peer {
+    consenter: Consenter,
+    roots: Vec<Bytes>,
+    queue: mpsc::Sender<Outgoing>,
+    tasks: Tasks,
+}
+
+impl Transport {
+    /// `unreachable` hears the ids of consenters whose stream breaks.
+    pub(crate) fn new(
+        channel: &str,
+        own: u64,
+        dialer: Dialer,
+        tasks: Tasks,
+        unreachable: mpsc::Sender<u64>,
+    ) -> Arc<Self> {
+        let channel = channel.to_owned();
+        Arc::new(Self { channel, own, dialer, tasks, unreachable, peers: Mutex::default() })
+    }
+
+    /// Opens streams to new consenters, closes those to former ones, and reopens those whose address or roots changed.
+    pub(crate) fn connect(&self, membership: &Membership, roots: &[Bytes]) {
+        let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        let wanted: BTreeMap<u64, &Consenter> =
+            membership.members().filter(|(id, _)| *id != self.own).collect();
+        peers.retain(|id, peer| {
+            let keep =
+                wanted.get(id).is_some_and(|consenter| **consenter == peer.consenter) && peer.roots == roots;
+            if !keep {
+                peer.tasks.cancel();
+            }
+            keep
+        });
+        for (id, consenter) in wanted {
+            peers.entry(id).or_insert_with(|| self.open(id, consenter, roots));
+        }
+    }
+
+    fn open(&self, id: u64, consenter: &Consenter, roots: &[Bytes]) -> Peer {
+        let (queue, outgoing) = mpsc::channel(QUEUE_MESSAGES);
+        let tasks = self.tasks.child();
+        let link = Link {
+            id,
+            channel: self.channel.clone(),
+            endpoint: consenter.endpoint(),
+            roots: roots.to_vec(),
+            dialer: self.dialer.clone(),
+            unreachable: self.unreachable.clone(),
+        };
+        let cancelled = tasks.cancelled();
+        tasks.spawn(format!("consenter {} of {}", link.endpoint, link.channel), false, async move {
+            tokio::select! {
+                () = cancelled.cancelled() => {}
+                () = link.run(outgoing) => {}
+            }
+        });
+        Peer { consenter: consenter.clone(), roots: roots.to_vec(), queue, tasks }
+    }
+
+    /// Sends a Raft message if there is room.
+    pub(crate) fn send(&self, to: u64, message: Bytes) {
+        let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(peer) = peers.get(&to)
+            && peer.queue.try_send(Outgoing::Raft(message)).is_err()
+        {
+            debug!(channel = self.channel, to, "Raft message dropped, too many wait");
+        }
+    }
+
+    /// Forwards a client's message to the consenter that leads.
+    pub(crate) fn submit(&self, to: u64, envelope: Envelope) -> Result<Receipt, Refusal> {
+        let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        let peer = peers.get(&to).ok_or_else(|| Refusal::unavailable("no Raft leader"))?;
+        let (reply, answer) = oneshot::channel();
+        peer.queue.try_send(Outgoing::Submit { envelope, reply }).map_err(|_full| {
+            Refusal::unavailable(format!("too many messages wait for the Raft leader {to}"))
+        })?;
+        let (outcome, receipt) = oneshot::channel();
+        self.tasks.spawn("forwarded message", false, async move {
+            let answered = tokio::time::timeout(FORWARD_TIMEOUT, answer).await;
+            let _client_may_be_gone = outcome.send(match answered {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(_closed)) => {
+                    Err(Refusal::unavailable(format!("the connection to the Raft leader {to} broke")))
+                }
+                Err(_elapsed) => Err(Refusal::unavailable(format!(
+                    "timed out ({}s) waiting on forwarding to {to}",
+                    FORWARD_TIMEOUT.as_secs()
+                ))),
+            });
+        });
+        Ok(receipt)
+    }
+}
+
+/// The stream to one consenter.
+struct Link {
+    id: u64,
+    channel: String,
+    endpoint: String,
+    roots: Vec<Bytes>,
+    dialer: Dialer,
+    unreachable: mpsc::Sender<u64>,
+}
+
+impl Link {
+    async fn run(self, mut outgoing: mpsc::Receiver<Outgoing>) {
+        let mut pause = PAUSE_MIN;
+        let mut said = false;
+        loop {
+            match self.session(&mut outgoing, &mut said).await {
+                Ok(()) => return,
+                Err(error) => {
+                    if !said {
+                        info!(
+                            channel = self.channel,
+                            endpoint = self.endpoint,
+                            error,
+                            "consenter not reached"
+                        );
+                        said = true;
+                        pause = PAUSE_MIN;
+                    }
+                }
+            }
+            // The machine may be busy; a lost report only delays what heartbeats find out.
+            let _ = self.unreachable.try_send(self.id);
+            self.discard_for(pause, &mut outgoing).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// What is sent while there is no stream is lost: clients are told, Raft repeats.
+    async fn discard_for(&self, pause: Duration, outgoing: &mut mpsc::Receiver<Outgoing>) {
+        let over = tokio::time::sleep(pause);
+        tokio::pin!(over);
+        loop {
+            tokio::select! {
+                () = &mut over => return,
+                item = outgoing.recv() => match item {
+                    Some(Outgoing::Submit { reply, .. }) => {
+                        let refusal = Refusal::unavailable(format!("the Raft leader {} is not reached", self.id));
+                        let _client_may_be_gone = reply.send(Err(refusal));
+                    }
+                    Some(Outgoing::Raft(_)) => {}
+                    None => return,
+                },
+            }
+        }
+    }
+
+    /// One stream from its opening to its end; `Ok` when nobody sends any more.
+    async fn session(&self, outgoing: &mut mpsc::Receiver<Outgoing>, said: &mut bool) -> Result<(), String> {
+        let channel = self.dialer.connect(&self.endpoint, &self.roots).map_err(|error| error.to_string())?;
+        let mut client = ClusterClient::new(channel)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        let (requests, stream) = mpsc::channel(QUEUE_MESSAGES);
+        let responses = client
+            .step(ReceiverStream::new(stream))
+            .await
+            .map_err(|status| consort_node::dial::with_causes(&status))?
+            .into_inner();
+        debug!(channel = self.channel, endpoint = self.endpoint, "consenter reached");
+        *said = false;
+        self.exchange(outgoing, &requests, responses).await
+    }
+
+    async fn exchange(
+        &self,
+        outgoing: &mut mpsc::Receiver<Outgoing>,
+        requests: &mpsc::Sender<StepRequest>,
+        mut responses: Streaming<StepResponse>,
+    ) -> Result<(), String> {
+        let mut waiting: HashMap<u64, oneshot::Sender<Result<(), Refusal>>> = HashMap::new();
+        let mut next_id = 0;
+        loop {
+            tokio::select! {
+                item = outgoing.recv() => {
+                    let content = match item {
+                        None => return Ok(()),
+                        Some(Outgoing::Raft(message)) => Content::RaftMessage(message),
+                        Some(Outgoing::Submit { envelope, reply }) => {
+                            next_id += 1;
+                            waiting.retain(|_, reply| !reply.is_closed());
+                            waiting.insert(next_id, reply);
+                            Content::Submission(ForwardedSubmission { envelope: Some(envelope), id: next_id })
+                        }
+                    };
+                    let request = StepRequest { channel: self.channel.clone(), content: Some(content) };
+                    requests.send(request).await.map_err(|_closed| "the stream broke".to_owned())?;
+                }
+                response = responses.message() => match response {
+                    Ok(Some(response)) => {
+                        if let Some(reply) = waiting.remove(&response.id) {
+                            let _client_may_be_gone = reply.send(outcome(response));
+                        }
+                    }
+                    Ok(None) => return Err("the consenter closed the stream".to_owned()),
+                    Err(status) => return Err(format!("{}: {}", status.code(), status.message())),
+                },
+            }
+        }
+    }
+}
+
+fn outcome(response: StepResponse) -> Result<(), Refusal> {
+    match Status::try_from(response.status) {
+        Ok(Status::Success) => Ok(()),
+        Ok(status) => Err(Refusal { status, info: response.info }),
+        Err(_unknown) => Err(Refusal::unavailable(response.info)),
+    }
+}

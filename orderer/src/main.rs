@@ -1,0 +1,40 @@
+//! `consort-orderer`: one orderer process.
+
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+
+use clap::Parser;
+use consort_node::{SystemClock, Tasks, config, telemetry};
+use consort_orderer::{Orderer, config::OrdererConfig};
+
+/// Time for everything to end after a signal.
+const SHUTDOWN: Duration = Duration::from_secs(10);
+
+/// One orderer of a Consort network.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// The configuration file (YAML).
+    #[arg(long)]
+    config: PathBuf,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(&Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("consort-orderer: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let config: OrdererConfig = config::load(&arguments.config, "CONSORT_ORDERER")?;
+    let log = telemetry::init(&config.log)?;
+    let tasks = Tasks::new();
+    let orderer = Orderer::start(&config, Arc::new(SystemClock), Some(log), &tasks).await?;
+    tracing::info!(address = %orderer.address, admin = %orderer.admin_address, "orderer started");
+    tasks.run_until_stopped(SHUTDOWN).await?;
+    Ok(())
+}

@@ -1,0 +1,100 @@
+//! The numbers that the orderer shows at `/metrics`.
+
+use std::time::Instant;
+
+use consort_node::{Metrics, telemetry::ChannelLabel};
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+};
+
+use crate::cutter::CutReason;
+
+/// Channel and reason of a cut.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct CutLabel {
+    channel: String,
+    reason: &'static str,
+}
+
+/// The metrics of all channels.
+#[derive(Debug, Clone)]
+pub(crate) struct OrdererMetrics {
+    leader: Family<ChannelLabel, Gauge>,
+    term: Family<ChannelLabel, Gauge>,
+    height: Family<ChannelLabel, Gauge>,
+    submissions: Family<ChannelLabel, Counter>,
+    refusals: Family<ChannelLabel, Counter>,
+    cuts: Family<CutLabel, Counter>,
+    drive_seconds: Family<ChannelLabel, Histogram>,
+    block_write_seconds: Family<ChannelLabel, Histogram>,
+}
+
+/// The metrics of one channel.
+#[derive(Debug, Clone)]
+pub(crate) struct ChannelMetrics {
+    channel: String,
+    pub(crate) leader: Gauge,
+    pub(crate) term: Gauge,
+    pub(crate) height: Gauge,
+    pub(crate) submissions: Counter,
+    pub(crate) refusals: Counter,
+    cuts: Family<CutLabel, Counter>,
+    pub(crate) drive_seconds: Histogram,
+    pub(crate) block_write_seconds: Histogram,
+}
+
+impl OrdererMetrics {
+    pub(crate) fn new(metrics: &Metrics) -> Self {
+        let cuts = Family::<CutLabel, Counter>::default();
+        metrics.register(
+            "orderer_blocks_cut",
+            "Blocks cut by this orderer as leader, by reason",
+            cuts.clone(),
+        );
+        Self {
+            leader: metrics.channel_gauges("orderer_is_leader", "1 where this orderer leads the channel"),
+            term: metrics.channel_gauges("orderer_raft_term", "Raft term of the channel"),
+            height: metrics.channel_gauges("orderer_block_height", "Number of blocks of the channel"),
+            submissions: metrics.channel_counters("orderer_submissions", "Messages taken for ordering"),
+            refusals: metrics.channel_counters("orderer_refusals", "Messages refused after they were taken"),
+            drive_seconds: metrics.channel_seconds(
+                "orderer_raft_step_seconds",
+                "Time of a Raft step with its synced log write",
+            ),
+            block_write_seconds: metrics
+                .channel_seconds("orderer_block_write_seconds", "Time to write a block, synced"),
+            cuts,
+        }
+    }
+
+    pub(crate) fn of(&self, channel: &str) -> ChannelMetrics {
+        let label = ChannelLabel { channel: channel.to_owned() };
+        ChannelMetrics {
+            channel: channel.to_owned(),
+            leader: self.leader.get_or_create_owned(&label),
+            term: self.term.get_or_create_owned(&label),
+            height: self.height.get_or_create_owned(&label),
+            submissions: self.submissions.get_or_create_owned(&label),
+            refusals: self.refusals.get_or_create_owned(&label),
+            cuts: self.cuts.clone(),
+            drive_seconds: self.drive_seconds.get_or_create_owned(&label),
+            block_write_seconds: self.block_write_seconds.get_or_create_owned(&label),
+        }
+    }
+}
+
+impl ChannelMetrics {
+    pub(crate) fn cut(&self, reason: CutReason) {
+        let label = CutLabel { channel: self.channel.clone(), reason: reason.as_str() };
+        self.cuts.get_or_create(&label).inc();
+    }
+}
+
+/// Measures what a function takes.
+pub(crate) fn timed<T>(histogram: &Histogram, act: impl FnOnce() -> T) -> T {
+    let start = Instant::now();
+    let result = act();
+    histogram.observe(start.elapsed().as_secs_f64());
+    result
+}

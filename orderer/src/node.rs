@@ -1,0 +1,176 @@
+//! One orderer process: its identity, its channels, its three listeners.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use async_trait::async_trait;
+use consort_crypto::certificate::Certificate;
+use consort_msp::SigningIdentity;
+use consort_node::{
+    Clock, Metrics, Tasks,
+    config::{ClientAuth, ListenConfig},
+    deliver::{Condition, Deliver},
+    dial::{ClientIdentity, Dialer},
+    operations::{self, HealthCheck, Operations, Version},
+    server::{self, GrpcServer, Limits, Listener, MESSAGE_BYTES_MAX},
+    telemetry::LogHandle,
+    tls::ServerTls,
+};
+use consort_protos::{
+    consort::orderer::cluster_server::ClusterServer,
+    fabric::orderer::atomic_broadcast_server::AtomicBroadcastServer,
+};
+
+use crate::{
+    broadcast::Broadcast, cluster::ClusterService, config::OrdererConfig, consensus::raft::RaftConsenter,
+    metrics::OrdererMetrics, participation, registrar::Registrar, submission::Judge,
+};
+
+/// Name and version as `/version` shows them.
+const VERSION: Version = Version { program: "consort-orderer", version: env!("CARGO_PKG_VERSION") };
+
+/// A running orderer.
+pub struct Orderer {
+    /// Where clients connect.
+    pub address: SocketAddr,
+    /// Where operators connect.
+    pub admin_address: SocketAddr,
+    /// Where the operations are served, if they are.
+    pub operations_address: Option<SocketAddr>,
+}
+
+/// Why an orderer cannot start; the text is for its operator.
+#[derive(Debug, thiserror::Error)]
+pub enum OrdererError {
+    /// A TLS file.
+    #[error(transparent)]
+    Tls(#[from] consort_node::tls::TlsError),
+    /// An address.
+    #[error(transparent)]
+    Server(#[from] server::ServerError),
+    /// The operations listener.
+    #[error(transparent)]
+    Operations(#[from] operations::OperationsError),
+    /// The MSP folder.
+    #[error("the identity in the MSP folder cannot be used: {0}")]
+    Identity(#[from] consort_msp::FolderError),
+    /// The identity's certificate is over.
+    #[error("the certificate in the MSP folder expired at {0}: enrol this orderer again")]
+    Expired(time::OffsetDateTime),
+    /// The TLS certificate.
+    #[error("the TLS certificate {path} cannot be read: {reason}")]
+    Certificate {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The data folder.
+    #[error("the data folder {path} cannot be used: {source}")]
+    Data {
+        /// The folder.
+        path: String,
+        /// The operating system's answer.
+        source: std::io::Error,
+    },
+}
+
+impl Orderer {
+    /// Binds the listeners, opens the channels on disk and serves, as tasks of `tasks`. All addresses are bound before anything on disk is touched.
+    ///
+    /// # Errors
+    /// [`OrdererError`] with the first thing that cannot be used.
+    pub async fn start(
+        config: &OrdererConfig,
+        clock: Arc<dyn Clock>,
+        log: Option<LogHandle>,
+        tasks: &Tasks,
+    ) -> Result<Self, OrdererError> {
+        let identity = SigningIdentity::from_folder(&config.msp.folder, &config.msp.id)?;
+        if identity.expires_at() <= clock.now() {
+            return Err(OrdererError::Expired(identity.expires_at()));
+        }
+        let tls = ServerTls::load(&config.tls)?;
+        let admin_tls = ServerTls::load(&config.admin.tls())?;
+        let (own_certificate, client_identity) = own_tls(config)?;
+        let listener = Listener::bind(&config.listen).await?;
+        let admin = Listener::bind(&ListenConfig::new(config.admin.address.clone())).await?;
+        let (address, admin_address) = (listener.address(), admin.address());
+
+        let metrics = Metrics::new();
+        let consenter = RaftConsenter {
+            own_certificate,
+            dialer: Dialer::new(config.host_overrides.clone(), Some(client_identity)),
+            metrics: OrdererMetrics::new(&metrics),
+        };
+        let judge = Judge { identity: Arc::new(identity), clock: Arc::clone(&clock) };
+        let registrar = Registrar::open(&config.data, consenter, judge, tasks.clone())
+            .map_err(|source| OrdererError::Data { path: config.data.display().to_string(), source })?;
+
+        let tls_binding = config.tls.client_auth == ClientAuth::Required;
+        let deliver = Deliver::new(Arc::clone(&registrar), Arc::clone(&clock), tasks.clone(), tls_binding);
+        let broadcast = Broadcast::new(Arc::clone(&registrar), deliver, tasks.clone());
+        let cluster = ClusterService {
+            registrar: Arc::clone(&registrar),
+            clock: Arc::clone(&clock),
+            tasks: tasks.clone(),
+        };
+        GrpcServer::new(listener, Some(tls))
+            .add_service(
+                AtomicBroadcastServer::new(broadcast)
+                    .max_decoding_message_size(MESSAGE_BYTES_MAX)
+                    .max_encoding_message_size(MESSAGE_BYTES_MAX),
+            )
+            .add_service(
+                ClusterServer::new(cluster)
+                    .max_decoding_message_size(MESSAGE_BYTES_MAX)
+                    .max_encoding_message_size(MESSAGE_BYTES_MAX),
+            )
+            .serve(tasks);
+        let router = participation::router(Arc::clone(&registrar));
+        server::serve(admin, Some(admin_tls), router, Limits::default(), tasks);
+        let operations_address = match &config.operations {
+            Some(operations) => {
+                let checks: Vec<Arc<dyn HealthCheck>> = vec![Arc::new(ChannelHealth(registrar))];
+                let shown = Operations { version: VERSION, metrics, log, checks, clock };
+                Some(operations::serve(operations, shown, tasks).await?)
+            }
+            None => None,
+        };
+        Ok(Self { address, admin_address, operations_address })
+    }
+}
+
+/// The listener's TLS certificate, to be found among the consenters and to be shown to them.
+fn own_tls(config: &OrdererConfig) -> Result<(Certificate, ClientIdentity), OrdererError> {
+    let unreadable = |path: &std::path::Path, reason: String| OrdererError::Certificate {
+        path: path.display().to_string(),
+        reason,
+    };
+    let read =
+        |path: &std::path::Path| std::fs::read(path).map_err(|error| unreadable(path, error.to_string()));
+    let (cert, key) = (read(&config.tls.cert)?, read(&config.tls.key)?);
+    let certificate =
+        Certificate::from_pem(&cert).map_err(|error| unreadable(&config.tls.cert, error.to_string()))?;
+    Ok((certificate, ClientIdentity::from_pem(&cert, &key)))
+}
+
+/// Healthy when every channel has a leader.
+struct ChannelHealth(Arc<Registrar>);
+
+#[async_trait]
+impl HealthCheck for ChannelHealth {
+    fn component(&self) -> String {
+        "channels".to_owned()
+    }
+
+    async fn check(&self) -> Result<(), String> {
+        let stopped = self.0.broken().into_iter().map(|(name, reason)| format!("{name}: {reason}"));
+        let waiting = self.0.all().into_iter().filter_map(|channel| match channel.state().condition_now() {
+            Condition::Serving => None,
+            Condition::Unavailable(reason) => Some(format!("{}: {reason}", channel.state().id())),
+            Condition::Closed => Some(format!("{}: closed", channel.state().id())),
+        });
+        let faults: Vec<String> = stopped.chain(waiting).collect();
+        if faults.is_empty() { Ok(()) } else { Err(faults.join("; ")) }
+    }
+}

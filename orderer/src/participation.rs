@@ -1,0 +1,243 @@
+//! The channel participation API: operators list, join and remove channels, and fetch blocks.
+//!
+//! Source of paths, bodies and statuses: Fabric `swagger-fabric.json` and `orderer/common/channelparticipation/restapi.go`.
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, Multipart, Path, State},
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Redirect, Response},
+    routing::get,
+};
+use consort_node::server::MESSAGE_BYTES_MAX;
+use consort_protos::{
+    block,
+    fabric::common::{Block, Envelope},
+    ids::BlockNumber,
+};
+use prost::Message;
+use serde_json::{Value, json};
+
+use crate::{
+    broadcast::{outcome, submit},
+    channel::Channel,
+    consensus::Origin,
+    registrar::{Registrar, RegistrarError},
+};
+
+const CHANNELS: &str = "/participation/v1/channels";
+
+/// The API as a router.
+pub(crate) fn router(registrar: Arc<Registrar>) -> Router {
+    Router::new()
+        .route("/participation/v1/", get(|| async { Redirect::to(CHANNELS) }))
+        .route(CHANNELS, get(list).post(join).put(update).fallback(|| not_allowed("GET, POST, PUT")))
+        .route(
+            "/participation/v1/channels/{channel}",
+            get(one).delete(remove).fallback(|| not_allowed("GET, DELETE")),
+        )
+        .route(
+            "/participation/v1/channels/{channel}/blocks/{block}",
+            get(fetch).fallback(|| not_allowed("GET")),
+        )
+        .layer(DefaultBodyLimit::max(MESSAGE_BYTES_MAX))
+        .with_state(registrar)
+}
+
+fn error(status: StatusCode, text: impl Into<String>) -> Response {
+    (status, Json(json!({ "error": text.into() }))).into_response()
+}
+
+async fn not_allowed(allowed: &'static str) -> Response {
+    let body = Json(json!({ "error": "invalid request method" }));
+    (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, allowed)], body).into_response()
+}
+
+/// The client must be willing to read JSON.
+fn accepts_json(headers: &HeaderMap) -> Result<(), Response> {
+    let Some(accept) = headers.get(header::ACCEPT) else { return Ok(()) };
+    let accept = accept.to_str().unwrap_or_default();
+    let wanted = |kind: &str| {
+        matches!(kind.split(';').next().map(str::trim), Some("application/json" | "application/*" | "*/*"))
+    };
+    if accept.is_empty() || accept.split(',').any(wanted) {
+        return Ok(());
+    }
+    Err(error(StatusCode::NOT_ACCEPTABLE, "response Content-Type is application/json only"))
+}
+
+fn url(channel: &str) -> String {
+    format!("{CHANNELS}/{channel}")
+}
+
+async fn list(State(registrar): State<Arc<Registrar>>, headers: HeaderMap) -> Response {
+    if let Err(refused) = accepts_json(&headers) {
+        return refused;
+    }
+    let channels: Vec<Value> =
+        registrar.names().iter().map(|name| json!({ "name": name, "url": url(name) })).collect();
+    let channels = if channels.is_empty() { Value::Null } else { channels.into() };
+    let body = Json(json!({ "systemChannel": null, "channels": channels }));
+    ([(header::CACHE_CONTROL, "no-store")], body).into_response()
+}
+
+async fn one(
+    State(registrar): State<Arc<Registrar>>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    if let Err(refused) = accepts_json(&headers) {
+        return refused;
+    }
+    let description = match (registrar.get(&name), registrar.broken().get(&name)) {
+        (Some(channel), _) => describe(&channel),
+        (None, Some(_)) => json!({
+            "name": name, "url": url(&name), "consensusRelation": "consenter", "status": "failed", "height": 0,
+        }),
+        (None, None) => return error(StatusCode::NOT_FOUND, "channel does not exist"),
+    };
+    ([(header::CACHE_CONTROL, "no-store")], Json(description)).into_response()
+}
+
+fn describe(channel: &Channel) -> Value {
+    let state = channel.state();
+    json!({
+        "name": state.id().as_str(),
+        "url": url(state.id().as_str()),
+        "consensusRelation": "consenter",
+        "status": if state.failure().is_some() { "failed" } else { "active" },
+        "height": state.store().height(),
+    })
+}
+
+async fn join(
+    State(registrar): State<Arc<Registrar>>,
+    parts: Result<Multipart, axum::extract::multipart::MultipartRejection>,
+) -> Response {
+    let bytes = match the_part(parts, "config-block").await {
+        Ok(bytes) => bytes,
+        Err(refused) => return refused,
+    };
+    let genesis = match Block::decode(bytes) {
+        Ok(block) => block,
+        Err(fault) => {
+            return error(
+                StatusCode::BAD_REQUEST,
+                format!("cannot unmarshal file part config-block into a block: {fault}"),
+            );
+        }
+    };
+    match registrar.join(&genesis).await {
+        Ok(channel) => {
+            let location = [(header::LOCATION, url(channel.state().id().as_str()))];
+            (StatusCode::CREATED, location, Json(describe(&channel))).into_response()
+        }
+        Err(fault @ RegistrarError::Exists) => {
+            let body = Json(json!({ "error": fault.to_string() }));
+            (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET, DELETE")], body).into_response()
+        }
+        Err(fault @ (RegistrarError::JoinBlock(_) | RegistrarError::Start(_))) => {
+            error(StatusCode::BAD_REQUEST, fault.to_string())
+        }
+        Err(fault) => error(StatusCode::INTERNAL_SERVER_ERROR, fault.to_string()),
+    }
+}
+
+async fn update(
+    State(registrar): State<Arc<Registrar>>,
+    parts: Result<Multipart, axum::extract::multipart::MultipartRejection>,
+) -> Response {
+    let bytes = match the_part(parts, "config-update-envelope").await {
+        Ok(bytes) => bytes,
+        Err(refused) => return refused,
+    };
+    let envelope = match Envelope::decode(bytes) {
+        Ok(envelope) => envelope,
+        Err(fault) => {
+            return error(
+                StatusCode::BAD_REQUEST,
+                format!("cannot unmarshal file part config-update-envelope into an envelope: {fault}"),
+            );
+        }
+    };
+    let result = match submit(&registrar, envelope, Origin::Client).await {
+        Ok(receipt) => outcome(receipt).await,
+        Err(refusal) => Err(refusal),
+    };
+    match result {
+        Ok(()) => StatusCode::CREATED.into_response(),
+        Err(refusal) => {
+            let status =
+                u16::try_from(refusal.status as i32).ok().and_then(|code| StatusCode::from_u16(code).ok());
+            error(status.unwrap_or(StatusCode::BAD_REQUEST), refusal.info)
+        }
+    }
+}
+
+/// The one file part that a request must consist of.
+async fn the_part(
+    parts: Result<Multipart, axum::extract::multipart::MultipartRejection>,
+    name: &str,
+) -> Result<Bytes, Response> {
+    let bad = |text: String| error(StatusCode::BAD_REQUEST, text);
+    let mut parts = parts
+        .map_err(|rejection| bad(format!("cannot parse a multipart form: {}", rejection.body_text())))?;
+    let mut found = None;
+    while let Some(part) = parts
+        .next_field()
+        .await
+        .map_err(|fault| bad(format!("cannot read form from request body: {}", fault.body_text())))?
+    {
+        if part.name() != Some(name) || found.is_some() {
+            return Err(bad(format!("form must contain exactly one file part, {name}")));
+        }
+        found = Some(
+            part.bytes()
+                .await
+                .map_err(|fault| bad(format!("cannot read file part {name}: {}", fault.body_text())))?,
+        );
+    }
+    found.ok_or_else(|| bad(format!("form does not contains part key: {name}")))
+}
+
+async fn remove(State(registrar): State<Arc<Registrar>>, Path(name): Path<String>) -> Response {
+    match registrar.remove(&name).await {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(fault @ RegistrarError::Unknown) => error(StatusCode::NOT_FOUND, fault.to_string()),
+        Err(fault) => error(StatusCode::INTERNAL_SERVER_ERROR, fault.to_string()),
+    }
+}
+
+async fn fetch(
+    State(registrar): State<Arc<Registrar>>,
+    Path((name, which)): Path<(String, String)>,
+) -> Response {
+    let Some(channel) = registrar.get(&name) else {
+        return error(StatusCode::NOT_FOUND, "channel does not exist");
+    };
+    let store = channel.state().store();
+    let number = match which.as_str() {
+        "newest" => store.height().saturating_sub(1),
+        "oldest" => 0,
+        "config" => channel.state().last_config().get(),
+        text => match text.parse() {
+            Ok(number) => number,
+            Err(_) => {
+                return error(StatusCode::BAD_REQUEST, format!("invalid block number or name `{text}`"));
+            }
+        },
+    };
+    match store.block(BlockNumber::new(number)) {
+        Ok(Some(found)) => {
+            debug_assert_eq!(block::number(&found).get(), number);
+            let headers =
+                [(header::CONTENT_TYPE, "application/octet-stream"), (header::CACHE_CONTROL, "no-store")];
+            (headers, found.encode_to_vec()).into_response()
+        }
+        Ok(None) => error(StatusCode::NOT_FOUND, format!("block {number} does not exist")),
+        Err(fault) => error(StatusCode::INTERNAL_SERVER_ERROR, fault.to_string()),
+    }
+}

@@ -1,0 +1,232 @@
+//! What a client sends, judged: the filters before ordering.
+//!
+//! Source of the rules and texts: Fabric `orderer/common/msgprocessor`, `orderer/common/broadcast`.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use consort_channel_config::{ChannelBundle, ConsensusState, ConsenterChange};
+use consort_msp::{SigningIdentity, policy::SignedData};
+use consort_node::Clock;
+use consort_protos::{
+    envelope::{self, OpenEnvelope},
+    fabric::common::{ChannelHeader, Envelope, HeaderType, SignatureHeader, Status},
+};
+use prost::Message;
+
+/// Who may write while the channel serves transactions, and while it is in maintenance.
+const WRITERS: &str = "/Channel/Writers";
+const MAINTENANCE_WRITERS: &str = "/Channel/Orderer/Writers";
+
+/// Header type of legacy system channels (Fabric `common.HeaderType`, value 4).
+const ORDERER_TRANSACTION: i32 = 4;
+
+/// Bytes of a nonce in a signature header, as everywhere in Fabric.
+const NONCE_BYTES: usize = 24;
+
+/// A message that has passed the filters under one configuration.
+#[derive(Debug, Clone)]
+pub(crate) struct Submission {
+    /// As the client sent it.
+    pub(crate) original: Envelope,
+    /// The bytes that go into a block.
+    pub(crate) ordered: Bytes,
+    /// What counts against the batch limits: payload and signature.
+    pub(crate) size: usize,
+    /// Whether it stands alone in its block.
+    pub(crate) kind: Kind,
+    /// The configuration sequence that it was judged under.
+    pub(crate) sequence: u64,
+}
+
+/// How a message is ordered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Normal,
+    Config,
+}
+
+/// A message is not taken, and why; the form in which clients are told.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{info} ({status:?})")]
+pub(crate) struct Refusal {
+    pub(crate) status: Status,
+    pub(crate) info: String,
+}
+
+impl Refusal {
+    pub(crate) fn bad_request(info: impl Into<String>) -> Self {
+        Self { status: Status::BadRequest, info: info.into() }
+    }
+
+    pub(crate) fn unavailable(info: impl Into<String>) -> Self {
+        Self { status: Status::ServiceUnavailable, info: info.into() }
+    }
+
+    fn within(self, context: &str) -> Self {
+        Self { info: format!("{context}{}", self.info), ..self }
+    }
+}
+
+/// Judges messages under a channel's configuration, and wraps configurations in the orderer's name.
+#[derive(Debug, Clone)]
+pub(crate) struct Judge {
+    pub(crate) identity: Arc<SigningIdentity>,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+impl Judge {
+    /// Classifies an opened envelope and applies the filters of its kind. Pure but for the clock and the signature of a wrapped configuration.
+    pub(crate) fn judge(
+        &self,
+        bundle: &ChannelBundle,
+        envelope: Envelope,
+        open: &OpenEnvelope,
+    ) -> Result<Submission, Refusal> {
+        match open.channel_header.r#type {
+            kind if kind == HeaderType::ConfigUpdate as i32 => self.config(bundle, envelope, open),
+            kind if kind == HeaderType::Config as i32 => {
+                Err(Refusal::bad_request("message is of type that cannot be processed directly"))
+            }
+            ORDERER_TRANSACTION => {
+                Err(Refusal::bad_request("message is of type that is no longer supported"))
+            }
+            _ => {
+                self.filter(bundle, &envelope, open)?;
+                Ok(submission(bundle, envelope.clone(), &envelope, Kind::Normal))
+            }
+        }
+    }
+
+    /// Judges again what was judged under an earlier configuration.
+    pub(crate) fn judge_again(
+        &self,
+        bundle: &ChannelBundle,
+        stale: Submission,
+    ) -> Result<Submission, Refusal> {
+        let open = open(&stale.original)?;
+        self.judge(bundle, stale.original, &open)
+    }
+
+    /// An update becomes a configuration that this orderer signs.
+    fn config(
+        &self,
+        bundle: &ChannelBundle,
+        update: Envelope,
+        open: &OpenEnvelope,
+    ) -> Result<Submission, Refusal> {
+        self.filter(bundle, &update, open).map_err(|refusal| {
+            refusal.within("config update for existing channel did not pass initial checks: ")
+        })?;
+        let context = format!("error applying config update to existing channel '{}': ", bundle.channel());
+        let (config, next) = bundle.propose(&update).map_err(|error| {
+            let status = if error.is_permission_denied() { Status::Forbidden } else { Status::BadRequest };
+            Refusal { status, info: error.to_string() }.within(&context)
+        })?;
+        check_consenters(bundle, &next).map_err(|refusal| refusal.within(&context))?;
+        let header = ChannelHeader {
+            r#type: HeaderType::Config as i32,
+            timestamp: Some(prost_types::Timestamp { seconds: self.clock.now().unix_timestamp(), nanos: 0 }),
+            channel_id: bundle.channel().as_str().to_owned(),
+            ..ChannelHeader::default()
+        };
+        let payload = envelope::payload(&header, &self.signature_header(), config.encode_to_vec().into());
+        let signature = self
+            .identity
+            .sign(&payload)
+            .map_err(|error| Refusal { status: Status::InternalServerError, info: error.to_string() })?;
+        let wrapped = Envelope { payload, signature: signature.into() };
+        let reopened = self::open(&wrapped)?;
+        self.filter(bundle, &wrapped, &reopened).map_err(|refusal| {
+            refusal.within("config update for existing channel did not pass final checks: ")
+        })?;
+        Ok(submission(bundle, update, &wrapped, Kind::Config))
+    }
+
+    /// A fresh signature header of this orderer.
+    pub(crate) fn signature_header(&self) -> SignatureHeader {
+        SignatureHeader {
+            creator: self.identity.serialized().clone(),
+            nonce: Bytes::copy_from_slice(&rand::random::<[u8; NONCE_BYTES]>()),
+        }
+    }
+
+    /// Non-empty, not too large, not expired, signed by a writer; in this order.
+    fn filter(
+        &self,
+        bundle: &ChannelBundle,
+        envelope: &Envelope,
+        open: &OpenEnvelope,
+    ) -> Result<(), Refusal> {
+        let orderer = bundle.orderer();
+        if envelope.payload.is_empty() {
+            return Err(Refusal::bad_request("Message was empty"));
+        }
+        let (size, limit) = (size(envelope), orderer.batch.absolute_max_bytes as usize);
+        if size > limit {
+            return Err(Refusal::bad_request(format!(
+                "message payload is {size} bytes and exceeds maximum allowed {limit} bytes"
+            )));
+        }
+        // Who cannot be read here fails the policy below.
+        let creator = bundle.msps().deserialize(&open.creator);
+        if creator.is_ok_and(|creator| creator.expires_at() <= self.clock.now()) {
+            return Err(Refusal::bad_request("broadcast client identity expired"));
+        }
+        let path = match orderer.state {
+            ConsensusState::Normal => WRITERS,
+            ConsensusState::Maintenance => MAINTENANCE_WRITERS,
+        };
+        let policy = bundle
+            .policies()
+            .policy(path)
+            .ok_or_else(|| Refusal::bad_request(format!("could not find policy {path}")))?;
+        let signed = SignedData {
+            identity: open.creator.clone(),
+            message: envelope.payload.clone(),
+            signature: envelope.signature.clone(),
+        };
+        policy.evaluate(&[signed]).map_err(|error| Refusal {
+            status: Status::Forbidden,
+            info: format!("{error}: permission denied"),
+        })
+    }
+}
+
+/// Consenters may be reordered, move, and replace certificates one at a time; their number is fixed when a channel is created.
+fn check_consenters(current: &ChannelBundle, next: &ChannelBundle) -> Result<(), Refusal> {
+    let (old, new) = (current.orderer(), next.orderer());
+    match ConsenterChange::between(&old.consenters, &new.consenters).map_err(Refusal::bad_request)? {
+        ConsenterChange::None | ConsenterChange::Rotated { .. } => Ok(()),
+        ConsenterChange::Added(consenter) | ConsenterChange::Removed(consenter) => {
+            Err(Refusal::bad_request(format!(
+                "consensus metadata update for channel config update is invalid: consenter {} would change the number of consenters, \
+             which is fixed when a channel is created",
+                consenter.endpoint()
+            )))
+        }
+    }
+}
+
+/// Opens an envelope that a client sent.
+pub(crate) fn open(envelope: &Envelope) -> Result<OpenEnvelope, Refusal> {
+    if envelope.payload.is_empty() {
+        return Err(Refusal::bad_request("Message was empty"));
+    }
+    OpenEnvelope::from_message(envelope.clone())
+        .map_err(|error| Refusal::bad_request(format!("could not determine channel ID: {error}")))
+}
+
+fn size(envelope: &Envelope) -> usize {
+    envelope.payload.len() + envelope.signature.len()
+}
+
+fn submission(bundle: &ChannelBundle, original: Envelope, ordered: &Envelope, kind: Kind) -> Submission {
+    Submission {
+        original,
+        ordered: ordered.encode_to_vec().into(),
+        size: size(ordered),
+        kind,
+        sequence: bundle.sequence(),
+    }
+}
