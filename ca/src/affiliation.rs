@@ -130,7 +130,8 @@ mod tests {
 
     #[test]
     fn malformed_paths_are_refused() {
-        for text in ["a..b", ".a", "a.", "a b", "a/b", "..", "a\0", "o'r", &"x".repeat(65), &"a.".repeat(16)] {
+        for text in ["a..b", ".a", "a.", "a b", "a/b", "..", "a\0", "o'r", &"x".repeat(65), &"a.".repeat(16)]
+        {
             assert!(Affiliation::parse(text).is_err(), "{text}");
         }
     }

@@ -48,10 +48,7 @@ fn paths() -> Router<Arc<Api>> {
         .route("/revoke", post(routes::revoke))
         .route("/gencrl", post(routes::generate_crl))
         .route("/identities", get(identities::list).post(identities::add))
-        .route(
-            "/identities/{id}",
-            get(identities::show).put(identities::modify).delete(identities::remove),
-        )
+        .route("/identities/{id}", get(identities::show).put(identities::modify).delete(identities::remove))
         .route("/affiliations", get(affiliations::list).post(affiliations::add))
         .route(
             "/affiliations/{name}",

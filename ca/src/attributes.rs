@@ -45,11 +45,7 @@ pub struct Attribute {
     #[serde(default, deserialize_with = "null_as_default")]
     pub value: String,
     /// Whether certificates carry it when the enrolment does not say which attributes it wants.
-    #[serde(
-        default,
-        deserialize_with = "null_as_default",
-        skip_serializing_if = "std::ops::Not::not"
-    )]
+    #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "std::ops::Not::not")]
     pub ecert: bool,
 }
 
@@ -240,7 +236,10 @@ impl Attributes {
             }
             let reserved = wanted.starts_with("hf.") && !wanted.ends_with('*');
             if reserved && resulting.named(wanted).is_none() {
-                return Err(refused(&attribute.name, "it names a reserved attribute that the identity lacks"));
+                return Err(refused(
+                    &attribute.name,
+                    "it names a reserved attribute that the identity lacks",
+                ));
             }
         }
         Ok(())

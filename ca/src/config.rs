@@ -249,7 +249,10 @@ impl CaConfig {
             return Err(InvalidConfig::Number { key, rule: "at least 1 and at most 100 years" });
         }
         if self.rules.max_enrollments < -1 || self.rules.password_attempts < 0 {
-            return Err(InvalidConfig::Number { key: "rules", rule: "-1 (no limit) or more, attempts 0 or more" });
+            return Err(InvalidConfig::Number {
+                key: "rules",
+                rule: "-1 (no limit) or more, attempts 0 or more",
+            });
         }
         Ok(())
     }

@@ -215,7 +215,8 @@ mod tests {
     }
 
     fn issuer(days: i64) -> Issuer {
-        let validity = Validity { not_before: now() - Duration::days(1), not_after: now() + Duration::days(days) };
+        let validity =
+            Validity { not_before: now() - Duration::days(1), not_after: now() + Duration::days(days) };
         let key = PrivateKey::generate_p256().expect("key");
         let subject = DistinguishedName::common_name("ca.org1.example.com");
         Issuer::new(CertificateAuthority::new_root(&subject, key, validity).expect("root"), Expiry::default())

@@ -106,7 +106,10 @@ impl Registry {
         self.read(|connection| Ok(connection.query_row("SELECT 1", [], |_| Ok(()))?))
     }
 
-    fn read<T>(&self, query: impl FnOnce(&Connection) -> Result<T, RegistryError>) -> Result<T, RegistryError> {
+    fn read<T>(
+        &self,
+        query: impl FnOnce(&Connection) -> Result<T, RegistryError>,
+    ) -> Result<T, RegistryError> {
         // A panic while the lock was held has rolled its transaction back: the connection is still good.
         query(&self.connection.lock().unwrap_or_else(PoisonError::into_inner))
     }

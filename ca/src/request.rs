@@ -141,8 +141,9 @@ impl JsonBody {
     /// # Errors
     /// Code 5 when a value has the wrong type.
     pub fn read<T: DeserializeOwned>(self) -> Result<T, ApiError> {
-        serde_json::from_value(self.0)
-            .map_err(|error| ApiError::bad_request(Code::BadBody, format!("the body is not as expected: {error}")))
+        serde_json::from_value(self.0).map_err(|error| {
+            ApiError::bad_request(Code::BadBody, format!("the body is not as expected: {error}"))
+        })
     }
 }
 
@@ -252,7 +253,10 @@ mod tests {
     fn empty_and_broken_bodies_have_their_codes() {
         assert_eq!(JsonBody::parse(b"").expect_err("empty").code(), 4);
         assert_eq!(JsonBody::parse(b"{").expect_err("broken").code(), 5);
-        assert_eq!(body("[]").read::<CrlRequest>().expect("an empty sequence is an empty request").revokedafter, None);
+        assert_eq!(
+            body("[]").read::<CrlRequest>().expect("an empty sequence is an empty request").revokedafter,
+            None
+        );
         assert_eq!(body(r#"{"id":7}"#).read::<RegistrationRequest>().expect_err("type").code(), 5);
     }
 

@@ -53,7 +53,9 @@ pub enum StartError {
     #[error(transparent)]
     Bootstrap(#[from] BootstrapError),
     /// Half of the authority's key pair is missing.
-    #[error("{path} is missing, while {other} is there; restore it from a backup, or choose another data folder")]
+    #[error(
+        "{path} is missing, while {other} is there; restore it from a backup, or choose another data folder"
+    )]
     Missing {
         /// What is missing.
         path: PathBuf,
@@ -61,7 +63,9 @@ pub enum StartError {
         other: PathBuf,
     },
     /// The registry is there, but not the key that it was kept for.
-    #[error("{registry} is there, but {path} is not; restore it from a backup, or choose another data folder")]
+    #[error(
+        "{registry} is there, but {path} is not; restore it from a backup, or choose another data folder"
+    )]
     NoKey {
         /// The registry.
         registry: PathBuf,
@@ -161,8 +165,7 @@ fn open(
     let tls = server_tls(&folder, config, &issuer, now)?;
     let hashing = PasswordHashing::new(config.password_hashing)?;
     let meters = Meters::new(metrics);
-    let authority =
-        Authority::new(config.settings(), issuer, registry, hashing, meters, Arc::clone(clock));
+    let authority = Authority::new(config.settings(), issuer, registry, hashing, meters, Arc::clone(clock));
     let (own, all) = config.affiliations()?;
     let bootstrap = &config.bootstrap;
     if authority.bootstrap(&bootstrap.id, &bootstrap.secret, &own, &all)? {
@@ -181,11 +184,8 @@ fn key_pair(
     let key = folder.read("ca-key.pem")?;
     let certificate = folder.read("ca-cert.pem")?;
     let registry = folder.path("registry.db");
-    let unusable = |source| StartError::KeyPair {
-        certificate: certificate_path.clone(),
-        key: key_path.clone(),
-        source,
-    };
+    let unusable =
+        |source| StartError::KeyPair { certificate: certificate_path.clone(), key: key_path.clone(), source };
     match (key, certificate) {
         (Some(key), Some(certificate)) => {
             let authority = CertificateAuthority::from_pem(certificate, &key).map_err(unusable)?;
@@ -196,7 +196,9 @@ fn key_pair(
             Ok(authority)
         }
         (None, Some(_)) => Err(StartError::Missing { path: key_path, other: certificate_path }),
-        (None | Some(_), None) if registry.exists() => Err(StartError::NoKey { registry, path: certificate_path }),
+        (None | Some(_), None) if registry.exists() => {
+            Err(StartError::NoKey { registry, path: certificate_path })
+        }
         // A key alone was left by a first start that was cut off.
         (key, None) => {
             let key = key.map_or_else(PrivateKey::generate_p256, |key| PrivateKey::from_pem(&key));
@@ -249,10 +251,13 @@ fn server_tls(
 ) -> Result<ServerTls, StartError> {
     if let (Some(certificate), Some(key)) = (folder.read("tls-cert.pem")?, folder.read("tls-key.pem")?) {
         match judge_tls(&certificate, config, issuer, now) {
-            Ok(()) => match ServerTls::from_pem(certificate.as_bytes(), key.as_bytes(), NO_ROOTS, ClientAuth::None) {
-                Ok(tls) => return Ok(tls),
-                Err(error) => warn!(%error, "the TLS certificate is replaced"),
-            },
+            Ok(()) => {
+                match ServerTls::from_pem(certificate.as_bytes(), key.as_bytes(), NO_ROOTS, ClientAuth::None)
+                {
+                    Ok(tls) => return Ok(tls),
+                    Err(error) => warn!(%error, "the TLS certificate is replaced"),
+                }
+            }
             Err(reason) => info!(reason, "the TLS certificate is replaced"),
         }
     }
@@ -269,15 +274,12 @@ fn server_tls(
 /// Clients of the API authenticate by secret or token, not by TLS.
 const NO_ROOTS: &[Vec<u8>] = &[];
 
-fn judge_tls(
-    pem: &str,
-    config: &CaConfig,
-    issuer: &Issuer,
-    now: OffsetDateTime,
-) -> Result<(), String> {
+fn judge_tls(pem: &str, config: &CaConfig, issuer: &Issuer, now: OffsetDateTime) -> Result<(), String> {
     let certificate = Certificate::from_pem(pem).map_err(|error| error.to_string())?;
     issuer.verify_issued(&certificate)?;
-    if certificate.not_after() < now + TLS_REMAINING_MIN && certificate.not_after() < issuer.certificate().not_after() {
+    if certificate.not_after() < now + TLS_REMAINING_MIN
+        && certificate.not_after() < issuer.certificate().not_after()
+    {
         return Err("it ends soon".to_owned());
     }
     let hosts: Vec<_> = config.hosts.iter().map(|host| SubjectAlternativeName::from_text(host)).collect();

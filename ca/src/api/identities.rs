@@ -52,11 +52,7 @@ pub(super) async fn list(State(api): State<Arc<Api>>, incoming: Incoming) -> Res
     .await
 }
 
-pub(super) async fn show(
-    State(api): State<Arc<Api>>,
-    Path(id): Path<String>,
-    incoming: Incoming,
-) -> Outcome {
+pub(super) async fn show(State(api): State<Arc<Api>>, Path(id): Path<String>, incoming: Incoming) -> Outcome {
     api.run_as_caller(incoming, move |authority, caller, _| {
         Ok(Answer::ok(with_name(described(&authority.identity(caller, &id)?), authority.name())))
     })

@@ -70,7 +70,8 @@ impl Incoming {
 
     /// Whether a parameter of the query is set and true.
     pub(crate) fn flag(&self, name: &str) -> bool {
-        self.parameter(name).is_some_and(|value| matches!(value, "" | "1" | "t" | "T" | "true" | "True" | "TRUE"))
+        self.parameter(name)
+            .is_some_and(|value| matches!(value, "" | "1" | "t" | "T" | "true" | "True" | "TRUE"))
     }
 
     /// Verifies that the request is meant for this authority, and who sent it.

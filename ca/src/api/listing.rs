@@ -96,7 +96,11 @@ where
     Some((Ok(Bytes::from(text)), sending))
 }
 
-async fn read<Mark, F>(api: &Arc<Api>, page: &Arc<F>, mark: Mark) -> Result<(Vec<Value>, Option<Mark>), ApiError>
+async fn read<Mark, F>(
+    api: &Arc<Api>,
+    page: &Arc<F>,
+    mark: Mark,
+) -> Result<(Vec<Value>, Option<Mark>), ApiError>
 where
     Mark: Send + 'static,
     F: Fn(&Authority, &Mark) -> Result<(Vec<Value>, Option<Mark>), ApiError> + Send + Sync + 'static,

@@ -29,12 +29,7 @@ impl Authority {
     ///
     /// # Errors
     /// When the caller may not, the name is taken, or the one above is missing.
-    pub fn add_affiliation(
-        &self,
-        caller: &Caller,
-        name: &str,
-        force: bool,
-    ) -> Result<Affiliation, ApiError> {
+    pub fn add_affiliation(&self, caller: &Caller, name: &str, force: bool) -> Result<Affiliation, ApiError> {
         caller.require_affiliation_manager()?;
         let name = parse(name, Code::AddAffiliation)?;
         if name.is_root() {
@@ -81,7 +76,8 @@ impl Authority {
         force: bool,
     ) -> Result<AffiliationChange, ApiError> {
         if !self.settings.allow_affiliation_removal {
-            let message = "removal of affiliations is switched off; the operator can allow it (allow_removal)";
+            let message =
+                "removal of affiliations is switched off; the operator can allow it (allow_removal)";
             return Err(ApiError::new(StatusCode::FORBIDDEN, Code::RemoveAffiliation, message));
         }
         caller.require_affiliation_manager()?;

@@ -47,7 +47,8 @@ impl Authority {
         };
         let limit = self.settings.password_attempts;
         if limit > 0 && identity.failed_attempts >= limit {
-            let message = format!("the limit of {limit} wrong secrets is reached; a registrar must set a new one");
+            let message =
+                format!("the limit of {limit} wrong secrets is reached; a registrar must set a new one");
             return Err(ApiError::new(StatusCode::UNAUTHORIZED, Code::PasswordAttempts, message));
         }
         if !self.hashing.verify(&secret, Some(&identity.secret_hash)) {
@@ -126,7 +127,8 @@ impl Authority {
 }
 
 fn check_names(signing: &CertificateRequest, identity: &Identity) -> Result<(), ApiError> {
-    let too_long = signing.subject().parts().find(|(part, value)| value.chars().count() > part.characters_max());
+    let too_long =
+        signing.subject().parts().find(|(part, value)| value.chars().count() > part.characters_max());
     if let Some((part, _)) = too_long {
         let message = format!("{part:?} in the signing request is longer than {}", part.characters_max());
         return Err(ApiError::bad_request(Code::FieldTooLong, message));

@@ -112,7 +112,8 @@ impl Authority {
         after: &CertificateId,
     ) -> Result<Page<CertificateRecord, CertificateId>, ApiError> {
         let page = self.registry.certificates(filter, &caller.identity().affiliation, after)?;
-        let next = (page.len() == PAGE_ROWS).then(|| page.last().map(|last| last.certificate.clone())).flatten();
+        let next =
+            (page.len() == PAGE_ROWS).then(|| page.last().map(|last| last.certificate.clone())).flatten();
         Ok((page, next))
     }
 }
@@ -129,7 +130,8 @@ mod tests {
             revoked_start: Some("now".to_owned()),
             ..CertificateQuery::default()
         };
-        let plain = CertificateQuery { notexpired: true, id: Some(String::new()), ..CertificateQuery::default() };
+        let plain =
+            CertificateQuery { notexpired: true, id: Some(String::new()), ..CertificateQuery::default() };
 
         assert!(contradiction.filter(now).is_err());
         let filter = plain.filter(now).expect("filter");

@@ -37,11 +37,7 @@ impl Authority {
         Ok(secret)
     }
 
-    fn registration(
-        &self,
-        caller: &Caller,
-        request: &RegistrationRequest,
-    ) -> Result<NewIdentity, ApiError> {
+    fn registration(&self, caller: &Caller, request: &RegistrationRequest) -> Result<NewIdentity, ApiError> {
         caller.require_registrar()?;
         check_id(&request.id)?;
         let own = caller.identity();
@@ -116,7 +112,9 @@ impl Authority {
     pub fn remove_identity(&self, caller: &Caller, id: &str, force: bool) -> Result<Identity, ApiError> {
         let refuse = |message: &str| Err(ApiError::new(StatusCode::FORBIDDEN, Code::RemoveIdentity, message));
         if !self.settings.allow_identity_removal {
-            return refuse("removal of identities is switched off; the operator can allow it (allow_removal)");
+            return refuse(
+                "removal of identities is switched off; the operator can allow it (allow_removal)",
+            );
         }
         self.identity(caller, id)?;
         if caller.identity().id == id && !force {

@@ -38,11 +38,8 @@ impl Authority {
             let message = "a revocation needs an identity (id) or a certificate (serial and aki)";
             return Err(ApiError::bad_request(Code::RevokeMissingArguments, message));
         };
-        let crl_pem = if request.gencrl {
-            Some(self.crl(TimeWindow::default(), self.unexpired())?)
-        } else {
-            None
-        };
+        let crl_pem =
+            if request.gencrl { Some(self.crl(TimeWindow::default(), self.unexpired())?) } else { None };
         Ok(Revocation { certificates, crl_pem })
     }
 
@@ -60,7 +57,10 @@ impl Authority {
             caller.require_true(REVOKER)?;
         }
         let record = record.ok_or_else(|| {
-            ApiError::not_found(Code::RevokeCertificateNotFound, "there is no certificate with this serial and aki")
+            ApiError::not_found(
+                Code::RevokeCertificateNotFound,
+                "there is no certificate with this serial and aki",
+            )
         })?;
         if record.id != own.id {
             match self.registry.identity(&record.id)? {

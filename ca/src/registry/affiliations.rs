@@ -38,7 +38,9 @@ pub enum AffiliationError {
     #[error("affiliation '{0}' does not exist")]
     Missing(Affiliation),
     /// Others depend on it.
-    #[error("affiliation '{name}' has {children} affiliations below it and {identities} identities; use force")]
+    #[error(
+        "affiliation '{name}' has {children} affiliations below it and {identities} identities; use force"
+    )]
     InUse {
         /// The affiliation.
         name: Affiliation,

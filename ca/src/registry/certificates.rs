@@ -111,8 +111,7 @@ impl From<rusqlite::Error> for EnrollmentRefused {
     }
 }
 
-const COLUMNS: &str =
-    "c.serial, c.aki, c.id, COALESCE(i.affiliation, c.affiliation), c.pem, c.issued_at, c.not_after, c.revoked_at";
+const COLUMNS: &str = "c.serial, c.aki, c.id, COALESCE(i.affiliation, c.affiliation), c.pem, c.issued_at, c.not_after, c.revoked_at";
 
 impl Registry {
     /// Writes a new certificate down before it is handed out.

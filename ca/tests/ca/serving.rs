@@ -1,4 +1,3 @@
-#![allow(dead_code, reason = "every test file uses its own part")]
 //! A real authority on a free port, in a folder that is removed afterwards.
 
 use std::path::PathBuf;
@@ -17,15 +16,15 @@ use time::OffsetDateTime;
 const SHUTDOWN: Duration = Duration::from_secs(10);
 
 /// A running authority with its folder.
-pub struct TestCa {
-    pub serving: Serving,
-    pub clock: Arc<ManualClock>,
+pub(crate) struct TestCa {
+    pub(crate) serving: Serving,
+    pub(crate) clock: Arc<ManualClock>,
     folder: Arc<TempDir>,
     tasks: Tasks,
 }
 
 /// A configuration in `folder` on a free port, with cheap hashing so that tests are quick.
-pub fn configuration(folder: &std::path::Path, more: &str) -> CaConfig {
+pub(crate) fn configuration(folder: &std::path::Path, more: &str) -> CaConfig {
     let data = folder.join("data");
     let text = format!(
         "listen: {{ address: '127.0.0.1:0' }}\n\
@@ -43,7 +42,7 @@ pub fn configuration(folder: &std::path::Path, more: &str) -> CaConfig {
 
 impl TestCa {
     /// Starts an authority in a new folder.
-    pub async fn start(more: &str) -> Self {
+    pub(crate) async fn start(more: &str) -> Self {
         // A moment that rustls accepts for certificates, too: it judges by the machine's clock.
         let now = consort_node::Clock::now(&consort_node::SystemClock);
         let folder = Arc::new(tempfile::tempdir().expect("folder"));
@@ -58,7 +57,7 @@ impl TestCa {
     }
 
     /// Ends the authority and starts it again on the same folder.
-    pub async fn restart(self, more: &str) -> Self {
+    pub(crate) async fn restart(self, more: &str) -> Self {
         let now = consort_node::Clock::now(&*self.clock);
         let folder = Arc::clone(&self.folder);
         self.stop().await;
@@ -66,31 +65,31 @@ impl TestCa {
     }
 
     /// Ends the authority.
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.tasks.shutdown(SHUTDOWN).await.expect("all tasks end");
     }
 
     /// Ends the authority and hands out its folder, which is removed with the last of its owners.
-    pub async fn folder_after_stop(self) -> Arc<TempDir> {
+    pub(crate) async fn folder_after_stop(self) -> Arc<TempDir> {
         let folder = Arc::clone(&self.folder);
         self.stop().await;
         folder
     }
 
     /// The folder that holds everything.
-    pub fn folder(&self) -> &std::path::Path {
+    pub(crate) fn folder(&self) -> &std::path::Path {
         self.folder.path()
     }
 
     /// A client that trusts the authority and finds it by its configured host name.
-    pub fn client(&self) -> CaClient {
+    pub(crate) fn client(&self) -> CaClient {
         let address = format!("ca.org1.example.com:{}", self.serving.address.port());
         let endpoint = Endpoint::new(address, self.serving.chain_pem.clone().into_bytes());
         CaClient::new(&endpoint.connect_to(self.serving.address), Some("ca-org1")).expect("client")
     }
 
     /// The first administrator, enrolled.
-    pub async fn admin(&self) -> Enrollment {
+    pub(crate) async fn admin(&self) -> Enrollment {
         let options = EnrollmentOptions::default();
         self.client().enroll("admin", "adminpw", &options).await.expect("administrator")
     }

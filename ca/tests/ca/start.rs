@@ -1,13 +1,12 @@
 //! Starting: what is made, what is kept, and what is refused with a remedy.
 
-mod serving;
-
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
 use consort_ca::server::{self, StartError};
 use consort_node::{SystemClock, Tasks};
-use serving::{TestCa, configuration};
+
+use crate::serving::{TestCa, configuration};
 
 async fn refused(folder: &std::path::Path) -> StartError {
     let tasks = Tasks::new();
@@ -138,7 +137,7 @@ fn the_program_refuses_a_wrong_configuration_in_one_line() {
 fn the_program_ends_with_success_when_it_is_told_to() {
     let folder = tempfile::tempdir().expect("folder");
     let path = folder.path().join("ca.yaml");
-    let text = include_str!("../../docs/config/ca.example.yaml");
+    let text = include_str!("../../../docs/config/ca.example.yaml");
     let data = folder.path().join("data");
     let text = text
         .replace("data/ca-org1", &data.display().to_string())

@@ -1,13 +1,12 @@
 //! What arrives on the wire: envelopes, codes, limits, tokens.
 
-mod serving;
-
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use consort_client_sdk::ca::Enrollment;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use serving::TestCa;
+
+use crate::serving::TestCa;
 
 struct Wire {
     http: reqwest::Client,
@@ -60,7 +59,11 @@ async fn cainfo_is_served_with_and_without_prefix_by_get_and_post() {
     let ca = TestCa::start("").await;
     let wire = Wire::to(&ca);
 
-    for (method, path) in [(Method::GET, "/cainfo"), (Method::POST, "/api/v1/cainfo"), (Method::GET, "/api/v1/cainfo?ca=ca-org1")] {
+    for (method, path) in [
+        (Method::GET, "/cainfo"),
+        (Method::POST, "/api/v1/cainfo"),
+        (Method::GET, "/api/v1/cainfo?ca=ca-org1"),
+    ] {
         let (status, envelope) = answer(wire.request(method, path)).await;
         assert_eq!(status, StatusCode::OK);
         assert_eq!(envelope["success"], json!(true));
@@ -110,7 +113,12 @@ async fn a_token_covers_method_path_and_body() {
     let other_body = wire.signed(&admin, post.clone(), register, "{}").body(body);
     let other_path = wire.signed(&admin, post.clone(), "/api/v1/revoke", body).body(body);
     let other_query = wire.signed(&admin, (Method::GET, "/identities?ca=ca-org1"), "/identities", "");
-    let get = wire.signed(&admin, (Method::GET, "/identities/a%40b?ca=ca-org1"), "/identities/a%40b?ca=ca-org1", "");
+    let get = wire.signed(
+        &admin,
+        (Method::GET, "/identities/a%40b?ca=ca-org1"),
+        "/identities/a%40b?ca=ca-org1",
+        "",
+    );
 
     assert_eq!(code(other_body).await, (401, 20));
     assert_eq!(code(other_path).await, (401, 20));
@@ -139,7 +147,8 @@ async fn a_chunked_body_without_content_type_is_taken() {
     let ca = TestCa::start("").await;
     let (wire, admin) = (Wire::to(&ca), ca.admin().await);
     let body = r#"{"id":"user1","type":null,"affiliation":"org1","attrs":null,"max_enrollments":1}"#;
-    let chunks = futures::stream::iter(body.as_bytes().chunks(7).map(|part| Ok::<_, std::io::Error>(part.to_vec())));
+    let chunks =
+        futures::stream::iter(body.as_bytes().chunks(7).map(|part| Ok::<_, std::io::Error>(part.to_vec())));
 
     let request = wire.signed(&admin, (Method::POST, "/register"), "/register", body);
     let (status, envelope) = answer(request.body(reqwest::Body::wrap_stream(chunks))).await;

@@ -1,13 +1,10 @@
 //! The REST API through our own client, over real TLS on a free port.
 
-mod serving;
-
-use consort_client_sdk::ca::{
-    Attribute, AttributeRequest, CaError, EnrollmentOptions, Registration, Revoke,
-};
+use consort_client_sdk::ca::{Attribute, AttributeRequest, CaError, EnrollmentOptions, Registration, Revoke};
 use consort_crypto::certificate::{Certificate, ExtendedKeyUsage};
 use consort_crypto::revocation::RevocationList;
-use serving::TestCa;
+
+use crate::serving::TestCa;
 
 fn registration(id: &str, kind: &str) -> Registration {
     Registration {
@@ -77,7 +74,9 @@ async fn a_tls_certificate_carries_its_hosts_and_purposes() {
     let names: Vec<String> = issued.subject_alternative_names().iter().map(ToString::to_string).collect();
     assert_eq!(names, hosts);
     let purposes = issued.extended_key_usage().expect("purposes");
-    assert!(purposes.contains(&ExtendedKeyUsage::ServerAuth) && purposes.contains(&ExtendedKeyUsage::ClientAuth));
+    assert!(
+        purposes.contains(&ExtendedKeyUsage::ServerAuth) && purposes.contains(&ExtendedKeyUsage::ClientAuth)
+    );
     ca.stop().await;
 }
 
@@ -186,11 +185,17 @@ async fn only_a_registrar_within_its_authority_registers() {
     ] {
         assert_eq!(code(client.register(&registrar, &wish).await), Some(71), "{wish:?}");
     }
-    client.register(&registrar, &wish("client", "org1.department1", "app.a")).await.expect("within authority");
+    client
+        .register(&registrar, &wish("client", "org1.department1", "app.a"))
+        .await
+        .expect("within authority");
     assert_eq!(code(client.register(&registrar, &wish("client", "org1", "app.a")).await), Some(74));
     let bad = Registration { max_enrollments: Some(-2), ..registration("y", "client") };
     assert_eq!(code(client.register(&admin, &bad).await), Some(82));
-    assert_eq!(code(client.register(&admin, &registration("x'; DROP TABLE identities", "client")).await), Some(5));
+    assert_eq!(
+        code(client.register(&admin, &registration("x'; DROP TABLE identities", "client")).await),
+        Some(5)
+    );
     ca.stop().await;
 }
 
@@ -223,7 +228,10 @@ async fn a_revoked_identity_is_out_and_on_the_list() {
     assert_eq!(list.revoked().len(), 3);
     assert!(list.contains(&issued));
     list.verify_issued_by(&certificate(&ca.serving.chain_pem)).expect("signed by the authority");
-    assert_eq!(code(client.revoke(&admin, &Revoke::Identity("nobody".to_owned()), "", false).await), Some(10));
+    assert_eq!(
+        code(client.revoke(&admin, &Revoke::Identity("nobody".to_owned()), "", false).await),
+        Some(10)
+    );
 
     let ca = ca.restart("").await;
     let crl = ca.client().gen_crl(&admin).await.expect("list after the restart");

@@ -1,11 +1,9 @@
 //! Fabric's published CA client (npm `fabric-ca-client`) makes every call that it offers.
 
-mod serving;
-
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serving::TestCa;
+use crate::serving::TestCa;
 
 /// Installs the client below cargo's folder for test data; a second run finds it there.
 fn installed() -> PathBuf {

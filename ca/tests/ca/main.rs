@@ -1,0 +1,7 @@
+//! A serving authority, judged from outside: by our client, by raw requests, by Fabric's published client.
+
+mod fabric_ca_client;
+mod http;
+mod rest_api;
+mod serving;
+mod start;
