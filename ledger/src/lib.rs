@@ -1,1 +1,45 @@
-//! placeholder
+//! One channel's books: blocks, state, private data, history, and the version checks that decide what a block changes.
+//!
+//! Owns what is on the disk of a channel and the order of writes during a commit. Does not know identities or policies: callers pass blocks
+//! whose transactions were judged already ([`ValidatedBlock`]). Does not run chaincode: it records what a run reads and writes ([`TxSimulator`]).
+//!
+//! Data flows in one direction. A [`ValidatedBlock`] goes through [`mvcc`], which is pure and says which versions still hold and what changes;
+//! [`updates`] derives Fabric's commit hash from that; [`Ledger::commit`] writes block, codes, state, private data, history, index and
+//! savepoint in one synced batch and then wakes the subscribers. Readers take a [`StateSnapshot`], which commits neither wait for nor disturb.
+//! An orderer keeps its chain in a [`BlockStore`] alone.
+//!
+//! Always:
+//! - block n carries the header hash of block n-1, checked on write and on read;
+//! - block, codes, state, history, index and savepoint move together;
+//! - after one failed write nothing more is written, until the books are opened again;
+//! - the same blocks give the same state, byte for byte: no clock, no randomness, no hash-map order.
+
+mod block_store;
+mod database;
+mod error;
+mod genesis;
+mod history;
+mod index;
+mod ledger;
+pub mod merkle;
+pub mod mvcc;
+mod order;
+mod private;
+pub mod simulator;
+mod snapshot;
+pub mod state;
+pub mod transient;
+pub mod updates;
+mod validated_block;
+
+pub use self::{
+    block_store::BlockStore,
+    error::Error,
+    history::History,
+    index::TxLocation,
+    ledger::{Committed, Ledger},
+    simulator::{Simulation, SimulationError, TxSimulator},
+    snapshot::{SNAPSHOT_LAG_BLOCKS_MAX, SNAPSHOT_LAG_BYTES_MAX, StateSnapshot},
+    transient::TransientStore,
+    validated_block::ValidatedBlock,
+};

@@ -1,0 +1,231 @@
+//! One RocksDB with a column family per kind of record, and the rule that the first failed write is the last.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
+
+use bytes::Bytes;
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
+    DBIteratorWithThreadMode, IteratorMode, Options, ReadOptions, WriteBatch, WriteOptions,
+};
+
+use crate::error::Error;
+
+/// Cache of decompressed pages per database: an idle peer shall stay small, and the operating system caches the files too.
+const PAGE_CACHE_BYTES: usize = 32 << 20;
+
+/// All write buffers of one database together: some hundred blocks of the usual size.
+const WRITE_BUFFERS_BYTES: usize = 48 << 20;
+
+/// Values from this size on go to blob files: compaction then moves a pointer instead of a block.
+const BLOB_BYTES_MIN: u64 = 1024;
+
+/// File handles that one database keeps open, so that a peer with many channels stays below the usual limit of 1024.
+const OPEN_FILES_MAX: i32 = 128;
+
+/// The kinds of records, each in a column family of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Column {
+    /// Small facts about the books: height, channel, savepoint, commit hash.
+    Facts,
+    /// Block number to block.
+    Blocks,
+    /// Block number to header hash.
+    Headers,
+    /// Header hash to block number.
+    HeaderHashes,
+    /// Transaction id to place and code.
+    Transactions,
+    /// Public state.
+    State,
+    /// Hashes of private keys and values.
+    HashedState,
+    /// Private keys and values that this peer holds.
+    PrivateState,
+    /// Hash of a private key to the key.
+    PrivateKeys,
+    /// Which transactions wrote a key.
+    History,
+    /// Private sets between endorsement and commit.
+    Transient,
+    /// Arrival of private sets, in order of height.
+    TransientArrivals,
+}
+
+impl Column {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Facts => "facts",
+            Self::Blocks => "blocks",
+            Self::Headers => "headers",
+            Self::HeaderHashes => "header_hashes",
+            Self::Transactions => "transactions",
+            Self::State => "state",
+            Self::HashedState => "hashed_state",
+            Self::PrivateState => "private_state",
+            Self::PrivateKeys => "private_keys",
+            Self::History => "history",
+            Self::Transient => "transient",
+            Self::TransientArrivals => "transient_arrivals",
+        }
+    }
+
+    fn options(self, shared: &BlockBasedOptions) -> Options {
+        let mut options = Options::default();
+        options.set_block_based_table_factory(shared);
+        options.set_compression_type(DBCompressionType::Lz4);
+        options.set_write_buffer_size(16 << 20);
+        if self == Self::Blocks {
+            options.set_enable_blob_files(true);
+            options.set_min_blob_size(BLOB_BYTES_MIN);
+            options.set_blob_compression_type(DBCompressionType::Lz4);
+        }
+        options
+    }
+}
+
+/// An open database. Writing stops for good after the first failure.
+pub(crate) struct Database {
+    db: DB,
+    path: PathBuf,
+    poison: OnceLock<String>,
+}
+
+impl Database {
+    /// Opens the folder, creating what is missing.
+    pub(crate) fn open(path: &Path, columns: &[Column]) -> Result<Self, Error> {
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.create_missing_column_families(true);
+        options.set_db_write_buffer_size(WRITE_BUFFERS_BYTES);
+        options.set_max_open_files(OPEN_FILES_MAX);
+        options.set_keep_log_file_num(2);
+        options.set_paranoid_checks(true);
+        let mut tables = BlockBasedOptions::default();
+        tables.set_block_cache(&Cache::new_lru_cache(PAGE_CACHE_BYTES));
+        tables.set_bloom_filter(10.0, false);
+        let descriptors =
+            columns.iter().map(|column| ColumnFamilyDescriptor::new(column.name(), column.options(&tables)));
+        let db = DB::open_cf_descriptors(&options, path, descriptors).map_err(|cause| Error::Database {
+            path: path.to_owned(),
+            action: "opening",
+            cause: cause.into_string(),
+        })?;
+        Ok(Self { db, path: path.to_owned(), poison: OnceLock::new() })
+    }
+
+    fn column(&self, column: Column) -> &ColumnFamily {
+        self.db.cf_handle(column.name()).expect("invariant: a store uses the columns that it was opened with")
+    }
+
+    fn read_error(&self, cause: rocksdb::Error) -> Error {
+        Error::Database { path: self.path.clone(), action: "reading", cause: cause.into_string() }
+    }
+
+    /// Value of a key.
+    pub(crate) fn read(&self, column: Column, key: &[u8]) -> Result<Option<Bytes>, Error> {
+        let value = self.db.get_cf(self.column(column), key).map_err(|cause| self.read_error(cause))?;
+        Ok(value.map(Bytes::from))
+    }
+
+    /// Whether the key has a value; cheap when it has none.
+    pub(crate) fn contains(&self, column: Column, key: &[u8]) -> Result<bool, Error> {
+        let value =
+            self.db.get_pinned_cf(self.column(column), key).map_err(|cause| self.read_error(cause))?;
+        Ok(value.is_some())
+    }
+
+    /// Values of keys that are given in ascending order, in one round trip.
+    pub(crate) fn read_sorted<'k>(
+        &self,
+        column: Column,
+        keys: impl IntoIterator<Item = &'k [u8]>,
+    ) -> Result<Vec<Option<Bytes>>, Error> {
+        self.db
+            .batched_multi_get_cf(self.column(column), keys, true)
+            .into_iter()
+            .map(|value| match value {
+                Ok(value) => Ok(value.map(|slice| Bytes::copy_from_slice(&slice))),
+                Err(cause) => Err(self.read_error(cause)),
+            })
+            .collect()
+    }
+
+    /// Records with `start <= key < end` in key order; an end of `None` is the end of the column.
+    pub(crate) fn scan(&self, column: Column, start: &[u8], end: Option<&[u8]>) -> DatabaseScan<'_> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(start);
+        if let Some(end) = end {
+            options.set_iterate_upper_bound(end);
+        }
+        let inverted = end.is_some_and(|end| end <= start);
+        let iterator =
+            (!inverted).then(|| self.db.iterator_cf_opt(self.column(column), options, IteratorMode::Start));
+        DatabaseScan { database: self, iterator }
+    }
+
+    /// An empty change of this database.
+    pub(crate) fn change(&self) -> Change<'_> {
+        Change { database: self, batch: WriteBatch::default() }
+    }
+
+    /// Why nothing is written any more.
+    pub(crate) fn poisoned(&self) -> Option<String> {
+        self.poison.get().cloned()
+    }
+}
+
+/// Records of one column that become durable together.
+pub(crate) struct Change<'a> {
+    database: &'a Database,
+    batch: WriteBatch,
+}
+
+impl Change<'_> {
+    pub(crate) fn put(&mut self, column: Column, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) {
+        self.batch.put_cf(self.database.column(column), key, value);
+    }
+
+    pub(crate) fn delete(&mut self, column: Column, key: impl AsRef<[u8]>) {
+        self.batch.delete_cf(self.database.column(column), key);
+    }
+
+    /// Writes everything and waits for the disk.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`] when an earlier write failed; [`Error::Database`] when this one does, after which all later ones are refused.
+    pub(crate) fn write(self) -> Result<(), Error> {
+        let database = self.database;
+        if let Some(reason) = database.poisoned() {
+            return Err(Error::Poisoned { reason });
+        }
+        let mut options = WriteOptions::default();
+        options.set_sync(true);
+        database.db.write_opt(self.batch, &options).map_err(|cause| {
+            let cause = cause.into_string();
+            let reason = database.poison.get_or_init(|| cause.clone());
+            tracing::error!(path = %database.path.display(), reason, "a write failed, so the ledger stops");
+            Error::Database { path: database.path.clone(), action: "writing", cause }
+        })
+    }
+}
+
+/// Records of a column in key order.
+pub(crate) struct DatabaseScan<'a> {
+    database: &'a Database,
+    iterator: Option<DBIteratorWithThreadMode<'a, DB>>,
+}
+
+impl Iterator for DatabaseScan<'_> {
+    type Item = Result<(Bytes, Bytes), Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let item = self.iterator.as_mut()?.next()?;
+        Some(match item {
+            Ok((key, value)) => Ok((Bytes::from(key), Bytes::from(value))),
+            Err(cause) => Err(self.database.read_error(cause)),
+        })
+    }
+}

@@ -1,0 +1,93 @@
+//! A block whose transactions have been judged, except for their versions.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use consort_protos::{
+    fabric::{common::Block, protos::TxValidationCode},
+    ids::{BlockNumber, TxNumber},
+    rwset::PrivateReadWriteSet,
+    transaction::Transaction,
+};
+
+use crate::error::Error;
+
+/// A block with one code per transaction: `Valid` so far, or why not. What the ledger commits.
+///
+/// Whoever builds one has checked form, signatures, endorsement policies and duplicate ids, also within the block.
+#[derive(Debug, Clone)]
+pub struct ValidatedBlock {
+    number: BlockNumber,
+    block: Block,
+    transactions: Vec<Option<Arc<Transaction>>>,
+    codes: Vec<TxValidationCode>,
+    private: BTreeMap<TxNumber, PrivateReadWriteSet>,
+}
+
+impl ValidatedBlock {
+    /// Joins a block with its opened transactions (`None` for those that do not open) and their codes, in the block's order.
+    ///
+    /// # Errors
+    /// [`Error::Headless`], [`Error::WrongCount`] when a transaction has no code or no place, [`Error::NotValidated`] when one was left out.
+    pub fn new(
+        block: Block,
+        transactions: Vec<Option<Arc<Transaction>>>,
+        codes: Vec<TxValidationCode>,
+    ) -> Result<Self, Error> {
+        let number = BlockNumber::new(block.header.as_ref().ok_or(Error::Headless)?.number);
+        let count = block.data.as_ref().map_or(0, |data| data.data.len());
+        for (given, what) in [(transactions.len(), "transactions"), (codes.len(), "codes")] {
+            if given != count {
+                return Err(Error::WrongCount { number, transactions: count, given, what });
+            }
+        }
+        let unjudged = |(transaction, code): (&Option<_>, &TxValidationCode)| {
+            *code == TxValidationCode::NotValidated
+                || (*code == TxValidationCode::Valid && transaction.is_none())
+        };
+        match transactions.iter().zip(&codes).position(unjudged) {
+            Some(transaction) => Err(Error::NotValidated { number, transaction }),
+            None => Ok(Self { number, block, transactions, codes, private: BTreeMap::new() }),
+        }
+    }
+
+    /// Adds the private data that this peer got for the block, by transaction. Data of transactions that turn out invalid is not used.
+    #[must_use]
+    pub fn with_private(mut self, private: BTreeMap<TxNumber, PrivateReadWriteSet>) -> Self {
+        self.private = private;
+        self
+    }
+
+    /// The block's number.
+    #[must_use]
+    pub fn number(&self) -> BlockNumber {
+        self.number
+    }
+
+    /// The block as it came.
+    #[must_use]
+    pub fn block(&self) -> &Block {
+        &self.block
+    }
+
+    /// The opened transactions.
+    #[must_use]
+    pub fn transactions(&self) -> &[Option<Arc<Transaction>>] {
+        &self.transactions
+    }
+
+    /// The codes so far.
+    #[must_use]
+    pub fn codes(&self) -> &[TxValidationCode] {
+        &self.codes
+    }
+
+    /// The private data by transaction.
+    #[must_use]
+    pub fn private(&self) -> &BTreeMap<TxNumber, PrivateReadWriteSet> {
+        &self.private
+    }
+
+    pub(crate) fn into_block(self) -> Block {
+        self.block
+    }
+}
