@@ -9,25 +9,22 @@ use std::process::Command;
 
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
+use wit_component::DecodedWasm;
 
 /// The target that chaincode is compiled for.
 const TARGET: &str = "wasm32-unknown-unknown";
+/// The function that every chaincode exports.
+const ENTRY: &str = "invoke";
 /// Where Debian installs its compiler.
 const DEBIAN_BIN: &str = "/usr/bin";
 /// Names of the WebAssembly linker in Debian's lld packages, the preferred one first.
 const DEBIAN_LINKERS: [&str; 4] = ["wasm-ld-19", "wasm-ld", "wasm-ld-18", "wasm-ld-20"];
-/// Variables of an enclosing cargo that would leak its compiler and flags into this build.
-const LEAKING_VARIABLES: [&str; 9] = [
-    "RUSTFLAGS",
-    "CARGO_ENCODED_RUSTFLAGS",
-    "RUSTC",
-    "RUSTC_WRAPPER",
-    "RUSTC_WORKSPACE_WRAPPER",
-    "RUSTDOC",
-    "CARGO_BUILD_TARGET",
-    "LD_LIBRARY_PATH",
-    "CARGO_MANIFEST_DIR",
-];
+/// Beginnings of variables with which an enclosing cargo, or its user, steers another build: they would leak its compiler, flags and
+/// features into this one.
+const LEAKING_VARIABLES: [&str; 5] = ["CARGO_", "__CARGO_", "RUST", "CLIPPY_", "LD_LIBRARY_PATH"];
+/// Beginnings of those that say where things are and how the registry is reached; they stay.
+const KEPT_VARIABLES: [&str; 6] =
+    ["CARGO_HOME", "CARGO_HTTP_", "CARGO_NET_", "CARGO_REGISTR", "CARGO_SOURCE_", "RUSTUP_"];
 
 /// A compiler that can build chaincode.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,8 +87,13 @@ impl Toolchain {
         };
         let mut command = Command::new(program);
         command.current_dir(crate_dir);
-        for variable in LEAKING_VARIABLES {
-            command.env_remove(variable);
+        for (variable, _) in std::env::vars_os() {
+            let begins = |prefix: &&str| variable.as_encoded_bytes().starts_with(prefix.as_bytes());
+            if LEAKING_VARIABLES.iter().any(|prefix| begins(&prefix))
+                && !KEPT_VARIABLES.iter().any(|prefix| begins(&prefix))
+            {
+                command.env_remove(&variable);
+            }
         }
         command.args([
             "build",
@@ -178,8 +180,22 @@ pub fn build(crate_dir: &Path, target_dir: Option<&Path>) -> Result<Vec<u8>> {
 /// Makes a component of a core module that describes its interface (as `wit-bindgen` guests do).
 ///
 /// # Errors
-/// The module has no description, or does not keep to it.
+/// The module has no description, does not keep to it, or exports no [`ENTRY`].
 pub fn componentize(core: &[u8]) -> Result<Vec<u8>> {
+    let component = encode(core)?;
+    let exports_entry = match wit_component::decode(&component)? {
+        DecodedWasm::Component(resolve, world) => {
+            resolve.worlds[world].exports.keys().any(|key| resolve.name_world_key(key) == ENTRY)
+        }
+        DecodedWasm::WitPackage(..) => false,
+    };
+    if !exports_entry {
+        bail!("it has no function {ENTRY}");
+    }
+    Ok(component)
+}
+
+fn encode(core: &[u8]) -> Result<Vec<u8>> {
     wit_component::ComponentEncoder::default()
         .validate(true)
         .module(core)
@@ -249,7 +265,7 @@ mod tests {
     #[test]
     fn a_module_without_an_interface_is_refused() {
         let error = componentize(b"\0asm\x01\0\0\0").unwrap_err();
-        assert!(!format!("{error:#}").is_empty());
+        assert_eq!(error.to_string(), "it has no function invoke");
     }
 
     #[test]

@@ -1,0 +1,59 @@
+//! The WebAssembly engine: what code may use, and how much.
+
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+use super::runtime::Limits;
+
+/// Stack of the executing code. The thread that runs it has 2 MiB, of which the peer's own functions need a small part.
+const STACK_BYTES_MAX: usize = 512 << 10;
+/// Core modules in one component: the chaincode, and the adapters that `wit-component` puts around it.
+const CORE_INSTANCES_PER_COMPONENT: u32 = 10;
+/// Linear memories in one component. Chaincode has one.
+const MEMORIES_PER_COMPONENT: u32 = 2;
+/// Tables in one component: the chaincode's, and the adapters'.
+const TABLES_PER_COMPONENT: u32 = 4;
+/// Elements of one table: the functions that are called by address.
+pub(super) const TABLE_ELEMENTS_MAX: usize = 64 << 10;
+/// Bytes of an instance's description, which grows with the number of functions and imports.
+const INSTANCE_BYTES_MAX: usize = 4 << 20;
+/// Memory that a slot keeps for its next instance: clearing it is cheaper than asking the system again, and most chaincodes
+/// never use more.
+const KEPT_BYTES: usize = 256 << 10;
+
+/// Instances that may exist for each execution: the chaincode itself and those it calls.
+const INSTANCES_PER_EXECUTION: u32 = 2;
+
+/// Makes the engine.
+///
+/// # Errors
+/// The system does not give the address space for the instances.
+pub(super) fn engine(limits: &Limits) -> wasmtime::Result<Engine> {
+    let mut config = Config::new();
+    // Equal results everywhere: one bit pattern for NaN, no instruction whose result the processor chooses.
+    config.cranelift_nan_canonicalization(true).wasm_relaxed_simd(false);
+    // A memory of 64 bits could not be bounded by the pool.
+    config.wasm_memory64(false);
+    config.consume_fuel(true).epoch_interruption(true);
+    config.max_wasm_stack(STACK_BYTES_MAX);
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(limits)));
+    Engine::new(&config)
+}
+
+fn pool(limits: &Limits) -> PoolingAllocationConfig {
+    let components = limits.instances_max.saturating_mul(INSTANCES_PER_EXECUTION);
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(components)
+        .total_core_instances(components.saturating_mul(CORE_INSTANCES_PER_COMPONENT))
+        .total_memories(components)
+        .total_tables(components.saturating_mul(TABLES_PER_COMPONENT))
+        .max_core_instances_per_component(CORE_INSTANCES_PER_COMPONENT)
+        .max_memories_per_component(MEMORIES_PER_COMPONENT)
+        .max_tables_per_component(TABLES_PER_COMPONENT)
+        .max_component_instance_size(INSTANCE_BYTES_MAX)
+        .max_core_instance_size(INSTANCE_BYTES_MAX)
+        .max_memory_size(limits.memory_bytes_max)
+        .table_elements(TABLE_ELEMENTS_MAX)
+        .linear_memory_keep_resident(KEPT_BYTES)
+        .table_keep_resident(KEPT_BYTES);
+    pool
+}

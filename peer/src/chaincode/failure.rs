@@ -1,0 +1,103 @@
+//! Why an execution ended early, in words.
+
+use wasmtime::{Trap, WasmBacktrace};
+
+/// Names of functions that a failure shows; the innermost ones say where it happened.
+const FUNCTIONS_SHOWN: usize = 6;
+
+/// A bound that a chaincode ran into. Equal on every peer with equal limits, and thus the chaincode's own failure.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Bound {
+    /// Linear memory.
+    #[error("asked for {asked} bytes of memory, and may have {limit}")]
+    Memory { asked: usize, limit: usize },
+    /// Elements of a table.
+    #[error("asked for a table of {asked} elements, and may have {limit}")]
+    Table { asked: usize, limit: usize },
+    /// Calls to the host and the bytes they moved.
+    #[error("asked more of the ledger than the {limit} units of work that one transaction may cost")]
+    Work { limit: u64 },
+}
+
+/// This peer cannot go on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Broken(pub(super) String);
+
+/// The wall-clock limit has passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("timeout expired while executing transaction")]
+pub(super) struct Expired;
+
+/// How an execution ended that did not return.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// By the chaincode's doing.
+    Chaincode(String),
+    /// By this peer's state.
+    Peer(String),
+    /// By time.
+    Expired,
+}
+
+/// Judges the error of a call.
+pub(super) fn judge(
+    error: &wasmtime::Error,
+    chaincode: &str,
+    function: &str,
+    panic: Option<&str>,
+    fuel_max: u64,
+) -> Failure {
+    if let Some(broken) = error.downcast_ref::<Broken>() {
+        return Failure::Peer(broken.0.clone());
+    }
+    if error.downcast_ref::<Expired>().is_some() {
+        return Failure::Expired;
+    }
+    let what = if let Some(bound) = error.downcast_ref::<Bound>() {
+        bound.to_string()
+    } else if let Some(panic) = panic {
+        format!("panicked: {panic}")
+    } else {
+        match error.downcast_ref::<Trap>() {
+            Some(Trap::OutOfFuel) => format!("did not finish within its {fuel_max} units of fuel"),
+            Some(Trap::StackOverflow) => "called itself too deeply: the call stack is exhausted".to_owned(),
+            Some(Trap::UnreachableCodeReached) => "aborted: it reached code marked as unreachable".to_owned(),
+            Some(trap) => format!("trapped: {trap}"),
+            None => format!("failed: {}", error.root_cause()),
+        }
+    };
+    let mut text = format!("chaincode {chaincode} {what} (in function {function}");
+    let functions = error.downcast_ref::<WasmBacktrace>().map(functions).unwrap_or_default();
+    if !functions.is_empty() {
+        text.push_str(", at ");
+        text.push_str(&functions.join(" < "));
+    }
+    text.push(')');
+    Failure::Chaincode(text)
+}
+
+/// The chaincode's own names of the innermost functions.
+fn functions(backtrace: &WasmBacktrace) -> Vec<String> {
+    // The text form is the one that has the names demangled: `0: 0x1c2 - basic.wasm!basic::create_asset`.
+    let text = backtrace.to_string();
+    let mut names: Vec<String> = Vec::new();
+    for line in text.lines() {
+        let Some((_, name)) = line.split_once(" - ") else { continue };
+        let name = name.rsplit_once('!').map_or(name, |(_, name)| name);
+        let name = name.rsplit_once("::h").map_or(name, |(name, hash)| {
+            if hash.len() == 16 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()) { name } else { line }
+        });
+        let machinery = ["core::", "std::", "__rust", "__rustc", "<wasm function", "rust_", "alloc::"];
+        if machinery.iter().any(|prefix| name.starts_with(prefix))
+            || names.last().is_some_and(|last| last == name)
+        {
+            continue;
+        }
+        names.push(name.to_owned());
+        if names.len() == FUNCTIONS_SHOWN {
+            break;
+        }
+    }
+    names
+}

@@ -1,0 +1,450 @@
+//! Executing chaincode.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+use wasmtime::component::{Component, HasSelf, Linker};
+use wasmtime::{Engine, Store, UpdateDeadline};
+
+use super::compiled::CompiledCache;
+use super::engine::engine;
+use super::failure::{Broken, Expired, Failure, judge};
+use super::host::Host;
+use super::package::{Package, PackageError, PackageId};
+use super::sandbox::bindings::{Chaincode, ChaincodePre, Invocation as GuestInvocation};
+use super::sandbox::{Budget, Sandbox};
+use super::store::{PackageStore, StoreError};
+
+/// Package whose interfaces a chaincode may import.
+const ALLOWED_IMPORTS: &str = "consort:chaincode/";
+/// Status of a response that the chaincode did not give itself.
+const STATUS_FAILED: i32 = 500;
+/// Longest function name that a message repeats.
+const FUNCTION_SHOWN_CHARACTERS: usize = 64;
+
+/// What one execution may use. Equal on all endorsers of a channel, or some refuse what others endorse.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Instructions, in units of wasmtime's fuel.
+    pub fuel_max: u64,
+    /// Linear memory, in bytes.
+    pub memory_bytes_max: usize,
+    /// Wall-clock time, waiting included. Only a backstop: it depends on the machine, so it is never the chaincode's failure.
+    pub timeout: Duration,
+    /// Executions at one time; more wait.
+    pub instances_max: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            fuel_max: 2_000_000_000,
+            memory_bytes_max: 256 << 20,
+            timeout: Duration::from_secs(30),
+            instances_max: 64,
+        }
+    }
+}
+
+/// What is to be executed.
+#[derive(Clone)]
+pub struct Invocation {
+    /// The chaincode's name: the namespace of its keys.
+    pub chaincode: String,
+    /// The package that holds it.
+    pub package: PackageId,
+    /// Function and arguments.
+    pub arguments: Vec<Bytes>,
+    /// Whether the client marked it as the initialisation.
+    pub is_init: bool,
+    /// The books.
+    pub host: Arc<dyn Host>,
+}
+
+impl fmt::Debug for Invocation {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Invocation")
+            .field("chaincode", &self.chaincode)
+            .field("package", &self.package)
+            .field("arguments", &self.arguments.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The event that a chaincode set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Its name, not empty.
+    pub name: String,
+    /// What the chaincode gave along.
+    pub payload: Bytes,
+}
+
+/// What an execution gave.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Execution {
+    /// The response: the chaincode's own, or status 500 with the reason why it did not give one.
+    pub response: Response,
+    /// The event.
+    pub event: Option<Event>,
+}
+
+/// A chaincode's response, with the meaning of `protos.Response`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Response {
+    /// Below 400 is a success.
+    pub status: i32,
+    /// Why it failed.
+    pub message: String,
+    /// The result.
+    pub payload: Bytes,
+}
+
+/// This peer could not execute; another one may.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// The wall-clock limit has passed.
+    #[error("timeout expired while executing transaction")]
+    Expired,
+    /// The package is not here or cannot be read.
+    #[error("chaincode package {package} cannot be loaded")]
+    Package {
+        /// The package.
+        package: PackageId,
+        /// The cause.
+        #[source]
+        source: StoreError,
+    },
+    /// The package does not compile any more (it did when it was installed).
+    #[error("chaincode package {package} cannot be prepared: {reason}")]
+    Unprepared {
+        /// The package.
+        package: PackageId,
+        /// The engine's words.
+        reason: String,
+    },
+    /// The books or the engine failed.
+    #[error("{0}")]
+    Broken(String),
+}
+
+/// Why a package was not installed.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    /// The package does not read.
+    #[error(transparent)]
+    Package(#[from] PackageError),
+    /// The store refuses.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The code is no valid component.
+    #[error("the package holds no valid WebAssembly component: {0}")]
+    Invalid(String),
+    /// The code wants more than the sandbox offers.
+    #[error("the chaincode imports what the sandbox does not offer: {}", .0.join(", "))]
+    Imports(Vec<String>),
+    /// The code is not a chaincode.
+    #[error("the component does not fit the interface consort:chaincode: {0}")]
+    Interface(String),
+}
+
+/// Something that executes chaincode.
+///
+/// Duties: equal invocations over equal books give equal executions; a chaincode's misbehaviour is its response, and an error
+/// means that this peer could not execute.
+#[async_trait]
+pub trait ChaincodeRuntime: Send + Sync {
+    /// Executes one invocation.
+    async fn invoke(&self, invocation: Invocation) -> Result<Execution, RuntimeError>;
+}
+
+/// Executes WebAssembly components in wasmtime. Shared as `Arc`.
+pub struct WasmRuntime {
+    runner: Runner,
+    /// Keeps executions within the pool; a waiting invocation costs nothing but its proposal.
+    slots: Arc<Semaphore>,
+}
+
+impl fmt::Debug for WasmRuntime {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("WasmRuntime")
+            .field("limits", &self.runner.inner.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+impl WasmRuntime {
+    /// Makes a runtime over installed packages that keeps compiled code in `cache_dir`.
+    ///
+    /// # Errors
+    /// The system does not give the address space for the instances, or the folder cannot be made.
+    pub fn new(packages: Arc<PackageStore>, cache_dir: &Path, limits: Limits) -> Result<Self, RuntimeError> {
+        let broken = |error: wasmtime::Error| {
+            RuntimeError::Broken(format!(
+                "the WebAssembly engine cannot start with {} instances of {} bytes: {error:#}",
+                limits.instances_max, limits.memory_bytes_max
+            ))
+        };
+        let engine = engine(&limits).map_err(broken)?;
+        let cache = CompiledCache::open(cache_dir, &engine).map_err(|error| {
+            RuntimeError::Broken(format!("the folder {} cannot be made: {error}", cache_dir.display()))
+        })?;
+        let mut linker = Linker::new(&engine);
+        Chaincode::add_to_linker::<_, HasSelf<_>>(&mut linker, |sandbox: &mut Sandbox| sandbox)
+            .map_err(broken)?;
+        let inner = Inner { engine, linker, cache, packages, limits, prepared: Mutex::default() };
+        let slots = Arc::new(Semaphore::new(limits.instances_max as usize));
+        Ok(Self { runner: Runner { inner: Arc::new(inner) }, slots })
+    }
+
+    /// The installed packages.
+    #[must_use]
+    pub fn packages(&self) -> &Arc<PackageStore> {
+        &self.runner.inner.packages
+    }
+
+    /// Checks and compiles a package and keeps it. Blocks the thread for the compilation (tens of milliseconds).
+    ///
+    /// # Errors
+    /// [`InstallError`]; nothing is kept then.
+    pub fn install(&self, package: Bytes) -> Result<PackageId, InstallError> {
+        let inner = &self.runner.inner;
+        let package = Package::open(package, inner.packages.package_bytes_max())?;
+        if inner.packages.contains(&package.id) {
+            return Err(StoreError::AlreadyInstalled(package.id).into());
+        }
+        inner.prepare(&package.component)?;
+        inner.packages.save(&package)?;
+        tracing::info!(package = %package.id, "chaincode installed");
+        Ok(package.id)
+    }
+}
+
+#[async_trait]
+impl ChaincodeRuntime for WasmRuntime {
+    async fn invoke(&self, invocation: Invocation) -> Result<Execution, RuntimeError> {
+        let limits = &self.runner.inner.limits;
+        let budget = Budget::new(limits.fuel_max);
+        // Dropping this (the client gave up, or the time is over) ends the execution at its next step.
+        let _end = EndOnDrop { engine: self.runner.inner.engine.clone(), budget: Arc::clone(&budget) };
+        let execution = async {
+            let slot = Arc::clone(&self.slots).acquire_owned().await;
+            let slot = slot.map_err(|_| RuntimeError::Broken("the runtime is closed".to_owned()))?;
+            let runner = self.runner.clone();
+            let run = move || {
+                // Held by the execution itself: its instance is in use until it really ends.
+                let _slot = slot;
+                runner.run(&invocation, &budget, 0)
+            };
+            tokio::task::spawn_blocking(run)
+                .await
+                .map_err(|error| RuntimeError::Broken(format!("the execution ended unexpectedly: {error}")))?
+        };
+        tokio::time::timeout(limits.timeout, execution).await.unwrap_or(Err(RuntimeError::Expired))
+    }
+}
+
+/// Makes running code stop: the epoch makes every execution look at its own flag.
+struct EndOnDrop {
+    engine: Engine,
+    budget: Arc<Budget>,
+}
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        self.budget.expired.store(true, Ordering::Release);
+        self.engine.increment_epoch();
+    }
+}
+
+/// A package that is ready to be executed, made once.
+type Prepared = Arc<OnceLock<Result<ChaincodePre<Sandbox>, PrepareError>>>;
+
+struct Inner {
+    engine: Engine,
+    linker: Linker<Sandbox>,
+    cache: CompiledCache,
+    packages: Arc<PackageStore>,
+    limits: Limits,
+    prepared: Mutex<HashMap<PackageId, Prepared>>,
+}
+
+#[derive(Debug, Clone)]
+enum PrepareError {
+    Unreadable(Arc<StoreError>),
+    Invalid(String),
+}
+
+impl Inner {
+    /// Compiles a component and checks that it asks for nothing but the ledger.
+    fn prepare(&self, component: &[u8]) -> Result<ChaincodePre<Sandbox>, InstallError> {
+        let component = self
+            .cache
+            .component(&self.engine, component)
+            .map_err(|error| InstallError::Invalid(format!("{error:#}")))?;
+        let foreign = self.foreign_imports(&component);
+        if !foreign.is_empty() {
+            return Err(InstallError::Imports(foreign));
+        }
+        let interface = |error: wasmtime::Error| InstallError::Interface(format!("{error:#}"));
+        let instance = self.linker.instantiate_pre(&component).map_err(interface)?;
+        ChaincodePre::new(instance).map_err(interface)
+    }
+
+    fn foreign_imports(&self, component: &Component) -> Vec<String> {
+        let kind = component.component_type();
+        let mut foreign: Vec<String> = kind
+            .imports(&self.engine)
+            .map(|(name, _)| name.to_owned())
+            .filter(|name| !name.starts_with(ALLOWED_IMPORTS))
+            .collect();
+        foreign.sort();
+        foreign
+    }
+
+    fn prepared(&self, package: &PackageId) -> Result<ChaincodePre<Sandbox>, RuntimeError> {
+        let entry = {
+            let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(prepared.entry(package.clone()).or_default())
+        };
+        let made = entry.get_or_init(|| {
+            let component = self
+                .packages
+                .component(package)
+                .map_err(|error| PrepareError::Unreadable(Arc::new(error)))?;
+            self.prepare(&component).map_err(|error| PrepareError::Invalid(error.to_string()))
+        });
+        made.clone().map_err(|error| {
+            // Not remembered: the operator may repair what is wrong without a restart.
+            self.prepared.lock().unwrap_or_else(PoisonError::into_inner).remove(package);
+            match error {
+                PrepareError::Unreadable(source) => {
+                    RuntimeError::Broken(format!("chaincode package {package} cannot be loaded: {source}"))
+                }
+                PrepareError::Invalid(reason) => {
+                    RuntimeError::Unprepared { package: package.clone(), reason }
+                }
+            }
+        })
+    }
+}
+
+/// Runs executions, and the calls within them.
+#[derive(Clone)]
+pub(super) struct Runner {
+    inner: Arc<Inner>,
+}
+
+impl Runner {
+    pub(super) fn limits(&self) -> &Limits {
+        &self.inner.limits
+    }
+
+    /// Executes a call from a running chaincode. A failure of this peer ends the caller, too.
+    pub(super) fn call(
+        &self,
+        chaincode: &str,
+        package: &PackageId,
+        arguments: Vec<Bytes>,
+        host: Arc<dyn Host>,
+        budget: &Arc<Budget>,
+        depth: usize,
+    ) -> wasmtime::Result<Execution> {
+        let invocation = Invocation {
+            chaincode: chaincode.to_owned(),
+            package: package.clone(),
+            arguments,
+            is_init: false,
+            host,
+        };
+        self.run(&invocation, budget, depth).map_err(|error| match error {
+            RuntimeError::Expired => Expired.into(),
+            other => Broken(other.to_string()).into(),
+        })
+    }
+
+    fn run(
+        &self,
+        invocation: &Invocation,
+        budget: &Arc<Budget>,
+        depth: usize,
+    ) -> Result<Execution, RuntimeError> {
+        let prepared = self.inner.prepared(&invocation.package)?;
+        let sandbox = Sandbox::new(
+            &invocation.chaincode,
+            Arc::clone(&invocation.host),
+            self.clone(),
+            Arc::clone(budget),
+            depth,
+        );
+        let mut store = Store::new(&self.inner.engine, sandbox);
+        store.limiter(|sandbox| sandbox);
+        let fuel = budget.fuel.load(Ordering::Relaxed);
+        store.set_fuel(fuel).map_err(|error| RuntimeError::Broken(error.to_string()))?;
+        let watched = Arc::clone(budget);
+        store.epoch_deadline_callback(move |_| {
+            if watched.expired.load(Ordering::Acquire) {
+                return Err(Expired.into());
+            }
+            Ok(UpdateDeadline::Continue(1))
+        });
+        store.set_epoch_deadline(1);
+        if budget.expired.load(Ordering::Acquire) {
+            return Err(RuntimeError::Expired);
+        }
+
+        let guest = GuestInvocation {
+            arguments: invocation.arguments.iter().map(|argument| argument.to_vec()).collect(),
+            is_init: invocation.is_init,
+        };
+        let result =
+            prepared.instantiate(&mut store).and_then(|instance| instance.call_invoke(&mut store, &guest));
+        if depth > 0 {
+            let burnt = fuel.saturating_sub(store.get_fuel().unwrap_or_default());
+            // Called chaincodes share what one execution may burn, or a short loop of calls would run for ever.
+            budget.fuel.fetch_sub(burnt.min(fuel), Ordering::Relaxed);
+        }
+        let sandbox = store.into_data();
+        match result {
+            Ok(response) => Ok(Execution {
+                response: Response {
+                    status: i32::try_from(response.status).unwrap_or(STATUS_FAILED),
+                    message: response.message,
+                    payload: response.payload.into(),
+                },
+                event: sandbox.event,
+            }),
+            Err(error) => failed(&error, invocation, sandbox.panic.as_deref(), fuel),
+        }
+    }
+}
+
+fn failed(
+    error: &wasmtime::Error,
+    invocation: &Invocation,
+    panic: Option<&str>,
+    fuel: u64,
+) -> Result<Execution, RuntimeError> {
+    let function = invocation.arguments.first().map(|name| String::from_utf8_lossy(name)).unwrap_or_default();
+    let function: String = function.chars().take(FUNCTION_SHOWN_CHARACTERS).collect();
+    match judge(error, &invocation.chaincode, &function, panic, fuel) {
+        Failure::Chaincode(message) => {
+            tracing::warn!(chaincode = %invocation.chaincode, %message, "chaincode did not finish");
+            Ok(Execution {
+                response: Response { status: STATUS_FAILED, message, payload: Bytes::new() },
+                event: None,
+            })
+        }
+        Failure::Peer(text) => Err(RuntimeError::Broken(text)),
+        Failure::Expired => Err(RuntimeError::Expired),
+    }
+}

@@ -1,0 +1,431 @@
+//! The endorser: takes a signed proposal, executes it, and vouches for the result (Fabric `core/endorser`).
+//!
+//! [`checks`] says whether a proposal may be executed at all. System chaincodes answer by themselves; an application's
+//! chaincode runs in its sandbox over [`host`], which records what it reads and writes. [`answer`] turns the result into bytes
+//! that every honest endorser produces alike, and signs them; [`interest`] tells a gateway whose policies the
+//! transaction touches.
+//!
+//! What always holds: nothing is endorsed but what was executed here, over one snapshot; everything that differs between
+//! peers stays out of the signed bytes; private writes are durable in the transient store before the endorsement leaves.
+
+mod access;
+mod answer;
+mod checks;
+mod host;
+mod interest;
+mod service;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use self::access::Access;
+pub use self::service::EndorserService;
+use bytes::Bytes;
+use consort_ledger::{Simulation, TxSimulator};
+use consort_msp::{Identity, SigningIdentity};
+use consort_node::Clock;
+use consort_protos::fabric::protos::{ChaincodeEvent, ProposalResponse, Response, SignedProposal};
+use consort_protos::proposal::Proposal;
+
+use self::host::{ChannelHost, Surroundings, find_collection};
+use crate::chaincode::{
+    ChaincodeRuntime, Execution, Host, HostError, Invocation, RuntimeError, TransactionContext, WasmRuntime,
+};
+use crate::channel::ChannelHandle;
+use crate::lifecycle::{
+    Definition, IMPLICIT_COLLECTION, Installed, LIFECYCLE, LifecycleCall, LifecycleChaincode, sources,
+};
+use crate::membership::LocalChaincodes;
+use crate::registry::{Channels, with_causes};
+use crate::system::SystemCall;
+use crate::system::cscc::{CSCC, Cscc};
+use crate::system::qscc::{QSCC, Qscc};
+
+/// Version of system chaincodes in an endorsement.
+const SYSTEM_VERSION: &str = "syscc";
+/// The only endorsement plugin.
+const ENDORSEMENT_PLUGIN: &str = "escc";
+/// Key in a chaincode's namespace that says which version was initialised (Fabric `core/chaincode/chaincode_support.go`).
+const INITIALIZED_KEY: &str = "\u{0}\u{10FFFF}initialized";
+/// From this status on a response is a failure and is not endorsed.
+const STATUS_REFUSED: i32 = 400;
+/// From this status on the failure is the execution's, and the gateway may look at what it did.
+const STATUS_FAILED: i32 = 500;
+
+/// Why a proposal was not executed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EndorserError {
+    /// A filter in front of the endorser turned it away: the time is off, or the certificate has expired. Another peer may not.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The proposal is not valid, or its creator may not propose.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+/// What an endorser is made of.
+#[derive(Debug)]
+pub struct EndorserParts {
+    /// The channels of this peer.
+    pub channels: Arc<Channels>,
+    /// The installed chaincodes.
+    pub runtime: Arc<WasmRuntime>,
+    /// Signs endorsements.
+    pub signer: Arc<SigningIdentity>,
+    /// Judges callers.
+    pub access: Arc<Access>,
+    /// Tells the time that proposals are compared with.
+    pub clock: Arc<dyn Clock>,
+    /// Largest difference between a proposal's time and this peer's.
+    pub time_window: Duration,
+}
+
+/// The endorser of one peer. Shared as `Arc`.
+#[derive(Debug)]
+pub struct Endorser {
+    signer: Arc<SigningIdentity>,
+    clock: Arc<dyn Clock>,
+    time_window: Duration,
+    surroundings: Surroundings,
+    runtime: Arc<WasmRuntime>,
+    lifecycle: Arc<LifecycleChaincode>,
+    cscc: Arc<Cscc>,
+    qscc: Arc<Qscc>,
+}
+
+/// A proposal that may be executed.
+struct Accepted {
+    proposal: Proposal,
+    creator: Arc<Identity>,
+    /// None for calls that concern the peer alone.
+    channel: Option<Arc<ChannelHandle>>,
+}
+
+/// What an execution left.
+struct Executed {
+    response: Response,
+    version: String,
+    event: Option<ChaincodeEvent>,
+    simulation: Option<(Simulation, Arc<ChannelHost>)>,
+}
+
+impl Executed {
+    /// The answer of a system chaincode.
+    fn system(response: Response) -> Self {
+        Self { response, version: SYSTEM_VERSION.to_owned(), event: None, simulation: None }
+    }
+}
+
+impl Endorser {
+    /// Makes the endorser and its system chaincodes.
+    #[must_use]
+    pub fn new(parts: EndorserParts) -> Self {
+        let EndorserParts { channels, runtime, signer, access, clock, time_window } = parts;
+        let msp_id = signer.msp_id().clone();
+        let installed = Installed::new(Arc::clone(&runtime), Arc::clone(&channels), msp_id.clone());
+        let lifecycle = LifecycleChaincode::new(installed, Arc::clone(&access), msp_id.clone());
+        Self {
+            signer,
+            clock,
+            time_window,
+            lifecycle: Arc::new(lifecycle),
+            cscc: Arc::new(Cscc::new(Arc::clone(&channels), Arc::clone(&access))),
+            qscc: Arc::new(Qscc::new(Arc::clone(&channels), Arc::clone(&access))),
+            surroundings: Surroundings { channels, packages: Arc::clone(runtime.packages()), access, msp_id },
+            runtime,
+        }
+    }
+
+    /// Executes a signed proposal and endorses the result. A failure of chaincode or of this peer is a response with a
+    /// status; see the module of checks for what is an error.
+    ///
+    /// # Errors
+    /// [`EndorserError`]: the proposal was not executed.
+    pub async fn process(&self, signed: &SignedProposal) -> Result<ProposalResponse, EndorserError> {
+        let accepted = match self.accept(signed)? {
+            Ok(accepted) => accepted,
+            Err(response) => return Ok(response),
+        };
+        let executed = match self.execute(&accepted).await {
+            Ok(executed) => executed,
+            Err(message) => {
+                let Proposal { channel, tx_id, chaincode, .. } = &accepted.proposal;
+                tracing::warn!(%channel, %tx_id, chaincode = %chaincode.name, %message, "proposal was not executed");
+                return Ok(answer::failure(message));
+            }
+        };
+        Ok(self.answer(&accepted, executed))
+    }
+
+    /// Chaincodes that are defined on the channel and installed here: name and version.
+    #[must_use]
+    pub fn chaincodes(&self, channel: &ChannelHandle) -> Vec<(String, String)> {
+        let Surroundings { packages, msp_id, .. } = &self.surroundings;
+        match sources::runnable(&channel.ledger().snapshot(), packages, msp_id.as_str()) {
+            Ok(runnable) => {
+                let mut chaincodes: Vec<_> = runnable
+                    .into_values()
+                    .flatten()
+                    .map(|definition| (definition.name, definition.version))
+                    .collect();
+                chaincodes.sort();
+                chaincodes
+            }
+            Err(error) => {
+                tracing::error!(channel = %channel.id(), error = %with_causes(&error), "definitions cannot be read");
+                Vec::new()
+            }
+        }
+    }
+
+    /// Executes; the error is this peer's, in the words of the response.
+    async fn execute(&self, accepted: &Accepted) -> Result<Executed, String> {
+        match accepted.proposal.chaincode.name.as_str() {
+            LIFECYCLE => self.execute_lifecycle(accepted).await,
+            name @ (CSCC | QSCC) => self.execute_query(accepted, name).await,
+            name => {
+                let Some(channel) = &accepted.channel else {
+                    return Err(format!(
+                        "make sure the chaincode {name} has been successfully defined on channel  and try again: no \
+                         channel was named"
+                    ));
+                };
+                self.execute_chaincode(accepted, channel).await
+            }
+        }
+    }
+
+    async fn execute_query(&self, accepted: &Accepted, name: &str) -> Result<Executed, String> {
+        let (cscc, qscc) = (Arc::clone(&self.cscc), Arc::clone(&self.qscc));
+        let creator = Arc::clone(&accepted.creator);
+        let arguments = accepted.proposal.input.args.clone();
+        let is_cscc = name == CSCC;
+        let response = blocking(move || {
+            let call = SystemCall { creator: &creator, arguments: &arguments };
+            if is_cscc { cscc.invoke(&call) } else { qscc.invoke(&call) }
+        })
+        .await?;
+        Ok(Executed::system(response))
+    }
+
+    async fn execute_lifecycle(&self, accepted: &Accepted) -> Result<Executed, String> {
+        let lifecycle = Arc::clone(&self.lifecycle);
+        let creator = Arc::clone(&accepted.creator);
+        let arguments = accepted.proposal.input.args.clone();
+        let Some(channel) = &accepted.channel else {
+            let call = move || {
+                lifecycle.invoke(LifecycleCall { creator: &creator, arguments: &arguments, channel: None })
+            };
+            return blocking(call).await.map(Executed::system);
+        };
+        let host = Arc::new(self.host(accepted, channel));
+        let (running, bundle) = (Arc::clone(&host), channel.bundle());
+        let response = blocking(move || {
+            running.simulate("INVOKE_CHAINCODE", |simulator: &mut TxSimulator| {
+                let channel = Some((bundle.as_ref(), simulator));
+                Ok(lifecycle.invoke(LifecycleCall { creator: &creator, arguments: &arguments, channel }))
+            })
+        })
+        .await?
+        .map_err(|error| error.to_string())?;
+        let simulation = finished(&host)?;
+        if response.status < STATUS_REFUSED {
+            store_private(channel, &host, &accepted.proposal.tx_id, &simulation)
+                .map_err(|reason| format!("error in simulation: {reason}"))?;
+        }
+        Ok(Executed {
+            response,
+            version: SYSTEM_VERSION.to_owned(),
+            event: None,
+            simulation: Some((simulation, host)),
+        })
+    }
+
+    async fn execute_chaincode(
+        &self,
+        accepted: &Accepted,
+        channel: &Arc<ChannelHandle>,
+    ) -> Result<Executed, String> {
+        let proposal = &accepted.proposal;
+        let name = &proposal.chaincode.name;
+        let host = Arc::new(self.host(accepted, channel));
+        let undefined = |reason: String| {
+            format!(
+                "make sure the chaincode {name} has been successfully defined on channel {} and try again: {reason}",
+                proposal.channel
+            )
+        };
+        let definition = host
+            .definition(name)
+            .map_err(|error| undefined(error.to_string()))?
+            .ok_or_else(|| undefined(format!("chaincode {name} not found")))?;
+        let in_simulation = |reason: String| {
+            format!("error in simulation: failed to execute transaction {}: {reason}", proposal.tx_id)
+        };
+        let execution =
+            self.run(proposal, &definition, &host).await.map_err(|error| in_simulation(error.to_string()))?;
+        let simulation = finished(&host)?;
+        let event = execution.event.map(|event| ChaincodeEvent {
+            chaincode_id: name.clone(),
+            tx_id: proposal.tx_id.clone(),
+            event_name: event.name,
+            payload: event.payload,
+        });
+        let response = Response {
+            status: execution.response.status,
+            message: execution.response.message,
+            payload: execution.response.payload,
+        };
+        if response.status < STATUS_REFUSED {
+            keep_private(channel, &host, &definition, proposal, &simulation)
+                .map_err(|reason| format!("error in simulation: {reason}"))?;
+        }
+        Ok(Executed { response, version: definition.version, event, simulation: Some((simulation, host)) })
+    }
+
+    async fn run(
+        &self,
+        proposal: &Proposal,
+        definition: &Definition,
+        host: &Arc<ChannelHost>,
+    ) -> Result<Execution, RuntimeError> {
+        let broken = |error: HostError| RuntimeError::Broken(error.to_string());
+        if definition.endorsement_plugin != ENDORSEMENT_PLUGIN {
+            return Err(RuntimeError::Broken(format!(
+                "plugin with name {} could not be used: plugin doesn't exist",
+                definition.endorsement_plugin
+            )));
+        }
+        let package = host.package(definition).map_err(broken)?.ok_or_else(|| {
+            RuntimeError::Broken(format!(
+                "chaincode definition for '{}' exists, but chaincode is not installed",
+                definition.name
+            ))
+        })?;
+        check_initialization(proposal, definition, host).map_err(broken)?;
+        self.runtime
+            .invoke(Invocation {
+                chaincode: definition.name.clone(),
+                package,
+                arguments: proposal.input.args.clone(),
+                is_init: proposal.input.is_init,
+                host: Arc::clone(host) as Arc<dyn Host>,
+            })
+            .await
+    }
+
+    fn host(&self, accepted: &Accepted, channel: &ChannelHandle) -> ChannelHost {
+        let proposal = &accepted.proposal;
+        let context = TransactionContext {
+            tx_id: proposal.tx_id.clone(),
+            channel: proposal.channel.clone(),
+            timestamp: proposal.timestamp.unwrap_or_default(),
+            transient: Arc::new(proposal.transient.clone()),
+            peer_msp_id: self.surroundings.msp_id.to_string(),
+        };
+        ChannelHost::new(
+            self.surroundings.clone(),
+            channel.bundle(),
+            channel.ledger().snapshot(),
+            context,
+            Arc::clone(&accepted.creator),
+        )
+    }
+}
+
+impl LocalChaincodes for Endorser {
+    fn chaincodes(&self, channel: &ChannelHandle) -> Vec<(String, String)> {
+        Self::chaincodes(self, channel)
+    }
+}
+
+/// Runs what reads the disk away from the threads that serve connections.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| format!("the call ended unexpectedly: {error}"))
+}
+
+fn finished(host: &ChannelHost) -> Result<Simulation, String> {
+    host.finish().ok_or_else(|| "the simulation has ended".to_owned())
+}
+
+/// Holds the order of initialisation: a definition that asks for it is initialised once per version, before anything else.
+fn check_initialization(
+    proposal: &Proposal,
+    definition: &Definition,
+    host: &ChannelHost,
+) -> Result<(), HostError> {
+    let name = &definition.name;
+    let already =
+        || HostError::Broken(format!("chaincode '{name}' is already initialized but called as init"));
+    if !definition.init_required {
+        return if proposal.input.is_init { Err(already()) } else { Ok(()) };
+    }
+    let initialized = host.simulate("INIT", |simulator| simulator.get(name, INITIALIZED_KEY))?;
+    let done = initialized.is_some_and(|version| version == definition.version.as_bytes());
+    match (done, proposal.input.is_init) {
+        (true, true) => Err(already()),
+        (false, false) => Err(HostError::Broken(format!(
+            "chaincode '{name}' has not been initialized for this version, must call as init first"
+        ))),
+        (true, false) => Ok(()),
+        (false, true) => {
+            let version = Bytes::copy_from_slice(definition.version.as_bytes());
+            host.simulate("INIT", |simulator| simulator.put(name, INITIALIZED_KEY, version))
+        }
+    }
+}
+
+/// Makes private writes durable here, so that they are at hand when the transaction is committed.
+fn keep_private(
+    channel: &ChannelHandle,
+    host: &ChannelHost,
+    definition: &Definition,
+    proposal: &Proposal,
+    simulation: &Simulation,
+) -> Result<(), String> {
+    let Proposal { tx_id, channel: channel_name, .. } = proposal;
+    for namespace in &simulation.private.namespaces {
+        let called = (namespace.namespace != definition.name)
+            .then(|| Definition::read(host.snapshot(), &namespace.namespace))
+            .transpose()
+            .map_err(|error| with_causes(&error))?
+            .flatten();
+        let definition = called.as_ref().unwrap_or(definition);
+        for collection in &namespace.collections {
+            let required =
+                find_collection(definition, collection.name()).map_or(0, |config| config.required_peer_count);
+            if required > 0 && !collection.name().starts_with(IMPLICIT_COLLECTION) {
+                return Err(format!(
+                    "failed to distribute private collection, txID {tx_id}, channel {channel_name}: could not build private \
+                     data dissemination plan for chaincode {} and collection {}: required to disseminate to at least \
+                     {required} peers, but know of only 0 eligible peers",
+                    definition.name,
+                    collection.name()
+                ));
+            }
+        }
+    }
+    store_private(channel, host, tx_id, simulation)
+}
+
+fn store_private(
+    channel: &ChannelHandle,
+    host: &ChannelHost,
+    tx_id: &str,
+    simulation: &Simulation,
+) -> Result<(), String> {
+    if simulation.private.is_empty() {
+        return Ok(());
+    }
+    channel.ledger().transient().put(tx_id, host.snapshot().height(), &simulation.private).map_err(|error| {
+        format!("failed to store private data of transaction {tx_id}: {}", with_causes(&error))
+    })
+}
+
+/// Whether a name belongs to a system chaincode.
+fn is_system(name: &str) -> bool {
+    matches!(name, LIFECYCLE | CSCC | QSCC | "lscc" | "escc" | "vscc")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,103 @@
+//! `qscc`: blocks and transactions of a channel, by number, hash and id.
+
+use std::sync::Arc;
+
+use consort_protos::fabric::common::{Block, Envelope};
+use consort_protos::fabric::protos::{ProcessedTransaction, Response};
+use consort_protos::ids::BlockNumber;
+use prost::Message;
+
+use super::{SystemCall, channel, failure, success};
+use crate::channel::ChannelHandle;
+use crate::endorser::Access;
+use crate::registry::{Channels, with_causes};
+
+/// The name under which it is called.
+pub const QSCC: &str = "qscc";
+
+/// The query system chaincode. Shared as `Arc`.
+#[derive(Debug)]
+pub struct Qscc {
+    channels: Arc<Channels>,
+    access: Arc<Access>,
+}
+
+impl Qscc {
+    /// The chaincode over a peer's channels.
+    #[must_use]
+    pub fn new(channels: Arc<Channels>, access: Arc<Access>) -> Self {
+        Self { channels, access }
+    }
+
+    /// Answers a call; failures are responses.
+    #[must_use]
+    pub fn invoke(&self, call: &SystemCall<'_>) -> Response {
+        self.answer(call).map_or_else(failure, success)
+    }
+
+    fn answer(&self, call: &SystemCall<'_>) -> Result<Vec<u8>, String> {
+        if call.arguments.len() < 2 {
+            return Err(format!("Incorrect number of arguments, {}", call.arguments.len()));
+        }
+        let (function, name) = (call.function(), call.text(1));
+        let handle = channel(&self.channels, &name)?;
+        self.access
+            .channel(&handle.bundle(), &format!("{QSCC}/{function}"), call.creator)
+            .map_err(|reason| format!("access denied for [{function}][{name}]: [{reason}]"))?;
+        if function == "GetChainInfo" {
+            return Ok(handle.ledger().info().encode_to_vec());
+        }
+        if call.arguments.len() < 3 {
+            return Err(format!("missing 3rd argument for {function}"));
+        }
+        match function.as_str() {
+            "GetBlockByNumber" => block_by_number(&handle, &call.text(2)),
+            "GetBlockByHash" => {
+                let hash = &call.arguments[2];
+                let shown = hex::encode(&hash[..hash.len().min(64)]);
+                let found = handle.ledger().block_by_hash(hash);
+                found_block(found, &format!("Failed to get block hash {shown}"))
+            }
+            "GetBlockByTxID" => {
+                let tx_id = call.text(2);
+                found_block(
+                    handle.ledger().block_by_tx(&tx_id),
+                    &format!("Failed to get block for txID {tx_id}"),
+                )
+            }
+            "GetTransactionByID" => transaction(&handle, &call.text(2)),
+            other => Err(format!("Requested function {other} not found.")),
+        }
+    }
+}
+
+fn block_by_number(handle: &ChannelHandle, text: &str) -> Result<Vec<u8>, String> {
+    let number = text.parse().map_err(|error| format!("Failed to parse block number with error {error}"))?;
+    found_block(
+        handle.ledger().block(BlockNumber::new(number)),
+        &format!("Failed to get block number {number}"),
+    )
+}
+
+fn found_block(
+    found: Result<Option<Block>, consort_ledger::Error>,
+    missing: &str,
+) -> Result<Vec<u8>, String> {
+    match found {
+        Ok(Some(block)) => Ok(block.encode_to_vec()),
+        Ok(None) => Err(format!("{missing}, error Entry not found in index")),
+        Err(error) => Err(format!("{missing}, error {}", with_causes(&error))),
+    }
+}
+
+fn transaction(handle: &ChannelHandle, tx_id: &str) -> Result<Vec<u8>, String> {
+    let missing = |reason: &str| format!("Failed to get transaction with id {tx_id}, error {reason}");
+    let (envelope, code) = handle
+        .ledger()
+        .transaction_envelope(tx_id)
+        .map_err(|error| missing(&with_causes(&error)))?
+        .ok_or_else(|| missing(&format!("no such transaction ID [{tx_id}] in index")))?;
+    let envelope = Envelope::decode(envelope).map_err(|error| missing(&error.to_string()))?;
+    Ok(ProcessedTransaction { transaction_envelope: Some(envelope), validation_code: code.into() }
+        .encode_to_vec())
+}
