@@ -1,1 +1,113 @@
-//! placeholder
+//! The operator's tool: networks, chaincode, transactions, channels, from the command line.
+//!
+//! Owns the description of a network ([`topology`](crate)), its processes on this machine and its credentials on disk. Knows no
+//! server's code: it starts the servers' programs and speaks to them through `consort-client-sdk`, as an operator elsewhere
+//! would.
+//!
+//! ```text
+//!  network.yaml -> topology (every fault at once) -> plan of processes -> session (start, wait, stop on failure)
+//!                                                        |
+//!                       credentials from the CAs -> layout below the data folder -> access (who calls what)
+//! ```
+//!
+//! Always: a command that fails says cause and remedy and leaves no process behind that it started; a process is signalled
+//! only when its start time is the recorded one; a file that exists is complete.
+
+mod access;
+pub mod chaincode;
+mod channel;
+mod credentials;
+mod files;
+mod layout;
+mod network;
+mod output;
+mod processes;
+mod report;
+mod topology;
+mod tx;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Run and use Consort networks
+#[derive(Debug, Parser)]
+#[command(name = "consort", version, about, propagate_version = true, arg_required_else_help = true)]
+#[command(
+    after_help = "Begin with:\n  consort network up --config network-configs/two-org-raft\n  consort tx evaluate basic GetAllAssets"
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start, look at and stop a network of native processes on this machine
+    #[command(subcommand)]
+    Network(network::NetworkCommand),
+    /// Build, package and deploy chaincode
+    #[command(subcommand)]
+    Chaincode(chaincode::ChaincodeCommand),
+    /// Call a chaincode function
+    #[command(subcommand)]
+    Tx(tx::TxCommand),
+    /// Channels of peers and orderers
+    #[command(subcommand)]
+    Channel(channel::ChannelCommand),
+    /// Run a program in a session of its own (how `network up` starts servers)
+    #[command(name = processes::DETACH_COMMAND, hide = true)]
+    Detach {
+        program: PathBuf,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+}
+
+/// Runs the tool with the arguments of this process.
+#[must_use]
+pub fn run() -> ExitCode {
+    run_with(std::env::args_os())
+}
+
+fn run_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let command = Arguments::parse_from(arguments).command;
+    if let Command::Detach { program, arguments } = command {
+        return fail(&processes::detach(&program, &arguments));
+    }
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&anyhow::Error::new(error).context("cannot start the runtime")),
+    };
+    match runtime.block_on(dispatch(command)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+async fn dispatch(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Network(command) => network::run(command).await,
+        Command::Chaincode(command) => chaincode::run(command).await,
+        Command::Tx(command) => tx::run(command).await,
+        Command::Channel(command) => channel::run(command).await,
+        Command::Detach { program, arguments } => Err(processes::detach(&program, &arguments)),
+    }
+}
+
+/// Prints one message: what failed, then why, each cause once.
+fn fail(error: &anyhow::Error) -> ExitCode {
+    let mut text = format!("error: {error}");
+    let mut last = error.to_string();
+    for cause in error.chain().skip(1) {
+        let cause = cause.to_string();
+        if !last.contains(&cause) {
+            text.push_str(&format!("\ncause: {cause}"));
+        }
+        last = cause;
+    }
+    eprintln!("{text}");
+    ExitCode::FAILURE
+}

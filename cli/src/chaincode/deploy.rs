@@ -1,0 +1,204 @@
+//! Deploying a chaincode on a whole network: build, install on every peer, approve for every organisation, commit.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use bytes::Bytes;
+use consort_client_sdk::Error;
+use consort_client_sdk::lifecycle::{Definition, Lifecycle};
+use consort_client_sdk::peer_admin::PeerAdmin;
+use futures::future::try_join_all;
+
+use crate::access::Access;
+use crate::layout::ADMINISTRATOR;
+use crate::report::{Report, count};
+use crate::topology::{Member, Organisation};
+
+/// How long a young network may take until it has a leader and its peers know each other.
+const SETTLE_LIMIT: Duration = Duration::from_secs(30);
+
+/// How often an attempt is repeated meanwhile.
+const RETRY_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How often a peer is asked for its height.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
+
+/// What the lifecycle answers when an organisation approves the same definition again (Fabric `core/chaincode/lifecycle`).
+const SAME_APPROVAL: &str = "with unchanged content";
+
+/// Where the package comes from.
+#[derive(Debug, Clone)]
+pub(crate) enum Source {
+    /// A crate to build.
+    Crate(PathBuf),
+    /// A package file.
+    Package(PathBuf),
+}
+
+/// Deploys a definition and reports each step.
+///
+/// # Errors
+/// The first step that fails, with what the network says.
+pub(crate) async fn deploy(
+    access: &Access,
+    definition: &Definition,
+    source: &Source,
+    report: &Report,
+) -> anyhow::Result<()> {
+    let package = report.step(package(definition, source)).await?;
+    let package_id = report.step(install(access, definition, package)).await?;
+    let block = report.step(approve(access, definition, &package_id)).await?;
+    // Endorsers that have not seen every approval yet would answer differently.
+    wait_for_block(access, block).await?;
+    let block = report.step(commit(access, definition)).await?;
+    wait_for_block(access, block).await
+}
+
+/// Waits until every peer has a block.
+async fn wait_for_block(access: &Access, block: u64) -> anyhow::Result<()> {
+    let waits = access.topology.peers().map(|(organisation, peer)| async move {
+        let member = &organisation.member;
+        let identity = access.identity_of(crate::layout::MemberKind::Peers, member, ADMINISTRATOR)?;
+        let admin = PeerAdmin::new(&access.peer_endpoint(member, peer)?, identity)?;
+        let began = Instant::now();
+        while admin.chain_info(access.channel()).await?.height <= block {
+            anyhow::ensure!(
+                began.elapsed() < SETTLE_LIMIT,
+                "{} has not received block {block} within {} s",
+                peer.host,
+                SETTLE_LIMIT.as_secs()
+            );
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
+        anyhow::Ok(())
+    });
+    try_join_all(waits).await.map(|_| ())
+}
+
+async fn package(definition: &Definition, source: &Source) -> anyhow::Result<(Bytes, String)> {
+    let name = &definition.name;
+    match source {
+        Source::Crate(path) => {
+            let component = super::build_component(path).await?;
+            let label = format!("{name}_{}", definition.version);
+            let package = super::package::package(&label, &component)?;
+            let outcome = format!(
+                "chaincode {name} built to WebAssembly: {} KB, {}",
+                component.len() / 1024,
+                short(&super::package_id(&label, &package))
+            );
+            Ok((package.into(), outcome))
+        }
+        Source::Package(path) => {
+            let package = super::read(path)?;
+            Ok((package.into(), format!("chaincode {name} read from {}", path.display())))
+        }
+    }
+}
+
+/// A package id short enough for a line.
+fn short(package_id: &str) -> String {
+    package_id.chars().take(package_id.find(':').unwrap_or(0) + 13).collect()
+}
+
+async fn install(
+    access: &Access,
+    definition: &Definition,
+    package: Bytes,
+) -> anyhow::Result<(String, String)> {
+    let installs = access.topology.peers().map(|(organisation, peer)| {
+        let package = package.clone();
+        async move {
+            let member = &organisation.member;
+            let identity = access.identity_of(crate::layout::MemberKind::Peers, member, ADMINISTRATOR)?;
+            let admin = PeerAdmin::new(&access.peer_endpoint(member, peer)?, identity)?;
+            let installed = admin.install(package).await;
+            installed.with_context(|| format!("cannot install on {}", peer.host))
+        }
+    });
+    let installed = try_join_all(installs).await?;
+    let first = installed.first().context("the network has no peers")?;
+    let outcome = format!("installed {} on {}", definition.name, count(installed.len(), "peer"));
+    Ok((first.package_id.clone(), outcome))
+}
+
+/// Returns the last block that holds an approval.
+async fn approve(
+    access: &Access,
+    definition: &Definition,
+    package_id: &str,
+) -> anyhow::Result<(u64, String)> {
+    let approvals = access.topology.organisations.iter().map(|organisation: &Organisation| async move {
+        let member = &organisation.member;
+        let lifecycle = lifecycle(access, member).await?;
+        let approved = settled(|| lifecycle.approve(definition, Some(package_id))).await;
+        let block = match approved {
+            Ok(committed) => committed.block,
+            // An earlier run, or an attempt whose answer was lost, has approved it already.
+            Err(error) if error.to_string().contains(SAME_APPROVAL) => 0,
+            Err(error) => {
+                return Err(anyhow::Error::new(error).context(format!("{} cannot approve", member.msp_id)));
+            }
+        };
+        anyhow::Ok((member.msp_id.clone(), block))
+    });
+    let (organisations, blocks): (Vec<String>, Vec<u64>) = try_join_all(approvals).await?.into_iter().unzip();
+    let outcome = format!(
+        "approved by {}: version {}, sequence {}",
+        organisations.join(" and "),
+        definition.version,
+        definition.sequence
+    );
+    Ok((blocks.into_iter().max().unwrap_or(0), outcome))
+}
+
+/// Returns the block that holds the definition.
+async fn commit(access: &Access, definition: &Definition) -> anyhow::Result<(u64, String)> {
+    let first = access.topology.organisations.first().context("the network has no organisations")?;
+    let lifecycle = lifecycle(access, &first.member).await?;
+    let organisations: Vec<String> =
+        access.topology.organisations.iter().map(|organisation| organisation.member.msp_id.clone()).collect();
+    let committed = settled(|| lifecycle.commit(definition, organisations.clone()))
+        .await
+        .context("the definition cannot be committed")?;
+    let outcome = format!(
+        "definition of {} committed on channel {} in block {}, endorsed by {}",
+        definition.name,
+        access.channel(),
+        committed.block,
+        organisations.join(" and ")
+    );
+    Ok((committed.block, outcome))
+}
+
+async fn lifecycle(access: &Access, member: &Member) -> anyhow::Result<Lifecycle> {
+    let gateway = access.gateway_of(member, ADMINISTRATOR).await?;
+    Ok(Lifecycle::new(&gateway.network(access.channel())))
+}
+
+/// Repeats an attempt while the network is not ready yet: no leader, peers that do not know each other.
+pub(crate) async fn settled<T, F>(mut attempt: impl FnMut() -> F) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    let began = Instant::now();
+    loop {
+        match attempt().await {
+            Err(error) if error.is_transient() && began.elapsed() < SETTLE_LIMIT => {
+                tokio::time::sleep(RETRY_INTERVAL).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_package_id_is_shortened_for_a_line() {
+        assert_eq!(short("basic_1.0:0123456789abcdef"), "basic_1.0:0123456789ab");
+    }
+}

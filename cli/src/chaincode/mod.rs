@@ -1,0 +1,318 @@
+//! `consort chaincode`: from source to a committed definition.
+
+pub mod build;
+mod definition;
+pub(crate) mod deploy;
+pub mod package;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use clap::{Args, Subcommand};
+use consort_client_sdk::lifecycle::Lifecycle;
+use consort_client_sdk::peer_admin::PeerAdmin;
+use serde_json::json;
+
+use crate::access::{Access, AccessOptions};
+use crate::output::Output;
+use crate::report::Report;
+use definition::DefinitionOptions;
+pub(crate) use definition::{collections, endorsement_policy};
+
+/// Build, package and deploy chaincode
+#[derive(Debug, Subcommand)]
+pub(crate) enum ChaincodeCommand {
+    /// Compile a Rust crate to a WebAssembly component
+    #[command(
+        after_help = "Example:\n  consort chaincode build --path chaincode-sdk/examples/basic --to basic.wasm"
+    )]
+    Build(BuildOptions),
+    /// Make a package that peers can install
+    #[command(
+        after_help = "Example:\n  consort chaincode package --path chaincode-sdk/examples/basic --label basic_1.0 --to basic.tar.gz"
+    )]
+    Package(PackageOptions),
+    /// Install a package on the peers of the caller's organisation, or on one peer
+    #[command(after_help = "Example:\n  consort chaincode install basic.tar.gz --as Admin@org2.example.com")]
+    Install(InstallOptions),
+    /// Approve a definition for the caller's organisation
+    #[command(
+        after_help = "Example:\n  consort chaincode approve basic --version 1.1 --package-id basic_1.1:4f... --as Admin@org1.example.com"
+    )]
+    Approve(ApproveOptions),
+    /// Commit a definition that enough organisations have approved
+    #[command(after_help = "Example:\n  consort chaincode commit basic --version 1.1")]
+    Commit(CommitOptions),
+    /// Build, install on every peer, approve for every organisation, commit
+    #[command(
+        after_help = "Example:\n  consort chaincode deploy basic --version 1.1 --path chaincode-sdk/examples/basic"
+    )]
+    Deploy(DeployOptions),
+    /// Show committed definitions, or one chaincode with its approvals
+    #[command(after_help = "Example:\n  consort chaincode query basic --output json")]
+    Query(QueryOptions),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BuildOptions {
+    /// Folder of the crate
+    #[arg(long, value_name = "FOLDER")]
+    path: PathBuf,
+
+    /// Component to write
+    #[arg(long, value_name = "FILE")]
+    to: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PackageOptions {
+    /// Folder of the crate to build
+    #[arg(long, value_name = "FOLDER", conflicts_with = "component", required_unless_present = "component")]
+    path: Option<PathBuf>,
+
+    /// Component that is built already
+    #[arg(long, value_name = "FILE")]
+    component: Option<PathBuf>,
+
+    /// Label, usually <name>_<version>
+    #[arg(long)]
+    label: String,
+
+    /// Package to write
+    #[arg(long, value_name = "FILE")]
+    to: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InstallOptions {
+    #[command(flatten)]
+    access: AccessOptions,
+
+    /// The package
+    package: PathBuf,
+
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ApproveOptions {
+    #[command(flatten)]
+    access: AccessOptions,
+
+    #[command(flatten)]
+    definition: DefinitionOptions,
+
+    /// The installed package; without it the organisation agrees but runs no chaincode
+    #[arg(long, value_name = "LABEL:HASH")]
+    package_id: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CommitOptions {
+    #[command(flatten)]
+    access: AccessOptions,
+
+    #[command(flatten)]
+    definition: DefinitionOptions,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DeployOptions {
+    #[command(flatten)]
+    access: AccessOptions,
+
+    #[command(flatten)]
+    definition: DefinitionOptions,
+
+    /// Folder of the crate to build
+    #[arg(long, value_name = "FOLDER", conflicts_with = "package", required_unless_present = "package")]
+    path: Option<PathBuf>,
+
+    /// Package that is made already
+    #[arg(long, value_name = "FILE")]
+    package: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct QueryOptions {
+    #[command(flatten)]
+    access: AccessOptions,
+
+    /// Chaincode name; all committed definitions without it
+    name: Option<String>,
+
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Runs a `consort chaincode` command.
+///
+/// # Errors
+/// What the compiler or the network answers.
+pub(crate) async fn run(command: ChaincodeCommand) -> anyhow::Result<()> {
+    match command {
+        ChaincodeCommand::Build(options) => {
+            let component = build_component(&options.path).await?;
+            crate::files::write_atomically(&options.to, &component, false)?;
+            println!("{}: {} bytes", options.to.display(), component.len());
+            Ok(())
+        }
+        ChaincodeCommand::Package(options) => {
+            let component = match (&options.path, &options.component) {
+                (Some(path), _) => build_component(path).await?,
+                (None, Some(file)) => read(file)?,
+                (None, None) => bail!("either --path or --component is needed"),
+            };
+            let package = package::package(&options.label, &component)?;
+            crate::files::write_atomically(&options.to, &package, false)?;
+            println!("{}\npackage id {}", options.to.display(), package_id(&options.label, &package));
+            Ok(())
+        }
+        ChaincodeCommand::Install(options) => install(&options).await,
+        ChaincodeCommand::Approve(options) => approve(&options).await,
+        ChaincodeCommand::Commit(options) => commit(&options).await,
+        ChaincodeCommand::Deploy(options) => deploy_command(&options).await,
+        ChaincodeCommand::Query(options) => query(&options).await,
+    }
+}
+
+/// The id under which a peer knows a package (Fabric `core/chaincode/persistence`).
+pub(crate) fn package_id(label: &str, package: &[u8]) -> String {
+    format!("{label}:{}", hex::encode(consort_crypto::hash::sha256(package)))
+}
+
+/// Builds on a thread of its own, because a compiler runs for seconds.
+pub(crate) async fn build_component(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let path = path.to_owned();
+    tokio::task::spawn_blocking(move || build::build(&path, None)).await?
+}
+
+async fn install(options: &InstallOptions) -> anyhow::Result<()> {
+    let access = options.access.open()?;
+    let package = Bytes::from(read(&options.package)?);
+    let mut installed = Vec::new();
+    let mut lines = Vec::new();
+    for (member, peer) in access.own_peers()? {
+        let admin = PeerAdmin::new(&access.peer_endpoint(member, peer)?, access.identity(true)?)?;
+        let outcome = admin.install(package.clone()).await.with_context(|| peer.host.clone())?;
+        let already = if outcome.already { " (was there already)" } else { "" };
+        lines.push(format!("{}: {}{already}", peer.host, outcome.package_id));
+        installed
+            .push(json!({ "peer": peer.host, "package_id": outcome.package_id, "already": outcome.already }));
+    }
+    options.output.print(&json!({ "installed": installed }), || lines.join("\n"))
+}
+
+async fn approve(options: &ApproveOptions) -> anyhow::Result<()> {
+    let access = options.access.open()?;
+    let gateway = access.gateway(true).await?;
+    let lifecycle = Lifecycle::new(&gateway.network(access.channel()));
+    let definition = options.definition.resolve(&lifecycle).await?;
+    let committed = lifecycle.approve(&definition, options.package_id.as_deref()).await?;
+    println!(
+        "{} has approved {} {} (sequence {}), transaction {} in block {}",
+        gateway.identity().msp_id(),
+        definition.name,
+        definition.version,
+        definition.sequence,
+        committed.tx_id,
+        committed.block
+    );
+    Ok(())
+}
+
+async fn commit(options: &CommitOptions) -> anyhow::Result<()> {
+    let access = options.access.open()?;
+    let gateway = access.gateway(true).await?;
+    let lifecycle = Lifecycle::new(&gateway.network(access.channel()));
+    let definition = options.definition.resolve(&lifecycle).await?;
+    let approvals = lifecycle.readiness(&definition).await?;
+    let ready: Vec<String> =
+        approvals.iter().filter(|(_, approved)| **approved).map(|(msp_id, _)| msp_id.clone()).collect();
+    anyhow::ensure!(
+        !ready.is_empty(),
+        "no organisation has approved exactly this definition of {} (version {}, sequence {})",
+        definition.name,
+        definition.version,
+        definition.sequence
+    );
+    let committed = lifecycle.commit(&definition, ready).await?;
+    println!(
+        "{} {} (sequence {}) is committed, transaction {} in block {}",
+        definition.name, definition.version, definition.sequence, committed.tx_id, committed.block
+    );
+    Ok(())
+}
+
+async fn deploy_command(options: &DeployOptions) -> anyhow::Result<()> {
+    let access = options.access.open()?;
+    let report = Report::begin(&format!("Deploying chaincode {}", options.definition.name));
+    let source = match (&options.path, &options.package) {
+        (Some(path), _) => deploy::Source::Crate(path.clone()),
+        (None, Some(package)) => deploy::Source::Package(package.clone()),
+        (None, None) => bail!("either --path or --package is needed"),
+    };
+    let (member, _) = access.peer()?;
+    let gateway = access.gateway_of(member, crate::layout::ADMINISTRATOR).await?;
+    let lifecycle = Lifecycle::new(&gateway.network(access.channel()));
+    let definition = options.definition.resolve(&lifecycle).await?;
+    deploy::deploy(&access, &definition, &source, &report).await
+}
+
+async fn query(options: &QueryOptions) -> anyhow::Result<()> {
+    let access = options.access.open()?;
+    let gateway = access.gateway(true).await?;
+    let lifecycle = Lifecycle::new(&gateway.network(access.channel()));
+    let Some(name) = &options.name else {
+        let definitions = lifecycle.all_committed().await?;
+        let list: Vec<_> = definitions
+            .iter()
+            .map(|found| json!({ "name": found.name, "version": found.version, "sequence": found.sequence }))
+            .collect();
+        return options.output.print(&json!({ "definitions": list }), || {
+            let line = |found: &_| describe(found);
+            definitions.iter().map(line).collect::<Vec<_>>().join("\n")
+        });
+    };
+    let Some(found) = lifecycle.committed(name).await? else {
+        bail!("no definition of '{name}' is committed on channel {}", access.channel())
+    };
+    let json = json!({
+        "name": name,
+        "version": found.version,
+        "sequence": found.sequence,
+        "init_required": found.init_required,
+        "approvals": found.approvals,
+    });
+    options.output.print(&json, || {
+        let approvals = found.approvals.iter().map(|(msp_id, approved)| {
+            format!("  {msp_id}: {}", if *approved { "approved" } else { "not approved" })
+        });
+        let head = format!("{name} {} (sequence {})", found.version, found.sequence);
+        std::iter::once(head).chain(approvals).collect::<Vec<_>>().join("\n")
+    })
+}
+
+fn describe(
+    found: &consort_protos::fabric::lifecycle::query_chaincode_definitions_result::ChaincodeDefinition,
+) -> String {
+    format!("{} {} (sequence {})", found.name, found.version, found.sequence)
+}
+
+pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+impl Access {
+    /// The peer named with --peer, else every peer of the caller's organisation.
+    fn own_peers(&self) -> anyhow::Result<Vec<(&crate::topology::Member, &crate::topology::Peer)>> {
+        let (member, peer) = self.peer()?;
+        if self.names_peer() {
+            return Ok(vec![(member, peer)]);
+        }
+        let all = self.topology.peers().filter(|(organisation, _)| organisation.member.name == member.name);
+        Ok(all.map(|(organisation, peer)| (&organisation.member, peer)).collect())
+    }
+}

@@ -1,0 +1,186 @@
+//! Writing certificates and keys in the layout of Fabric's tools, whole or not at all.
+
+use std::path::Path;
+
+use anyhow::Context;
+use zeroize::Zeroizing;
+
+use crate::files;
+
+/// A certificate with its private key, and the roots above it (all PEM).
+pub(crate) struct Credential {
+    pub(crate) certificate_pem: String,
+    pub(crate) key_pem: Zeroizing<String>,
+    pub(crate) roots_pem: String,
+}
+
+/// The roots that an MSP folder carries.
+pub(crate) struct Roots<'a> {
+    /// Domain of the organisation; names the certificate files.
+    pub(crate) domain: &'a str,
+    pub(crate) identity_pem: &'a str,
+    pub(crate) tls_pem: &'a str,
+}
+
+/// File name of a client's or node's certificate in `signcerts`, as fabric-ca-client writes it.
+const CERTIFICATE_FILE: &str = "cert.pem";
+
+/// File name of a private key in `keystore`, as cryptogen writes it.
+const KEY_FILE: &str = "priv_sk";
+
+/// Whether credentials have been written here by an earlier run.
+pub(crate) fn exists(folder: &Path) -> bool {
+    folder.is_dir()
+}
+
+/// Writes the MSP folder of an identity: `signcerts`, `keystore`, `cacerts`, `tlscacerts`, `config.yaml`.
+///
+/// # Errors
+/// An I/O error; the folder is there whole or not at all.
+pub(crate) fn write_identity(
+    folder: &Path,
+    credential: &Credential,
+    roots: &Roots<'_>,
+) -> anyhow::Result<()> {
+    write_whole(folder, |folder| {
+        write_roots(folder, roots)?;
+        write(folder.join("signcerts").join(CERTIFICATE_FILE), &credential.certificate_pem)?;
+        files::create_secret_folder(&folder.join("keystore"))?;
+        let key = folder.join("keystore").join(KEY_FILE);
+        files::write_atomically(&key, credential.key_pem.as_bytes(), true)
+    })
+}
+
+/// Writes an organisation's MSP folder, which has roots and no keys, with `ca/` and `tlsca/` beside it.
+///
+/// # Errors
+/// An I/O error.
+pub(crate) fn write_organisation(folder: &Path, roots: &Roots<'_>) -> anyhow::Result<()> {
+    let domain = roots.domain;
+    write(folder.join("ca").join(format!("ca.{domain}-cert.pem")), roots.identity_pem)?;
+    write(folder.join("tlsca").join(format!("tlsca.{domain}-cert.pem")), roots.tls_pem)?;
+    let msp = folder.join("msp");
+    if exists(&msp) {
+        return Ok(());
+    }
+    write_whole(&msp, |folder| write_roots(folder, roots))
+}
+
+/// Writes a TLS folder: `ca.crt` and `server.crt`/`server.key`, or `client.crt`/`client.key`.
+///
+/// # Errors
+/// An I/O error; the folder is there whole or not at all.
+pub(crate) fn write_tls(folder: &Path, credential: &Credential, role: &str) -> anyhow::Result<()> {
+    write_whole(folder, |folder| {
+        write(folder.join("ca.crt"), &credential.roots_pem)?;
+        write(folder.join(format!("{role}.crt")), &credential.certificate_pem)?;
+        let key = folder.join(format!("{role}.key"));
+        files::write_atomically(&key, credential.key_pem.as_bytes(), true)
+    })
+}
+
+fn write_roots(folder: &Path, roots: &Roots<'_>) -> anyhow::Result<()> {
+    let domain = roots.domain;
+    write(folder.join("cacerts").join(format!("ca.{domain}-cert.pem")), roots.identity_pem)?;
+    write(folder.join("tlscacerts").join(format!("tlsca.{domain}-cert.pem")), roots.tls_pem)?;
+    write(folder.join("config.yaml"), &node_ous(domain))
+}
+
+/// The roles that certificates carry as organisational units (Fabric's NodeOUs).
+fn node_ous(domain: &str) -> String {
+    let mut text = "NodeOUs:\n    Enable: true\n".to_owned();
+    for (key, unit) in [("Client", "client"), ("Peer", "peer"), ("Admin", "admin"), ("Orderer", "orderer")] {
+        text.push_str(&format!(
+            "    {key}OUIdentifier:\n        Certificate: cacerts/ca.{domain}-cert.pem\n        OrganizationalUnitIdentifier: {unit}\n"
+        ));
+    }
+    text
+}
+
+fn write(path: impl AsRef<Path>, text: &str) -> anyhow::Result<()> {
+    files::write_atomically(path.as_ref(), text.as_bytes(), false)
+}
+
+/// Fills a temporary neighbour and renames it, so that a folder that exists is complete.
+fn write_whole(folder: &Path, fill: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let parent = folder.parent().context("a credentials folder has a parent")?;
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = parent.join(format!(".{name}.new"));
+    let _ = std::fs::remove_dir_all(&temporary);
+    files::create_folder(&temporary)?;
+    fill(&temporary)?;
+    std::fs::rename(&temporary, folder).with_context(|| format!("cannot write {}", folder.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn credential() -> Credential {
+        Credential {
+            certificate_pem: "certificate".to_owned(),
+            key_pem: Zeroizing::new("key".to_owned()),
+            roots_pem: "tls roots".to_owned(),
+        }
+    }
+
+    fn roots() -> Roots<'static> {
+        Roots { domain: "org1.example.com", identity_pem: "identity roots", tls_pem: "tls roots" }
+    }
+
+    #[test]
+    fn an_identity_folder_is_what_fabrics_tools_expect() {
+        let data = tempfile::tempdir().unwrap();
+        let msp = data.path().join("users/User1@org1.example.com/msp");
+        write_identity(&msp, &credential(), &roots()).unwrap();
+        let read = |path: &str| std::fs::read_to_string(msp.join(path)).unwrap();
+        assert_eq!(read("signcerts/cert.pem"), "certificate");
+        assert_eq!(read("keystore/priv_sk"), "key");
+        assert_eq!(read("cacerts/ca.org1.example.com-cert.pem"), "identity roots");
+        assert_eq!(read("tlscacerts/tlsca.org1.example.com-cert.pem"), "tls roots");
+        let config = read("config.yaml");
+        assert!(
+            config.contains(
+                "OrdererOUIdentifier:\n        Certificate: cacerts/ca.org1.example.com-cert.pem\n"
+            )
+        );
+        let mode = std::fs::metadata(msp.join("keystore/priv_sk")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        // Sample applications take the first file of these folders.
+        for folder in ["signcerts", "keystore"] {
+            assert_eq!(std::fs::read_dir(msp.join(folder)).unwrap().count(), 1);
+        }
+    }
+
+    #[test]
+    fn a_tls_folder_names_its_files_by_role() {
+        let data = tempfile::tempdir().unwrap();
+        let tls = data.path().join("tls");
+        write_tls(&tls, &credential(), "server").unwrap();
+        assert_eq!(std::fs::read_to_string(tls.join("ca.crt")).unwrap(), "tls roots");
+        assert!(tls.join("server.crt").is_file() && tls.join("server.key").is_file());
+    }
+
+    #[test]
+    fn a_folder_that_could_not_be_filled_does_not_exist() {
+        let data = tempfile::tempdir().unwrap();
+        let folder = data.path().join("msp");
+        write_whole(&folder, |_| anyhow::bail!("disk full")).unwrap_err();
+        assert!(!exists(&folder));
+        write_identity(&folder, &credential(), &roots()).unwrap();
+        assert!(exists(&folder));
+    }
+
+    #[test]
+    fn an_organisation_has_roots_and_no_keys() {
+        let data = tempfile::tempdir().unwrap();
+        let folder = data.path().join("org1.example.com");
+        write_organisation(&folder, &roots()).unwrap();
+        write_organisation(&folder, &roots()).unwrap();
+        assert!(folder.join("msp/config.yaml").is_file());
+        assert!(folder.join("ca/ca.org1.example.com-cert.pem").is_file());
+        assert!(!folder.join("msp/keystore").exists());
+    }
+}

@@ -1,0 +1,294 @@
+//! Starting the certificate authorities and enrolling everybody of a network there.
+//!
+//! A secret is kept before its identity is registered, and an identity that is registered already is enrolled with it; so a
+//! run that was interrupted anywhere is finished by the next one.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use bytes::Bytes;
+use consort_client_sdk::Endpoint;
+use consort_client_sdk::ca::{CaClient, CaError, Enrollment, EnrollmentOptions, Registration};
+use futures::future::try_join_all;
+use zeroize::Zeroizing;
+
+use super::node_config;
+use super::nodes::describe;
+use super::plan::Role;
+use super::programs::Programs;
+use super::session::Session;
+use crate::credentials::{self, Credential, Roots};
+use crate::files;
+use crate::layout::{ADMINISTRATOR, Layout, MemberKind, members};
+use crate::report::count;
+use crate::topology::{Member, Topology};
+
+/// Enrolment id of the first administrator of every authority, who registers everybody else.
+const REGISTRAR: &str = "admin";
+
+/// How long an authority may take until it answers.
+const START_LIMIT: Duration = Duration::from_secs(20);
+
+/// Fabric CA's error code for a name that is taken.
+const ALREADY_REGISTERED: u16 = 74;
+
+/// Length of a generated enrolment secret in bytes, before it is written in hexadecimal.
+const SECRET_BYTES: usize = 16;
+
+/// Starts the authorities that do not run and waits until all answer.
+///
+/// # Errors
+/// An authority cannot be started or does not answer; its log is part of the message.
+pub(super) async fn start(
+    layout: &Layout,
+    topology: &Topology,
+    programs: &Programs,
+    session: &Session,
+) -> anyhow::Result<((), String)> {
+    let mut started = 0;
+    for member in topology.members() {
+        let name = &member.authority.name;
+        let secret = secret(&layout.secret(name, REGISTRAR))?;
+        let config = node_config::authority(layout, topology, member, REGISTRAR, &secret)?;
+        files::write_atomically(&layout.config(name), config.as_bytes(), true)?;
+        files::create_secret_folder(&layout.authority_data(name))?;
+        started += usize::from(session.ensure(name, programs.of(Role::Authority), &layout.config(name))?);
+    }
+    let all = topology.members().count();
+    try_join_all(topology.members().map(|member| answers(layout, topology, member, session))).await?;
+    let authorities = count(all, "certificate authority");
+    let outcome = match started {
+        0 => format!("{authorities} are running already"),
+        _ => format!("{authorities} are running"),
+    };
+    Ok(((), outcome))
+}
+
+async fn answers(
+    layout: &Layout,
+    topology: &Topology,
+    member: &Member,
+    session: &Session,
+) -> anyhow::Result<()> {
+    let name = &member.authority.name;
+    let what = format!("certificate authority {name} does not answer");
+    let ask = || async {
+        let client = client(layout, topology, member).map_err(|error| format!("{error:#}"))?;
+        client.info().await.map(|_| ()).map_err(|error| describe(&error))
+    };
+    session.wait(name, &what, START_LIMIT, ask).await
+}
+
+/// The authority's own certificate, which it writes at its first start.
+fn root(layout: &Layout, member: &Member) -> anyhow::Result<String> {
+    let path = layout.authority_data(&member.authority.name).join("ca-cert.pem");
+    std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+fn client(layout: &Layout, topology: &Topology, member: &Member) -> anyhow::Result<CaClient> {
+    let authority = &member.authority;
+    let roots = Bytes::from(root(layout, member)?);
+    let endpoint = Endpoint::new(format!("{}:{}", authority.host, authority.port), roots)
+        .connect_to(topology.address(&authority.host, authority.port));
+    Ok(CaClient::new(&endpoint, Some(&authority.name))?)
+}
+
+/// A kept secret, or a new one that is kept from now on.
+fn secret(path: &Path) -> anyhow::Result<Zeroizing<String>> {
+    if let Ok(text) = std::fs::read_to_string(path) {
+        return Ok(Zeroizing::new(text));
+    }
+    let secret = Zeroizing::new(hex::encode(rand::random::<[u8; SECRET_BYTES]>()));
+    let folder = path.parent().context("a secret is kept in a folder")?;
+    files::create_secret_folder(folder)?;
+    files::write_atomically(path, secret.as_bytes(), true)?;
+    Ok(secret)
+}
+
+/// Somebody who needs credentials.
+struct Applicant {
+    id: String,
+    /// The role that its certificate carries.
+    role: &'static str,
+    folder: PathBuf,
+    /// Names in its TLS certificate; none for a user.
+    hosts: Vec<String>,
+}
+
+impl Applicant {
+    /// What its TLS files are called.
+    fn tls_role(&self) -> &'static str {
+        if self.hosts.is_empty() { "client" } else { "server" }
+    }
+
+    fn is_served(&self) -> bool {
+        credentials::exists(&self.folder.join("msp")) && credentials::exists(&self.folder.join("tls"))
+    }
+}
+
+/// Registers and enrols every node, administrator and user that has no credentials yet.
+///
+/// # Errors
+/// An authority refuses, or files cannot be written.
+pub(super) async fn enrol(layout: &Layout, topology: &Topology) -> anyhow::Result<((), String)> {
+    let enrolled =
+        try_join_all(members(topology).map(|(kind, member)| enrol_member(layout, topology, kind, member)));
+    let enrolled = enrolled.await?;
+    let outcome = match enrolled.iter().sum() {
+        0 => "all identities are enrolled already".to_owned(),
+        new => format!(
+            "{} enrolled (certificates for signing and for TLS), in {}",
+            count(new, "identity"),
+            relative(layout)
+        ),
+    };
+    Ok(((), outcome))
+}
+
+fn relative(layout: &Layout) -> String {
+    let root = layout.root().join("organizations");
+    let here = std::env::current_dir().unwrap_or_default();
+    root.strip_prefix(here).unwrap_or(&root).display().to_string()
+}
+
+/// Returns how many were enrolled now.
+async fn enrol_member(
+    layout: &Layout,
+    topology: &Topology,
+    kind: MemberKind,
+    member: &Member,
+) -> anyhow::Result<usize> {
+    let root = root(layout, member)?;
+    let roots = Roots { domain: &member.domain, identity_pem: &root, tls_pem: &root };
+    credentials::write_organisation(&layout.organisation(kind, &member.domain), &roots)?;
+    let applicants = applicants(layout, topology, kind, member);
+    let waiting: Vec<&Applicant> = applicants.iter().filter(|applicant| !applicant.is_served()).collect();
+    if waiting.is_empty() {
+        return Ok(0);
+    }
+    let name = &member.authority.name;
+    let client = client(layout, topology, member)?;
+    let secret = secret(&layout.secret(name, REGISTRAR))?;
+    let registrar = client.enroll(REGISTRAR, &secret, &EnrollmentOptions::default()).await;
+    let registrar = registrar.with_context(|| format!("the administrator of {name} cannot be enrolled"))?;
+    let work = waiting.iter().map(|applicant| {
+        let secret = layout.secret(name, &applicant.id);
+        let (client, registrar, roots) = (&client, &registrar, &roots);
+        async move {
+            serve(client, registrar, applicant, &secret, roots)
+                .await
+                .with_context(|| format!("{} cannot be enrolled at {name}", applicant.id))
+        }
+    });
+    Ok(try_join_all(work).await?.len())
+}
+
+/// Everybody of an organisation: its nodes, its administrator, its users.
+fn applicants(layout: &Layout, topology: &Topology, kind: MemberKind, member: &Member) -> Vec<Applicant> {
+    let domain = &member.domain;
+    let (role, hosts): (_, Vec<&str>) = match kind {
+        MemberKind::Peers => {
+            let own = topology.peers().filter(|(organisation, _)| organisation.member.name == member.name);
+            ("peer", own.map(|(_, peer)| peer.host.as_str()).collect())
+        }
+        MemberKind::Orderers => {
+            let own = topology.orderers().filter(|(organisation, _)| organisation.member.name == member.name);
+            ("orderer", own.map(|(_, orderer)| orderer.host.as_str()).collect())
+        }
+    };
+    let nodes = hosts.into_iter().map(|host| Applicant {
+        id: host.to_owned(),
+        role,
+        folder: layout.node(kind, domain, host),
+        hosts: node_config::certificate_hosts(host),
+    });
+    let users = std::iter::once((ADMINISTRATOR, "admin"))
+        .chain(member.users.iter().map(|user| (user.as_str(), "client")))
+        .map(|(user, role)| Applicant {
+            id: format!("{user}@{domain}"),
+            role,
+            folder: layout.user(kind, domain, user),
+            hosts: Vec::new(),
+        });
+    nodes.chain(users).collect()
+}
+
+/// Registers one applicant, enrols it twice (for signing and for TLS) and writes its files.
+async fn serve(
+    client: &CaClient,
+    registrar: &Enrollment,
+    applicant: &Applicant,
+    secret_path: &Path,
+    roots: &Roots<'_>,
+) -> anyhow::Result<()> {
+    let secret = secret(secret_path)?;
+    let registration = Registration {
+        id: applicant.id.clone(),
+        kind: Some(applicant.role.to_owned()),
+        secret: Some(secret.to_string()),
+        max_enrollments: Some(-1),
+        ..Registration::default()
+    };
+    match client.register(registrar, &registration).await {
+        Err(CaError::Refused { code: ALREADY_REGISTERED, .. }) => {}
+        registered => {
+            registered?;
+        }
+    }
+    let msp = applicant.folder.join("msp");
+    if !credentials::exists(&msp) {
+        let enrollment = client.enroll(&applicant.id, &secret, &EnrollmentOptions::default()).await?;
+        credentials::write_identity(&msp, &credential(&enrollment), roots)?;
+    }
+    let tls = applicant.folder.join("tls");
+    if !credentials::exists(&tls) {
+        let hosts: Vec<&str> = applicant.hosts.iter().map(String::as_str).collect();
+        let enrollment = client.enroll(&applicant.id, &secret, &EnrollmentOptions::tls(&hosts)).await?;
+        credentials::write_tls(&tls, &credential(&enrollment), applicant.tls_role())?;
+    }
+    Ok(())
+}
+
+fn credential(enrollment: &Enrollment) -> Credential {
+    Credential {
+        certificate_pem: enrollment.certificate_pem.clone(),
+        key_pem: enrollment.key.to_pem(),
+        roots_pem: enrollment.ca_chain_pem.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_made_once_and_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ca-org1/User1@org1.example.com");
+        let first = secret(&path).unwrap();
+        assert_eq!(first.len(), 2 * SECRET_BYTES);
+        assert_eq!(*secret(&path).unwrap(), *first);
+    }
+
+    #[test]
+    fn everybody_of_an_organisation_applies_with_its_role() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../network-configs/two-org-raft");
+        let topology = Topology::load(&folder).unwrap().topology;
+        let layout = Layout::new(Path::new("/data")).unwrap();
+        let (kind, member) = members(&topology).next().unwrap();
+        let everybody = applicants(&layout, &topology, kind, member);
+        let roles: Vec<_> =
+            everybody.iter().map(|applicant| (applicant.id.as_str(), applicant.role)).collect();
+        assert_eq!(
+            roles,
+            [
+                ("peer0.org1.example.com", "peer"),
+                ("Admin@org1.example.com", "admin"),
+                ("User1@org1.example.com", "client")
+            ]
+        );
+        assert_eq!(everybody[0].hosts, ["peer0.org1.example.com", "localhost", "127.0.0.1"]);
+        assert_eq!((everybody[0].tls_role(), everybody[1].tls_role()), ("server", "client"));
+    }
+}

@@ -1,0 +1,175 @@
+//! `consort network status`: what runs, where, how it is.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use consort_client_sdk::participation::OrdererAdmin;
+use consort_client_sdk::peer_admin::PeerAdmin;
+use futures::future::join_all;
+use serde_json::{Value, json};
+
+use super::Folders;
+use super::plan::{ProcessPlan, Role, processes};
+use crate::access::Access;
+use crate::layout::{ADMINISTRATOR, MemberKind};
+use crate::output::Output;
+use crate::processes::Processes;
+use crate::report::table;
+
+/// How long one question may take; what does not answer in that time is not well.
+const QUESTION_LIMIT: Duration = Duration::from_secs(2);
+
+/// What is known about one process.
+struct Row {
+    plan: ProcessPlan,
+    pid: Option<u32>,
+    health: String,
+    height: Option<u64>,
+    leads: Option<bool>,
+}
+
+/// `consort network status`.
+///
+/// # Errors
+/// The data folder cannot be read.
+pub(super) async fn run(folders: &Folders, output: Output) -> anyhow::Result<()> {
+    let access = Access::of(folders.layout.clone(), folders.topology.clone());
+    let running = Processes::of(folders.layout.root())?;
+    let rows = join_all(processes(&folders.topology).into_iter().map(|plan| {
+        let pid = running.running(&plan.name).map(|record| record.identity.pid);
+        row(&access, plan, pid)
+    }));
+    let rows = rows.await;
+    let list: Vec<Value> = rows.iter().map(Row::json).collect();
+    let json = json!({ "network": folders.topology.name, "channel": access.channel(), "processes": list });
+    output.print(&json, || text(&rows, access.channel()))
+}
+
+fn text(rows: &[Row], channel: &str) -> String {
+    let heading = ["PROCESS", "ROLE", "PID", "ADDRESS", "HEALTH", "HEIGHT", ""].map(str::to_owned).to_vec();
+    let line = |row: &Row| {
+        vec![
+            row.plan.name.clone(),
+            row.plan.role.name().to_owned(),
+            row.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
+            row.plan.address.to_string(),
+            row.health.clone(),
+            row.height.map_or_else(String::new, |height| height.to_string()),
+            if row.leads == Some(true) { "leader".to_owned() } else { String::new() },
+        ]
+    };
+    let lines: Vec<Vec<String>> = std::iter::once(heading).chain(rows.iter().map(line)).collect();
+    format!("Channel {channel}\n{}", table(&lines))
+}
+
+impl Row {
+    fn json(&self) -> Value {
+        json!({
+            "name": self.plan.name,
+            "role": self.plan.role.name(),
+            "pid": self.pid,
+            "address": self.plan.address.to_string(),
+            "health": self.health,
+            "height": self.height,
+            "leader": self.leads,
+        })
+    }
+}
+
+async fn row(access: &Access, plan: ProcessPlan, pid: Option<u32>) -> Row {
+    if pid.is_none() {
+        return Row { plan, pid, health: "stopped".to_owned(), height: None, leads: None };
+    }
+    let health = match plan.operations {
+        Some(address) => match limited(is_healthy(address)).await {
+            Some(Ok(())) => "ok".to_owned(),
+            Some(Err(reason)) => reason,
+            None => "no answer".to_owned(),
+        },
+        None => match limited(accepts(plan.address)).await {
+            Some(true) => "ok".to_owned(),
+            _ => "no answer".to_owned(),
+        },
+    };
+    let height = limited(height(access, &plan)).await.flatten();
+    let leads = match (plan.role, plan.operations) {
+        (Role::Orderer, Some(address)) => limited(leads(address, access.channel())).await.flatten(),
+        _ => None,
+    };
+    Row { plan, pid, health, height, leads }
+}
+
+async fn limited<T>(question: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout(QUESTION_LIMIT, question).await.ok()
+}
+
+async fn accepts(address: SocketAddr) -> bool {
+    tokio::net::TcpStream::connect(address).await.is_ok()
+}
+
+/// Asks `/healthz`; the error says what is not well.
+///
+/// # Errors
+/// The reason in words.
+pub(super) async fn is_healthy(address: SocketAddr) -> Result<(), String> {
+    let response = operations_get(address, "/healthz").await?;
+    if response.status().is_success() {
+        return Ok(());
+    }
+    let status = response.status();
+    let body = response.text().await.unwrap_or_default();
+    Err(format!("{status} {}", body.trim()))
+}
+
+/// Whether an orderer leads a channel, from its metrics.
+pub(super) async fn leads(address: SocketAddr, channel: &str) -> Option<bool> {
+    let metrics = operations_get(address, "/metrics").await.ok()?.text().await.ok()?;
+    is_leader(&metrics, channel)
+}
+
+fn is_leader(metrics: &str, channel: &str) -> Option<bool> {
+    let label = format!("channel=\"{channel}\"");
+    let line = metrics.lines().find(|line| {
+        line.split_once('{').is_some_and(|(name, rest)| name.ends_with("is_leader") && rest.contains(&label))
+    })?;
+    let value: f64 = line.rsplit_once(' ')?.1.parse().ok()?;
+    Some(value >= 1.0)
+}
+
+async fn operations_get(address: SocketAddr, path: &str) -> Result<reqwest::Response, String> {
+    consort_crypto::tls::install_default_provider();
+    let client = reqwest::Client::builder().no_proxy().timeout(QUESTION_LIMIT).build();
+    let client = client.map_err(|error| super::nodes::describe(&error))?;
+    let response = client.get(format!("http://{address}{path}")).send().await;
+    response.map_err(|error| super::nodes::describe(&error))
+}
+
+async fn height(access: &Access, plan: &ProcessPlan) -> Option<u64> {
+    let channel = access.channel();
+    if let Some((organisation, peer)) = access.topology.peers().find(|(_, peer)| peer.host == plan.name) {
+        let member = &organisation.member;
+        let identity = access.identity_of(MemberKind::Peers, member, ADMINISTRATOR).ok()?;
+        let admin = PeerAdmin::new(&access.peer_endpoint(member, peer).ok()?, identity).ok()?;
+        return Some(admin.chain_info(channel).await.ok()?.height);
+    }
+    let (organisation, orderer) =
+        access.topology.orderers().find(|(_, orderer)| orderer.host == plan.name)?;
+    let endpoint = access.orderer_admin_endpoint(&organisation.member, orderer).ok()?;
+    let status = OrdererAdmin::new(&endpoint).ok()?.channel(channel).await.ok()??;
+    Some(status.height)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_leader_of_a_channel_is_read_from_the_metrics() {
+        let metrics = "# TYPE orderer_is_leader gauge\n\
+            orderer_is_leader{channel=\"other\"} 0\n\
+            orderer_is_leader{channel=\"mychannel\"} 1\n";
+        assert_eq!(is_leader(metrics, "mychannel"), Some(true));
+        assert_eq!(is_leader(metrics, "other"), Some(false));
+        assert_eq!(is_leader(metrics, "third"), None);
+    }
+}

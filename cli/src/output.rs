@@ -1,0 +1,40 @@
+//! Results for people or for programs.
+
+use clap::{Args, ValueEnum};
+use serde_json::Value;
+
+/// The form of a result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Form {
+    /// For people
+    Text,
+    /// One JSON document
+    Json,
+}
+
+/// The option that chooses the form.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Output {
+    /// Form of the result
+    #[arg(long = "output", value_enum, default_value_t = Form::Text)]
+    form: Form,
+}
+
+impl Output {
+    /// Prints a result in the chosen form.
+    ///
+    /// # Errors
+    /// None in practice: JSON values serialise.
+    pub(crate) fn print(self, json: &Value, text: impl FnOnce() -> String) -> anyhow::Result<()> {
+        match self.form {
+            Form::Text => {
+                let text = text();
+                if !text.is_empty() {
+                    println!("{text}");
+                }
+            }
+            Form::Json => println!("{}", serde_json::to_string_pretty(json)?),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,103 @@
+//! `consort tx`: call a chaincode function.
+
+use clap::{Args, Subcommand};
+use consort_client_sdk::Call;
+use serde_json::json;
+
+use crate::access::AccessOptions;
+use crate::output::Output;
+
+/// Call a chaincode function
+#[derive(Debug, Subcommand)]
+pub(crate) enum TxCommand {
+    /// Have a call endorsed, ordered and committed, and print what it returned
+    #[command(
+        after_help = "Example:\n  consort tx submit basic CreateAsset asset7 blue 5 Tomoko 300 --as User1@org1.example.com"
+    )]
+    Submit(CallOptions),
+    /// Run a function on one peer without changing the ledger, and print what it returns
+    #[command(
+        after_help = "Example:\n  consort tx evaluate basic ReadAsset asset7 --peer peer0.org2.example.com"
+    )]
+    Evaluate(CallOptions),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CallOptions {
+    #[command(flatten)]
+    access: AccessOptions,
+
+    /// Chaincode name
+    chaincode: String,
+
+    /// Function name
+    function: String,
+
+    /// Arguments of the function
+    #[arg(allow_negative_numbers = true)]
+    arguments: Vec<String>,
+
+    /// A value for the endorsers only, as key=value (repeatable)
+    #[arg(long, value_name = "KEY=VALUE")]
+    transient: Vec<String>,
+
+    /// Ask peers of exactly these organisations (MSP ids; repeatable) instead of what the policy needs
+    #[arg(long = "organisation", value_name = "MSP_ID")]
+    organisations: Vec<String>,
+
+    /// The call is the chaincode's initialisation
+    #[arg(long)]
+    init: bool,
+
+    #[command(flatten)]
+    output: Output,
+}
+
+impl CallOptions {
+    async fn call(&self) -> anyhow::Result<Call> {
+        let access = self.access.open()?;
+        let gateway = access.gateway(false).await?;
+        let contract = gateway.network(access.channel()).contract(&self.chaincode);
+        let mut call = contract.call(&self.function).arguments(self.arguments.clone());
+        for pair in &self.transient {
+            let (key, value) = pair
+                .split_once('=')
+                .ok_or_else(|| anyhow::anyhow!("--transient '{pair}' is not of the form key=value"))?;
+            call = call.transient(key, value.as_bytes().to_vec());
+        }
+        if !self.organisations.is_empty() {
+            call = call.endorsing_organisations(self.organisations.clone());
+        }
+        Ok(if self.init { call.init() } else { call })
+    }
+}
+
+/// Runs a `consort tx` command.
+///
+/// # Errors
+/// What the network answers, with its details.
+pub(crate) async fn run(command: TxCommand) -> anyhow::Result<()> {
+    match command {
+        TxCommand::Submit(options) => {
+            let submitted = options.call().await?.endorse().await?.submit().await?;
+            let committed = submitted.committed().await?.into_valid()?;
+            let result = String::from_utf8_lossy(&committed.result).into_owned();
+            let json = json!({
+                "transaction": committed.tx_id,
+                "block": committed.block,
+                "code": committed.code.as_str_name(),
+                "result": result,
+            });
+            options.output.print(&json, || {
+                let head =
+                    format!("transaction {} committed in block {}: VALID", committed.tx_id, committed.block);
+                if result.is_empty() { head } else { format!("{head}\n{result}") }
+            })
+        }
+        TxCommand::Evaluate(options) => {
+            let result = options.call().await?.evaluate().await?;
+            let result = String::from_utf8_lossy(&result).into_owned();
+            options.output.print(&json!({ "result": result }), || result.clone())
+        }
+    }
+}

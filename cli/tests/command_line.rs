@@ -1,0 +1,107 @@
+//! The program as people call it: help, wrong input, exit codes.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn consort(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_consort"))
+        .args(arguments)
+        .env_remove("CONSORT_NETWORK")
+        .current_dir(env!("CARGO_TARGET_TMPDIR"))
+        .output()
+        .expect("the program starts")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn help_lists_the_nouns_and_how_to_begin() {
+    let output = consort(&["--help"]);
+    let help = text(&output.stdout);
+    assert!(output.status.success());
+    for noun in ["network", "chaincode", "tx", "channel"] {
+        assert!(help.contains(&format!("\n  {noun} ")), "{help}");
+    }
+    assert!(help.contains("consort network up --config network-configs/two-org-raft"), "{help}");
+    assert!(!help.contains("detach"), "a hidden command shows in\n{help}");
+}
+
+#[test]
+fn every_noun_lists_its_verbs() {
+    for (noun, verbs) in [
+        ("network", &["up", "down", "status", "logs", "clean", "demo"][..]),
+        ("chaincode", &["build", "package", "install", "approve", "commit", "deploy", "query"][..]),
+        ("tx", &["submit", "evaluate"][..]),
+        ("channel", &["list", "info", "join", "fetch"][..]),
+    ] {
+        let help = text(&consort(&[noun, "--help"]).stdout);
+        for verb in verbs {
+            assert!(help.contains(&format!("\n  {verb} ")), "{noun} {verb} is missing in\n{help}");
+        }
+    }
+}
+
+#[test]
+fn submit_shows_an_example() {
+    let help = text(&consort(&["tx", "submit", "--help"]).stdout);
+    assert!(help.contains("consort tx submit basic CreateAsset asset7"), "{help}");
+    assert!(help.contains("--as <USER@DOMAIN>"), "{help}");
+}
+
+#[test]
+fn a_wrong_topology_is_refused_with_every_fault_and_nothing_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("network.yaml"), "name: x\nchannel: { name: Big }\n").unwrap();
+    let data = folder.path().join("data");
+    let output = consort(&[
+        "network",
+        "up",
+        "--config",
+        &folder.path().display().to_string(),
+        "--data",
+        &data.display().to_string(),
+    ]);
+    let message = text(&output.stderr);
+    assert!(!output.status.success());
+    assert!(message.starts_with("error: the topology has 3 faults:"), "{message}");
+    assert!(message.contains("network.yaml:2: name 'Big' must be small letters"), "{message}");
+    assert!(message.contains("the network has no orderers"), "{message}");
+    assert!(!data.exists());
+}
+
+#[test]
+fn a_missing_network_is_answered_with_the_remedy() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_consort"))
+        .args(["tx", "evaluate", "basic", "GetAllAssets"])
+        .env_remove("CONSORT_NETWORK")
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    let message = text(&output.stderr);
+    assert!(!output.status.success());
+    assert!(message.contains("Remedy: start one with `consort network up"), "{message}");
+}
+
+#[test]
+fn down_without_a_network_has_nothing_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../network-configs/one-org-solo");
+    let data = folder.path().join("none");
+    let paths = [config.display().to_string(), data.display().to_string()];
+    let output = consort(&["network", "down", "--config", &paths[0], "--data", &paths[1]]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("nothing to stop"));
+}
+
+#[test]
+fn a_detached_program_leads_a_session_of_its_own() {
+    let output = consort(&["detach", "--", "/bin/cat", "/proc/self/stat"]);
+    let stat = text(&output.stdout);
+    let after_name = stat.rsplit_once(')').map(|(_, rest)| rest).unwrap();
+    let pid = stat.split(' ').next().unwrap();
+    // proc(5): the fourth field after the name is the session.
+    assert_eq!(after_name.split_ascii_whitespace().nth(3), Some(pid), "{stat}");
+}

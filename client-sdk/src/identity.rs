@@ -1,0 +1,74 @@
+//! Who a client is: a certificate under an MSP id, and something that signs for it.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use consort_crypto::key::Signer;
+use consort_msp::SigningIdentity;
+use consort_protos::fabric::msp::SerializedIdentity;
+use consort_protos::ids::MspId;
+use prost::Message;
+
+use crate::error::Error;
+
+/// An identity that can sign. Cheap to clone.
+#[derive(Clone)]
+pub struct ClientIdentity {
+    msp_id: String,
+    serialized: Bytes,
+    signer: Arc<dyn Signer>,
+}
+
+impl fmt::Debug for ClientIdentity {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("ClientIdentity").field("msp_id", &self.msp_id).finish_non_exhaustive()
+    }
+}
+
+impl ClientIdentity {
+    /// An identity from its certificate (PEM, used exactly as given) and a signer, which may live in an HSM.
+    #[must_use]
+    pub fn new(
+        msp_id: impl Into<String>,
+        certificate_pem: impl Into<Bytes>,
+        signer: Arc<dyn Signer>,
+    ) -> Self {
+        let msp_id = msp_id.into();
+        let identity = SerializedIdentity { mspid: msp_id.clone(), id_bytes: certificate_pem.into() };
+        Self { msp_id, serialized: identity.encode_to_vec().into(), signer }
+    }
+
+    /// An identity from an MSP folder (`signcerts`, `keystore`), as Fabric's tools write it.
+    ///
+    /// # Errors
+    /// [`Error::Identity`] when the folder holds no matching certificate and key.
+    pub fn from_folder(folder: &Path, msp_id: &str) -> Result<Self, Error> {
+        let unusable = |source| Error::Identity { folder: folder.display().to_string(), source };
+        let id = MspId::parse(msp_id).map_err(|error| unusable(error.into()))?;
+        let identity = SigningIdentity::from_folder(folder, &id).map_err(|error| unusable(error.into()))?;
+        let serialized = identity.serialized().clone();
+        Ok(Self { msp_id: msp_id.to_owned(), serialized, signer: Arc::new(identity) })
+    }
+
+    /// The MSP id.
+    #[must_use]
+    pub fn msp_id(&self) -> &str {
+        &self.msp_id
+    }
+
+    /// The identity as it stands in messages (`msp.SerializedIdentity`).
+    #[must_use]
+    pub fn serialized(&self) -> &Bytes {
+        &self.serialized
+    }
+
+    /// Signs a message (SHA-256, then ECDSA, DER with low S).
+    ///
+    /// # Errors
+    /// [`Error::Sign`] when the key cannot be used.
+    pub fn sign(&self, message: &[u8]) -> Result<Bytes, Error> {
+        self.signer.sign(message).map(Bytes::from).map_err(Error::Sign)
+    }
+}
