@@ -218,7 +218,10 @@ impl<C: Channels, F: Form<C::Source>> Session<C, F> {
             wait_beyond(number, &mut heights, &mut condition, &seek).await?;
             let block = seek.shorten(read(&*source, number)?);
             self.check_access(&source, &mut access)?;
-            let response = self.form.block(&source, block, &request.signed.identity).map_err(internal)?;
+            let response = self
+                .form
+                .block(&source, block, &request.signed.identity)
+                .map_err(|reason| internal(&reason))?;
             self.send(response).await?;
             if number == stop {
                 return Ok(());
@@ -278,7 +281,7 @@ impl From<Status> for Ended {
     }
 }
 
-fn internal(reason: String) -> Ended {
+fn internal(reason: &str) -> Ended {
     warn!(reason, "a block could not be delivered");
     Ended::With(Status::InternalServerError)
 }
@@ -286,8 +289,8 @@ fn internal(reason: String) -> Ended {
 fn read<S: BlockSource>(source: &S, number: u64) -> Result<Block, Ended> {
     source
         .block(BlockNumber::new(number))
-        .map_err(internal)?
-        .ok_or_else(|| internal(format!("block {number} is missing below the height")))
+        .map_err(|reason| internal(&reason))?
+        .ok_or_else(|| internal(&format!("block {number} is missing below the height")))
 }
 
 /// Waits until block `number` exists.

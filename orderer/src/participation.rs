@@ -57,16 +57,13 @@ async fn not_allowed(allowed: &'static str) -> Response {
 }
 
 /// The client must be willing to read JSON.
-fn accepts_json(headers: &HeaderMap) -> Result<(), Response> {
-    let Some(accept) = headers.get(header::ACCEPT) else { return Ok(()) };
+fn accepts_json(headers: &HeaderMap) -> bool {
+    let Some(accept) = headers.get(header::ACCEPT) else { return true };
     let accept = accept.to_str().unwrap_or_default();
     let wanted = |kind: &str| {
         matches!(kind.split(';').next().map(str::trim), Some("application/json" | "application/*" | "*/*"))
     };
-    if accept.is_empty() || accept.split(',').any(wanted) {
-        return Ok(());
-    }
-    Err(error(StatusCode::NOT_ACCEPTABLE, "response Content-Type is application/json only"))
+    accept.is_empty() || accept.split(',').any(wanted)
 }
 
 fn url(channel: &str) -> String {
@@ -74,8 +71,8 @@ fn url(channel: &str) -> String {
 }
 
 async fn list(State(registrar): State<Arc<Registrar>>, headers: HeaderMap) -> Response {
-    if let Err(refused) = accepts_json(&headers) {
-        return refused;
+    if !accepts_json(&headers) {
+        return error(StatusCode::NOT_ACCEPTABLE, "response Content-Type is application/json only");
     }
     let channels: Vec<Value> =
         registrar.names().iter().map(|name| json!({ "name": name, "url": url(name) })).collect();
@@ -89,8 +86,8 @@ async fn one(
     Path(name): Path<String>,
     headers: HeaderMap,
 ) -> Response {
-    if let Err(refused) = accepts_json(&headers) {
-        return refused;
+    if !accepts_json(&headers) {
+        return error(StatusCode::NOT_ACCEPTABLE, "response Content-Type is application/json only");
     }
     let description = match (registrar.get(&name), registrar.broken().get(&name)) {
         (Some(channel), _) => describe(&channel),

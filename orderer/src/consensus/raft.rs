@@ -8,6 +8,8 @@ mod log;
 mod machine;
 mod membership;
 mod shell;
+#[cfg(test)]
+mod simulation;
 mod transport;
 
 use std::sync::{Arc, PoisonError, RwLock};

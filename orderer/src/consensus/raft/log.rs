@@ -323,7 +323,7 @@ mod tests {
     fn entries_and_hard_state_are_there_after_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let mut log = DiskLog::open(folder.path(), vec![1]).unwrap();
-        let hard_state = HardState { term: 2, vote: 1, commit: 1, ..HardState::default() };
+        let hard_state = HardState { term: 2, vote: 1, commit: 1 };
         log.write(&[entry(1, 1), entry(2, 2)], Some(&hard_state)).unwrap();
         drop(log);
         let log = DiskLog::open(folder.path(), vec![1]).unwrap();

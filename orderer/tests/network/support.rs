@@ -1,0 +1,412 @@
+//! A network of real orderers in one process: certificates made here, TLS, free ports on 127.0.0.1.
+
+use std::{
+    fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use consort_channel_config::profile::{
+    ApplicationProfile, BatchProfile, ConsenterProfile, OrdererProfile, OrganisationProfile, PemSource,
+    Profile, RaftProfile,
+};
+use consort_crypto::{
+    certificate::{Certificate, SubjectAlternativeName},
+    issue::{CertificateAuthority, Template, Validity},
+    key::PrivateKey,
+    name::{DistinguishedName, NamePart},
+};
+use consort_msp::SigningIdentity;
+use consort_node::{
+    Clock, SystemClock, Tasks,
+    config::{ClientAuth, ListenConfig, TlsConfig},
+    dial::{ClientIdentity, Dialer},
+    telemetry::LogConfig,
+};
+use consort_orderer::{
+    Orderer,
+    config::{AdminConfig, LocalMspConfig, OrdererConfig},
+};
+use consort_protos::{
+    envelope,
+    fabric::{
+        common::{Block, ChannelHeader, Envelope, HeaderType, SignatureHeader, Status},
+        msp::{FabricMspConfig, FabricNodeOUs, FabricOuIdentifier},
+        orderer::{
+            BroadcastResponse, SeekInfo, SeekNewest, SeekPosition, SeekSpecified,
+            atomic_broadcast_client::AtomicBroadcastClient, deliver_response::Type, seek_position,
+        },
+    },
+    ids::{ChannelId, MspId},
+};
+use prost::Message;
+use time::OffsetDateTime;
+
+/// Nothing in these tests takes this long unless it hangs.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) const CHANNEL: &str = "mychannel";
+
+pub(crate) fn now() -> OffsetDateTime {
+    SystemClock.now()
+}
+
+fn validity() -> Validity {
+    Validity { not_before: now() - time::Duration::hours(1), not_after: now() + time::Duration::days(30) }
+}
+
+/// An organisation: its two authorities.
+pub(crate) struct Organisation {
+    pub(crate) msp_id: MspId,
+    ca: CertificateAuthority,
+    pub(crate) tls_ca: CertificateAuthority,
+}
+
+impl Organisation {
+    pub(crate) fn new(msp_id: &str) -> Self {
+        let root = |name: String| {
+            let key = PrivateKey::generate_p256().unwrap();
+            CertificateAuthority::new_root(&DistinguishedName::common_name(&name), key, validity()).unwrap()
+        };
+        Self {
+            msp_id: MspId::parse(msp_id).unwrap(),
+            ca: root(format!("ca.{msp_id}")),
+            tls_ca: root(format!("tlsca.{msp_id}")),
+        }
+    }
+
+    /// An identity with an organisational unit (`client`, `admin`, `orderer`).
+    pub(crate) fn identity(&self, unit: &str) -> SigningIdentity {
+        self.identity_until(unit, validity().not_after)
+    }
+
+    pub(crate) fn identity_until(&self, unit: &str, not_after: OffsetDateTime) -> SigningIdentity {
+        let (certificate, key) = self.enrol(unit, not_after);
+        SigningIdentity::new(self.msp_id.clone(), certificate.pem().as_bytes(), key).unwrap()
+    }
+
+    fn enrol(&self, unit: &str, not_after: OffsetDateTime) -> (Certificate, PrivateKey) {
+        let mut subject = DistinguishedName::new();
+        subject.push(NamePart::OrganizationalUnit, unit);
+        let subject = subject.with(NamePart::CommonName, &format!("{unit}.{}", self.msp_id));
+        let key = PrivateKey::generate_p256().unwrap();
+        let validity = Validity { not_after, ..validity() };
+        let certificate = self.ca.issue(&Template::identity(subject, validity), key.public_key()).unwrap();
+        (certificate, key)
+    }
+
+    fn tls(&self, host: &str) -> (Certificate, PrivateKey) {
+        let sans = vec![SubjectAlternativeName::from_text(host)];
+        let template = Template::tls(DistinguishedName::common_name(host), validity(), sans);
+        let key = PrivateKey::generate_p256().unwrap();
+        (self.tls_ca.issue(&template, key.public_key()).unwrap(), key)
+    }
+
+    fn msp(&self) -> FabricMspConfig {
+        let unit = |name: &str| {
+            Some(FabricOuIdentifier {
+                organizational_unit_identifier: name.to_owned(),
+                ..FabricOuIdentifier::default()
+            })
+        };
+        let pem = |authority: &CertificateAuthority| Bytes::from(authority.certificate().pem());
+        FabricMspConfig {
+            name: self.msp_id.as_str().to_owned(),
+            root_certs: vec![pem(&self.ca)],
+            tls_root_certs: vec![pem(&self.tls_ca)],
+            fabric_node_ous: Some(FabricNodeOUs {
+                enable: true,
+                client_ou_identifier: unit("client"),
+                peer_ou_identifier: unit("peer"),
+                admin_ou_identifier: unit("admin"),
+                orderer_ou_identifier: unit("orderer"),
+            }),
+            ..FabricMspConfig::default()
+        }
+    }
+
+    fn profile(&self, orderer_endpoints: Vec<String>) -> OrganisationProfile {
+        OrganisationProfile {
+            name: self.msp_id.as_str().to_owned(),
+            msp_id: self.msp_id.clone(),
+            msp: self.msp().into(),
+            policies: Default::default(),
+            orderer_endpoints,
+            anchor_peers: Vec::new(),
+        }
+    }
+}
+
+/// What a test may choose.
+pub(crate) struct Choices {
+    pub(crate) batch: BatchProfile,
+    pub(crate) snapshot_interval_bytes: u32,
+}
+
+impl Default for Choices {
+    fn default() -> Self {
+        // A timeout that no test waits for: blocks must not depend on it.
+        let batch = BatchProfile { timeout: "600s".to_owned(), ..BatchProfile::default() };
+        Self { batch, snapshot_interval_bytes: 16 * 1024 * 1024 }
+    }
+}
+
+/// Orderers, an application organisation, and the genesis block of their channel.
+pub(crate) struct Network {
+    /// Deleted with the network.
+    _folder: tempfile::TempDir,
+    pub(crate) orderers: Organisation,
+    pub(crate) members: Organisation,
+    configs: Vec<OrdererConfig>,
+    pub(crate) genesis: Block,
+    running: Vec<Option<Tasks>>,
+}
+
+fn host(index: usize) -> String {
+    format!("orderer{index}.example.com")
+}
+
+/// Ports that are free now. They are held together so that none is given twice.
+fn free_ports(count: usize) -> Vec<u16> {
+    let held: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    held.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
+}
+
+fn write(path: &Path, content: impl AsRef<[u8]>) -> PathBuf {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, content).unwrap();
+    path.to_owned()
+}
+
+impl Network {
+    pub(crate) fn new(count: usize, choices: Choices) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (orderers, members) = (Organisation::new("OrdererMSP"), Organisation::new("Org1MSP"));
+        let ports = free_ports(2 * count);
+        let mut configs = Vec::new();
+        let mut consenters = Vec::new();
+        for index in 0..count {
+            let (certificate, key) = orderers.tls(&host(index));
+            let base = folder.path().join(host(index));
+            let cert = write(&base.join("tls/server.crt"), certificate.pem());
+            let key = write(&base.join("tls/server.key"), key.to_pem().as_bytes());
+            let root = write(&base.join("tls/ca.crt"), orderers.tls_ca.certificate().pem());
+            let (identity, identity_key) = orderers.enrol("orderer", validity().not_after);
+            write(&base.join("msp/signcerts/cert.pem"), identity.pem());
+            write(&base.join("msp/keystore/priv_sk"), identity_key.to_pem().as_bytes());
+            let pem = PemSource::Pem(certificate.pem().into());
+            consenters.push(ConsenterProfile {
+                host: host(index),
+                port: ports[index],
+                client_tls_cert: pem.clone(),
+                server_tls_cert: pem,
+            });
+            configs.push(OrdererConfig {
+                listen: ListenConfig::new(format!("127.0.0.1:{}", ports[index])),
+                tls: TlsConfig {
+                    cert: cert.clone(),
+                    key: key.clone(),
+                    client_roots: Vec::new(),
+                    client_auth: ClientAuth::Optional,
+                },
+                admin: AdminConfig {
+                    address: format!("127.0.0.1:{}", ports[count + index]),
+                    cert,
+                    key,
+                    client_roots: vec![root],
+                },
+                operations: None,
+                msp: LocalMspConfig { id: orderers.msp_id.clone(), folder: base.join("msp") },
+                data: base.join("data"),
+                host_overrides: (0..count).map(|other| (host(other), "127.0.0.1".to_owned())).collect(),
+                log: LogConfig::default(),
+            });
+        }
+        let endpoints = consenters.iter().map(|one| format!("{}:{}", one.host, one.port)).collect();
+        let profile = Profile {
+            capabilities: vec!["V2_0".to_owned()],
+            policies: Default::default(),
+            orderer: OrdererProfile {
+                capabilities: vec!["V2_0".to_owned()],
+                batch: choices.batch,
+                raft: RaftProfile {
+                    tick_interval: "50ms".to_owned(),
+                    snapshot_interval_bytes: choices.snapshot_interval_bytes,
+                    ..RaftProfile::default()
+                },
+                channels_max: 0,
+                consenters,
+                organisations: vec![orderers.profile(endpoints)],
+                policies: Default::default(),
+            },
+            application: ApplicationProfile {
+                capabilities: vec!["V2_5".to_owned()],
+                organisations: vec![members.profile(Vec::new())],
+                policies: Default::default(),
+                acls: Default::default(),
+            },
+        };
+        let channel = ChannelId::parse(CHANNEL).unwrap();
+        let genesis = profile.genesis_block(&channel, [7; 24], now()).unwrap();
+        let running = (0..count).map(|_| None).collect();
+        Self { _folder: folder, orderers, members, configs, genesis, running }
+    }
+
+    /// Starts orderers and lets all of them join the channel.
+    pub(crate) async fn up(count: usize, choices: Choices) -> Self {
+        let mut network = Self::new(count, choices);
+        for index in 0..count {
+            network.start(index).await;
+            let (status, body) = network.join(index, network.genesis.encode_to_vec()).await;
+            assert_eq!(status, 201, "{body}");
+        }
+        network
+    }
+
+    pub(crate) async fn start(&mut self, index: usize) {
+        let tasks = Tasks::new();
+        Orderer::start(&self.configs[index], Arc::new(SystemClock), None, &tasks).await.unwrap();
+        self.running[index] = Some(tasks);
+    }
+
+    pub(crate) async fn stop(&mut self, index: usize) {
+        let tasks = self.running[index].take().unwrap();
+        tasks.shutdown(PATIENCE).await.unwrap();
+    }
+
+    /// The admin API of one orderer, as seen by a client with a certificate of the orderers' TLS authority.
+    pub(crate) fn admin(&self, index: usize) -> (reqwest::Client, String) {
+        consort_crypto::tls::install_default_provider();
+        let (certificate, key) = self.orderers.tls("admin.example.com");
+        let pem = format!("{}{}", certificate.pem(), key.to_pem().as_str());
+        let address = self.configs[index].admin.address.parse().unwrap();
+        let client = reqwest::Client::builder()
+            .use_rustls_tls()
+            .identity(reqwest::Identity::from_pem(pem.as_bytes()).unwrap())
+            .add_root_certificate(
+                reqwest::Certificate::from_pem(self.orderers.tls_ca.certificate().pem().as_bytes()).unwrap(),
+            )
+            .resolve(&host(index), address)
+            .build()
+            .unwrap();
+        let base = format!("https://{}:{}/participation/v1/channels", host(index), address.port());
+        (client, base)
+    }
+
+    pub(crate) async fn join(&self, index: usize, block: Vec<u8>) -> (u16, String) {
+        let (client, base) = self.admin(index);
+        let part = reqwest::multipart::Part::bytes(block).file_name("genesis.block");
+        let form = reqwest::multipart::Form::new().part("config-block", part);
+        let response = client.post(base).multipart(form).send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    }
+
+    /// A client's connection to one orderer.
+    pub(crate) fn client(&self, index: usize) -> AtomicBroadcastClient<tonic::transport::Channel> {
+        let overrides = self.configs[index].host_overrides.clone();
+        let port = self.configs[index].listen.address.rsplit_once(':').unwrap().1;
+        let roots = [self.orderers.tls_ca.certificate().pem()];
+        let channel =
+            Dialer::new(overrides, None).connect(&format!("{}:{port}", host(index)), &roots).unwrap();
+        AtomicBroadcastClient::new(channel).max_decoding_message_size(100 * 1024 * 1024)
+    }
+
+    /// A connection to one orderer with the TLS certificate of another organisation's node.
+    pub(crate) fn channel_of_stranger(&self, index: usize) -> tonic::transport::Channel {
+        let (certificate, key) = self.members.tls("stranger.example.com");
+        let identity = ClientIdentity::from_pem(certificate.pem().as_bytes(), key.to_pem().as_bytes());
+        let overrides = self.configs[index].host_overrides.clone();
+        let port = self.configs[index].listen.address.rsplit_once(':').unwrap().1;
+        let roots = [self.orderers.tls_ca.certificate().pem()];
+        Dialer::new(overrides, Some(identity)).connect(&format!("{}:{port}", host(index)), &roots).unwrap()
+    }
+
+    /// Sends one envelope and returns the answer.
+    pub(crate) async fn broadcast(&self, index: usize, envelope: Envelope) -> BroadcastResponse {
+        let mut client = self.client(index);
+        let mut responses = client.broadcast(tokio_stream::once(envelope)).await.unwrap().into_inner();
+        responses.message().await.unwrap().unwrap()
+    }
+
+    /// Sends an envelope until it is ordered: there may be no leader yet.
+    pub(crate) async fn order(&self, index: usize, envelope: &Envelope) {
+        eventually(async || {
+            let response = self.broadcast(index, envelope.clone()).await;
+            assert!(
+                matches!(response.status(), Status::Success | Status::ServiceUnavailable),
+                "{response:?}"
+            );
+            (response.status() == Status::Success).then_some(())
+        })
+        .await;
+    }
+
+    /// A block from one orderer; waits until it is there.
+    pub(crate) async fn block(&self, index: usize, number: u64) -> Block {
+        let at = SeekPosition { r#type: Some(seek_position::Type::Specified(SeekSpecified { number })) };
+        eventually(async || self.seek(index, at).await.ok()).await
+    }
+
+    pub(crate) async fn height(&self, index: usize) -> u64 {
+        let at = SeekPosition { r#type: Some(seek_position::Type::Newest(SeekNewest {})) };
+        let newest = eventually(async || self.seek(index, at).await.ok()).await;
+        newest.header.unwrap().number + 1
+    }
+
+    async fn seek(&self, index: usize, at: SeekPosition) -> Result<Block, Status> {
+        let seek = SeekInfo { start: Some(at), stop: Some(at), ..SeekInfo::default() };
+        let request = sign(
+            &self.members.identity("client"),
+            CHANNEL,
+            HeaderType::DeliverSeekInfo,
+            seek.encode_to_vec(),
+        );
+        self.deliver(index, request).await
+    }
+
+    /// Sends one deliver request; the block or the status that comes first.
+    pub(crate) async fn deliver(&self, index: usize, request: Envelope) -> Result<Block, Status> {
+        let mut responses =
+            self.client(index).deliver(tokio_stream::once(request)).await.unwrap().into_inner();
+        let first = tokio::time::timeout(PATIENCE, responses.message()).await.expect("no block in time");
+        match first.unwrap().unwrap().r#type.unwrap() {
+            Type::Block(block) => Ok(block),
+            Type::Status(status) => Err(Status::try_from(status).unwrap()),
+        }
+    }
+
+    pub(crate) fn message(&self, data: &str) -> Envelope {
+        sign(&self.members.identity("client"), CHANNEL, HeaderType::EndorserTransaction, data.into())
+    }
+}
+
+/// An envelope signed by its creator.
+pub(crate) fn sign(creator: &SigningIdentity, channel: &str, kind: HeaderType, data: Vec<u8>) -> Envelope {
+    let header = ChannelHeader {
+        r#type: kind as i32,
+        channel_id: channel.to_owned(),
+        timestamp: Some(prost_types::Timestamp { seconds: now().unix_timestamp(), nanos: 0 }),
+        ..ChannelHeader::default()
+    };
+    let nonce = Bytes::copy_from_slice(&[3; 24]);
+    let signature_header = SignatureHeader { creator: creator.serialized().clone(), nonce };
+    let payload = envelope::payload(&header, &signature_header, data.into());
+    let signature = creator.sign(&payload).unwrap();
+    Envelope { payload, signature: signature.into() }
+}
+
+/// Asks until there is an answer.
+pub(crate) async fn eventually<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let asking = async {
+        loop {
+            if let Some(answer) = ask().await {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, asking).await.expect("the condition did not come true in time")
+}
