@@ -1,0 +1,156 @@
+//! A process that is killed, or whose disk is full, in the middle of commits.
+
+mod blocks;
+
+use std::{
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use consort_ledger::{Error, Ledger};
+use consort_protos::ids::{BlockNumber, ChannelId};
+
+/// Tells a child process where its ledger is.
+const FOLDER: &str = "CONSORT_TEST_LEDGER";
+
+fn channel() -> ChannelId {
+    ChannelId::parse(blocks::CHANNEL).unwrap()
+}
+
+/// Commits a block that counts one up and writes a key of its own.
+fn commit_next(ledger: &Ledger) -> Result<(), Error> {
+    let number = ledger.height();
+    let version =
+        ledger.snapshot().get(blocks::CHAINCODE, "counter")?.map(|value| (value.version.block.get(), 0));
+    let results = blocks::results(
+        vec![blocks::read("counter", version)],
+        vec![
+            blocks::write("counter", &number.to_string()),
+            blocks::write(&format!("key{number:06}"), &"x".repeat(3000)),
+        ],
+    );
+    let block = blocks::next_block(ledger, vec![blocks::envelope(&number.to_string(), &results)]);
+    let committed = ledger.commit(blocks::accepted(block))?;
+    assert_eq!(committed.codes, [consort_protos::fabric::protos::TxValidationCode::Valid]);
+    Ok(())
+}
+
+/// All parts of the books stand at the same block.
+fn check(ledger: &Ledger) {
+    let height = ledger.height();
+    let last = height - 1;
+    let snapshot = ledger.snapshot();
+    assert!(ledger.block(BlockNumber::new(last)).unwrap().is_some());
+    assert!(ledger.block(BlockNumber::new(height)).unwrap().is_none());
+    assert!(!ledger.contains_tx(&blocks::tx_id(&height.to_string())).unwrap());
+    if last == 0 {
+        assert_eq!(snapshot.get(blocks::CHAINCODE, "counter").unwrap(), None);
+        return;
+    }
+    assert!(ledger.contains_tx(&blocks::tx_id(&last.to_string())).unwrap());
+    let counter = snapshot.get(blocks::CHAINCODE, "counter").unwrap().unwrap();
+    assert_eq!((counter.value, counter.version.block.get()), (last.to_string().into(), last));
+    assert_eq!(snapshot.range(blocks::CHAINCODE, "key", "kez").unwrap().count() as u64, last);
+    let newest =
+        ledger.history(blocks::CHAINCODE, "counter", BlockNumber::new(height)).next().unwrap().unwrap();
+    assert_eq!(newest.value, last.to_string());
+}
+
+fn child(test: &str, folder: &Path) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--ignored", "--nocapture"]).env(FOLDER, folder);
+    command
+}
+
+/// The folder of a child process; `None` when this is no child.
+fn folder_of_child() -> Option<std::path::PathBuf> {
+    std::env::var_os(FOLDER).map(Into::into)
+}
+
+#[test]
+#[ignore = "a child process of the test below; does nothing by itself"]
+fn commits_until_killed() {
+    let Some(folder) = folder_of_child() else { return };
+    let ledger =
+        Ledger::open(&folder, &channel()).or_else(|_| Ledger::create(&folder, &blocks::genesis())).unwrap();
+    loop {
+        commit_next(&ledger).unwrap();
+        println!("\ncommitted {}", ledger.height());
+    }
+}
+
+#[test]
+fn a_killed_process_leaves_the_books_before_or_after_a_block() {
+    let folder = tempfile::tempdir().unwrap();
+    for round in 0..6_u64 {
+        let mut process =
+            child("commits_until_killed", folder.path()).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let mut acknowledged = lines
+            .map_while(Result::ok)
+            .filter_map(|line| line.strip_prefix("committed ")?.parse::<u64>().ok());
+        // A different number of commits each time, so that the kill falls into different places.
+        let last = acknowledged.by_ref().take(1 + (round * 7 % 23) as usize).last().unwrap();
+        process.kill().unwrap();
+        process.wait().unwrap();
+        let ledger = Ledger::open(folder.path(), &channel()).unwrap();
+        assert!(
+            ledger.height() >= last,
+            "{} blocks are left of {last} that were acknowledged",
+            ledger.height()
+        );
+        check(&ledger);
+    }
+}
+
+#[test]
+#[ignore = "a child process of the test below; does nothing by itself"]
+fn commits_until_the_disk_is_full() {
+    let Some(folder) = folder_of_child() else { return };
+    let ledger = Ledger::create(&folder, &blocks::genesis()).unwrap();
+    let failure = loop {
+        if let Err(error) = commit_next(&ledger) {
+            break error;
+        }
+    };
+    assert!(matches!(failure, Error::Database { action: "writing", .. }), "{failure}");
+    let height = ledger.height();
+    assert!(ledger.poisoned().is_some());
+    assert!(matches!(commit_next(&ledger), Err(Error::Poisoned { .. })));
+    assert_eq!(ledger.height(), height);
+    // What was committed can still be read.
+    check(&ledger);
+    println!("\nstopped at {height}");
+}
+
+#[test]
+fn after_a_failed_write_nothing_more_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    // The shell ignores the signal for files that grow too large, so that the write fails as on a full disk.
+    let mut limited = Command::new("sh");
+    let exe = std::env::current_exe().unwrap();
+    let script = "trap '' XFSZ; ulimit -f 300; exec \"$0\" --exact commits_until_the_disk_is_full --ignored --nocapture";
+    let output = limited.args(["-c", script]).arg(exe).env(FOLDER, folder.path()).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    let stopped: u64 = text.lines().find_map(|line| line.strip_prefix("stopped at ")?.parse().ok()).unwrap();
+    let ledger = Ledger::open(folder.path(), &channel()).unwrap();
+    assert!(ledger.height() == stopped || ledger.height() == stopped + 1);
+    check(&ledger);
+    commit_next(&ledger).unwrap();
+    check(&ledger);
+}
+
+#[test]
+fn an_interrupted_creation_leaves_nothing_that_opens() {
+    let folder = tempfile::tempdir().unwrap();
+    // What a process leaves that was killed between making the database and writing the genesis block: a database without records.
+    drop(consort_ledger::BlockStore::open(folder.path()).unwrap());
+    assert!(matches!(Ledger::open(folder.path(), &channel()), Err(Error::Absent { .. })));
+    let ledger = Ledger::create(folder.path(), &blocks::genesis()).unwrap();
+    check(&ledger);
+    drop(ledger);
+    assert!(matches!(Ledger::create(folder.path(), &blocks::genesis()), Err(Error::Exists { .. })));
+    check(&Ledger::open(folder.path(), &channel()).unwrap());
+}
