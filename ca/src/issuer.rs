@@ -199,7 +199,7 @@ fn subject(order: &Order<'_>) -> DistinguishedName {
 
 /// The bytes of a hexadecimal number without leading zeros.
 fn bytes_of_hex(text: &str) -> Vec<u8> {
-    let even = if text.len() % 2 == 0 { text.to_owned() } else { format!("0{text}") };
+    let even = if text.len().is_multiple_of(2) { text.to_owned() } else { format!("0{text}") };
     hex::decode(even).unwrap_or_default()
 }
 

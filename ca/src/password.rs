@@ -56,7 +56,7 @@ impl std::fmt::Debug for Secret {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HashCost {
-    /// Memory of one trial in KiB. Default 2048: an enrolment then costs about 2 ms of one core, so that two cores
+    /// Memory of one trial in KiB. Default 4096: one trial then takes about 2 ms of one core, so that two cores
     /// serve several hundred enrolments per second. The secrets are machine-made by default (71 bits), and wrong
     /// guesses are counted and limited, so the hash only has to make a stolen registry slow to search. Raise it
     /// where people choose their own secrets.
@@ -67,7 +67,7 @@ pub struct HashCost {
 
 impl Default for HashCost {
     fn default() -> Self {
-        Self { memory_kib: 2048, passes: 1 }
+        Self { memory_kib: 4096, passes: 1 }
     }
 }
 

@@ -600,9 +600,9 @@ impl CaClient {
         let response = request.send().await.map_err(unreachable)?;
         let status = response.status().as_u16();
         let body = response.bytes().await.map_err(unreachable)?;
-        let envelope: Envelope = serde_json::from_slice(&body).map_err(|error| self.malformed(error))?;
+        let envelope: Envelope = serde_json::from_slice(&body).map_err(|error| self.malformed(&error))?;
         if envelope.success {
-            return serde_json::from_value(envelope.result).map_err(|error| self.malformed(error));
+            return serde_json::from_value(envelope.result).map_err(|error| self.malformed(&error));
         }
         let first = envelope.errors.into_iter().next();
         let (code, message) = first.map_or((0, String::new()), |error| (error.code, error.message));
@@ -611,11 +611,11 @@ impl CaClient {
     }
 
     fn decoded(&self, text: &str) -> Result<String, CaError> {
-        let bytes = STANDARD.decode(text).map_err(|error| self.malformed(error))?;
-        String::from_utf8(bytes).map_err(|error| self.malformed(error))
+        let bytes = STANDARD.decode(text).map_err(|error| self.malformed(&error))?;
+        String::from_utf8(bytes).map_err(|error| self.malformed(&error))
     }
 
-    fn malformed(&self, error: impl ToString) -> CaError {
+    fn malformed(&self, error: &dyn std::fmt::Display) -> CaError {
         CaError::Malformed { address: self.address.clone(), reason: error.to_string() }
     }
 }

@@ -46,7 +46,7 @@ await refused(ca.enroll({ enrollmentID: CA_ID, enrollmentSecret: 'wrong' }), 20)
 
 // cainfo
 const info = await ca.getCaInfo(admin);
-assert.equal(info.result.CAName, CA_NAME);
+assert.equal(info.caName, CA_NAME);
 
 // register, and enroll what was registered
 const secret = await ca.register(
