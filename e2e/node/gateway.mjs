@@ -7,7 +7,7 @@ import fs from 'node:fs/promises';
 import path from 'node:path';
 
 import * as grpc from '@grpc/grpc-js';
-import { connect, hash, signers, EndorseError, GatewayError, StatusCode } from '@hyperledger/fabric-gateway';
+import { connect, hash, signers, EndorseError, GatewayError } from '@hyperledger/fabric-gateway';
 
 const { CRYPTO_PATH, MSP_ID, PEER_ENDPOINT, PEER_HOST_ALIAS, USER_NAME, OTHER_PEER_ENDPOINT, OTHER_PEER_HOST_ALIAS, OTHER_TLS_CERT_PATH } =
     process.env;
@@ -109,7 +109,7 @@ async function explainsRefusals(contract) {
         (error) => error,
     );
     assert.ok(refused instanceof EndorseError, String(refused));
-    assert.equal(refused.code, StatusCode.ABORTED);
+    assert.equal(refused.code, grpc.status.ABORTED);
     assert.ok(refused.details.length > 0, 'no error detail came with the refusal');
     assert.match(refused.details[0].message, /The asset asset70 does not exist/);
     assert.equal(refused.details[0].mspId, MSP_ID);

@@ -8,4 +8,4 @@
 mod network;
 mod ports;
 
-pub use network::{Network, Outcome, consort, repository};
+pub use network::{Network, Outcome, consort, is_running, repository};

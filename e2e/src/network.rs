@@ -242,7 +242,8 @@ impl Network {
 }
 
 /// Whether a pid is a living process (a zombie has ended).
-fn is_running(pid: u32) -> bool {
+#[must_use]
+pub fn is_running(pid: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat"))
         .ok()
         .and_then(|stat| stat.rsplit_once(") ").map(|(_, rest)| !rest.starts_with('Z')))

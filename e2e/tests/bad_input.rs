@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 
 use anyhow::Result;
-use consort_e2e::Network;
+use consort_e2e::{Network, is_running};
 
 fn leaves_no_process(network: &Network) {
     let records = std::fs::read_dir(network.data().join("processes"));
@@ -12,9 +12,7 @@ fn leaves_no_process(network: &Network) {
         .flatten()
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.strip_suffix(".json").map(str::to_owned))
-        .filter(|name| {
-            network.pid(name).is_ok_and(|pid| std::path::Path::new(&format!("/proc/{pid}")).exists())
-        })
+        .filter(|name| network.pid(name).is_ok_and(is_running))
         .collect();
     assert!(left.is_empty(), "still running: {left:?}");
 }

@@ -1,5 +1,7 @@
 //! `kill -9` of nodes under a running network: what was committed stays, and the network goes on.
 
+use std::time::{Duration, Instant};
+
 use anyhow::Result;
 use consort_e2e::Network;
 
@@ -9,10 +11,20 @@ fn create(network: &Network, id: &str) -> Result<()> {
     Ok(())
 }
 
+/// Who owns an asset, as soon as a peer knows it; a peer that was cut off may need a moment to catch up.
 fn owner_at(network: &Network, peer: &str, id: &str) -> Result<String> {
-    let read = network.json(&["tx", "evaluate", "basic", "ReadAsset", id, "--peer", peer])?;
-    let asset: serde_json::Value = serde_json::from_str(read["result"].as_str().unwrap_or_default())?;
-    Ok(asset["Owner"].as_str().unwrap_or_default().to_owned())
+    let limit = Instant::now() + Duration::from_secs(20);
+    loop {
+        match network.json(&["tx", "evaluate", "basic", "ReadAsset", id, "--peer", peer]) {
+            Ok(read) => {
+                let asset: serde_json::Value =
+                    serde_json::from_str(read["result"].as_str().unwrap_or_default())?;
+                return Ok(asset["Owner"].as_str().unwrap_or_default().to_owned());
+            }
+            Err(error) if Instant::now() > limit => return Err(error),
+            Err(_) => {}
+        }
+    }
 }
 
 #[test]

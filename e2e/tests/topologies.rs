@@ -1,7 +1,7 @@
 //! Other shapes of network than the demo's.
 
 use anyhow::Result;
-use consort_e2e::Network;
+use consort_e2e::{Network, is_running};
 
 #[test]
 fn one_organisation_with_one_peer_and_one_orderer_works() -> Result<()> {
@@ -35,7 +35,7 @@ fn stopping_and_starting_keeps_the_data_and_leaves_no_process() -> Result<()> {
 
     network.down()?;
     for pid in pids {
-        assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists(), "pid {pid} outlived `network down`");
+        assert!(!is_running(pid), "pid {pid} outlived `network down`");
     }
     network.up()?;
     let read = network.json(&["tx", "evaluate", "basic", "ReadAsset", "kept"])?;
