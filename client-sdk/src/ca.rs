@@ -18,6 +18,13 @@ use serde_json::{Map, Value, json};
 
 use crate::connection::Endpoint;
 
+mod messages;
+
+pub use messages::{
+    Affiliation, Attribute, AttributeRequest, CaInformation, EnrollmentOptions, RegisteredIdentity,
+    Registration, Revocation, Revoke,
+};
+
 /// How long a call may take; an enrolment costs the server a few milliseconds.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -88,136 +95,6 @@ pub struct Enrollment {
     pub key: PrivateKey,
     /// The certificates of the authority (PEM, the issuing one first).
     pub ca_chain_pem: String,
-}
-
-/// What a certificate shall be like.
-#[derive(Debug, Clone, Default)]
-pub struct EnrollmentOptions {
-    /// `tls` for TLS certificates, `ca` for an intermediate authority; nothing for an identity.
-    pub profile: Option<String>,
-    /// Host names and addresses that the certificate is valid for.
-    pub hosts: Vec<String>,
-    /// The attributes that the certificate carries; nothing means those registered for it.
-    pub attributes: Option<Vec<AttributeRequest>>,
-}
-
-impl EnrollmentOptions {
-    /// A TLS certificate for these hosts.
-    #[must_use]
-    pub fn tls(hosts: &[&str]) -> Self {
-        let hosts = hosts.iter().map(|host| (*host).to_owned()).collect();
-        Self { profile: Some("tls".to_owned()), hosts, attributes: None }
-    }
-}
-
-/// One attribute that a certificate shall carry.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct AttributeRequest {
-    /// The attribute's name.
-    pub name: String,
-    /// Whether the enrolment goes on when the identity lacks it.
-    pub optional: bool,
-}
-
-/// An attribute of an identity.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Attribute {
-    /// Its name.
-    pub name: String,
-    /// Its value.
-    pub value: String,
-    /// Whether certificates carry it by default.
-    #[serde(default)]
-    pub ecert: bool,
-}
-
-/// An identity to register, or the changes to one; what is `None` is left to the authority or unchanged.
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct Registration {
-    /// The enrolment id.
-    pub id: String,
-    /// `client`, `peer`, `orderer`, `admin` or another word.
-    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
-    pub kind: Option<String>,
-    /// Where it stands (`org1.department1`; `.` is the root).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub affiliation: Option<String>,
-    /// Its secret; made by the authority when there is none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub secret: Option<String>,
-    /// How often it may enrol; -1 is without limit.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_enrollments: Option<i64>,
-    /// Its attributes.
-    #[serde(rename = "attrs")]
-    pub attributes: Vec<Attribute>,
-}
-
-/// A registered identity.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct RegisteredIdentity {
-    /// The enrolment id.
-    pub id: String,
-    /// Its type.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// Where it stands; empty for the root.
-    #[serde(default)]
-    pub affiliation: String,
-    /// Its attributes.
-    #[serde(rename = "attrs", default)]
-    pub attributes: Vec<Attribute>,
-    /// How often it may enrol; -1 is without limit.
-    #[serde(default)]
-    pub max_enrollments: i64,
-}
-
-/// An affiliation with those below it.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Affiliation {
-    /// The full path; empty for the root.
-    #[serde(default)]
-    pub name: String,
-    /// Those directly below.
-    #[serde(default)]
-    pub affiliations: Vec<Affiliation>,
-    /// The identities that a change moved or removed.
-    #[serde(default)]
-    pub identities: Vec<RegisteredIdentity>,
-}
-
-/// What the authority says about itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CaInformation {
-    /// Its name (`caname`).
-    pub name: String,
-    /// Its certificates (PEM, the issuing one first).
-    pub chain_pem: String,
-    /// The version of the API.
-    pub version: String,
-}
-
-/// What to revoke.
-#[derive(Debug, Clone)]
-pub enum Revoke {
-    /// An identity with all its certificates.
-    Identity(String),
-    /// One certificate, by serial number and authority key identifier in hexadecimal.
-    Certificate {
-        /// Serial number.
-        serial: String,
-        /// Authority key identifier.
-        aki: String,
-    },
-}
-
-/// What a revocation did.
-#[derive(Debug, Clone)]
-pub struct Revocation {
-    /// Serial number and authority key identifier of each revoked certificate.
-    pub certificates: Vec<(String, String)>,
-    /// The new list of revoked certificates (PEM), when it was asked for.
-    pub crl_pem: Option<String>,
 }
 
 /// A connection to one certificate authority. Cheap to clone.
