@@ -342,6 +342,30 @@ async fn operators_list_join_fetch_and_remove_channels() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn health_and_metrics_know_whether_each_channel_has_a_leader() {
+    let mut network = Network::up(3, Choices::default()).await;
+    network.order(0, &network.message("fine")).await;
+    let (status, body) = network.operations(0, "/healthz").await;
+    assert_eq!(status, 200, "{body}");
+    let mut leaders = 0;
+    for index in 0..3 {
+        network.block(index, 1).await;
+        let (_, metrics) = network.operations(index, "/metrics").await;
+        assert!(metrics.contains("orderer_block_height{channel=\"mychannel\"} 2"), "{metrics}");
+        leaders += usize::from(metrics.contains("orderer_is_leader{channel=\"mychannel\"} 1"));
+    }
+    assert_eq!(leaders, 1);
+    network.stop(1).await;
+    network.stop(2).await;
+    let unhealthy = support::eventually(async || {
+        let (status, body) = network.operations(0, "/healthz").await;
+        (status == 503).then_some(body)
+    })
+    .await;
+    assert!(unhealthy.contains("mychannel: no Raft leader"), "{unhealthy}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_admin_listener_refuses_who_has_no_certificate_of_its_roots() {
     let mut network = Network::new(1, Choices::default());
     network.start(0).await;

@@ -24,6 +24,7 @@ use consort_node::{
     Clock, SystemClock, Tasks,
     config::{ClientAuth, ListenConfig, TlsConfig},
     dial::{ClientIdentity, Dialer},
+    operations::OperationsConfig,
     telemetry::LogConfig,
 };
 use consort_orderer::{
@@ -162,7 +163,7 @@ pub(crate) struct Network {
     pub(crate) members: Organisation,
     configs: Vec<OrdererConfig>,
     pub(crate) genesis: Block,
-    running: Vec<Option<Tasks>>,
+    running: Vec<Option<(Tasks, Orderer)>>,
 }
 
 fn host(index: usize) -> String {
@@ -218,7 +219,7 @@ impl Network {
                     key,
                     client_roots: vec![root],
                 },
-                operations: None,
+                operations: Some(OperationsConfig { address: "127.0.0.1:0".to_owned(), tls: None }),
                 msp: LocalMspConfig { id: orderers.msp_id.clone(), folder: base.join("msp") },
                 data: base.join("data"),
                 host_overrides: (0..count).map(|other| (host(other), "127.0.0.1".to_owned())).collect(),
@@ -268,12 +269,13 @@ impl Network {
 
     pub(crate) async fn start(&mut self, index: usize) {
         let tasks = Tasks::new();
-        Orderer::start(&self.configs[index], Arc::new(SystemClock), None, &tasks).await.unwrap();
-        self.running[index] = Some(tasks);
+        let orderer =
+            Orderer::start(&self.configs[index], Arc::new(SystemClock), None, &tasks).await.unwrap();
+        self.running[index] = Some((tasks, orderer));
     }
 
     pub(crate) async fn stop(&mut self, index: usize) {
-        let tasks = self.running[index].take().unwrap();
+        let (tasks, _) = self.running[index].take().unwrap();
         tasks.shutdown(PATIENCE).await.unwrap();
     }
 
@@ -294,6 +296,14 @@ impl Network {
             .unwrap();
         let base = format!("https://{}:{}/participation/v1/channels", host(index), address.port());
         (client, base)
+    }
+
+    /// Status and body of one of the operations' paths.
+    pub(crate) async fn operations(&self, index: usize, path: &str) -> (u16, String) {
+        consort_crypto::tls::install_default_provider();
+        let address = self.running[index].as_ref().unwrap().1.operations_address.unwrap();
+        let response = reqwest::get(format!("http://{address}{path}")).await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
     }
 
     pub(crate) async fn join(&self, index: usize, block: Vec<u8>) -> (u16, String) {

@@ -182,7 +182,7 @@ impl Books for MemoryBooks {
     }
 
     fn snapshot_interval_bytes(&self) -> u64 {
-        2_000
+        300
     }
 
     fn judge_again(&self, stale: Submission) -> Result<Submission, Refusal> {
@@ -254,6 +254,7 @@ struct Simulation {
     submitted: u64,
     waiting: BTreeMap<(u64, Ticket), Bytes>,
     acknowledged: Vec<Bytes>,
+    fetches: usize,
 }
 
 impl Simulation {
@@ -266,6 +267,7 @@ impl Simulation {
             submitted: 0,
             waiting: BTreeMap::new(),
             acknowledged: Vec::new(),
+            fetches: 0,
         }
     }
 
@@ -288,7 +290,7 @@ impl Simulation {
             640..900 => self.with(node, Machine::tick),
             900..980 => self.submit(node),
             980..985 => self.nodes[node].machine = None,
-            985..995 if self.nodes[node].machine.is_none() => self.nodes[node].start(),
+            985..988 if self.nodes[node].machine.is_none() => self.nodes[node].start(),
             995..998 => self.cut_off = Some(node as u64 + 1),
             998..1000 => self.cut_off = None,
             _ => {}
@@ -350,6 +352,7 @@ impl Simulation {
 
     /// What the fetching of blocks does, from the node with the longest books.
     fn fetch(&mut self, position: usize) {
+        self.fetches += 1;
         let longest = self.nodes.iter().max_by_key(|node| node.books.height()).unwrap().books.clone();
         let machine = self.nodes[position].machine.as_mut().unwrap();
         while let Some(last) = machine.behind() {
@@ -408,7 +411,7 @@ impl Simulation {
     }
 }
 
-fn run(seed: u64) -> (Vec<BlockHeader>, usize) {
+fn run(seed: u64) -> (Vec<BlockHeader>, usize, usize) {
     let mut simulation = Simulation::new(seed);
     for _ in 0..6_000 {
         simulation.act();
@@ -419,20 +422,24 @@ fn run(seed: u64) -> (Vec<BlockHeader>, usize) {
         let copies = envelopes.iter().filter(|envelope| *envelope == message).count();
         assert_eq!(copies, 1, "an acknowledged message is in the books exactly once");
     }
-    (simulation.nodes[0].books.headers(), simulation.acknowledged.len())
+    (simulation.nodes[0].books.headers(), simulation.acknowledged.len(), simulation.fetches)
 }
 
 #[test]
 fn whatever_the_network_does_books_never_differ_and_acknowledged_messages_are_kept() {
-    let mut acknowledged = 0;
-    for seed in 0..20 {
+    let (mut acknowledged, mut fetched) = (0, 0);
+    for seed in 0..100 {
         let outcome = std::panic::catch_unwind(|| run(seed));
         match outcome {
-            Ok((_, count)) => acknowledged += count,
+            Ok((_, messages, fetches)) => {
+                acknowledged += messages;
+                fetched += fetches;
+            }
             Err(_) => panic!("seed {seed} fails"),
         }
     }
     assert!(acknowledged > 500, "the runs order messages at all: {acknowledged}");
+    assert!(fetched > 5, "some nodes lag behind the log of the others: {fetched}");
 }
 
 #[test]
