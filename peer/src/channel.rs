@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use consort_channel_config::ChannelBundle;
 use consort_ledger::Ledger;
+use consort_node::deliver::Condition;
 use consort_protos::fabric::common;
 use consort_protos::fabric::protos::TxValidationCode;
 use consort_protos::ids::{BlockNumber, ChannelId};
@@ -51,7 +52,7 @@ impl CommittedBlock {
     /// Opens a block that the ledger returned, with the codes of its `TRANSACTIONS_FILTER` metadata.
     #[must_use]
     pub fn from_stored(block: common::Block) -> Self {
-        let entries: &[Bytes] = block.data.as_ref().map_or(&[], |data| data.data.as_slice());
+        let entries: &[Bytes] = consort_protos::block::envelopes(&block);
         let flags = consort_protos::block::flags(&block).unwrap_or_default();
         let codes = (0..entries.len())
             .map(|index| {
@@ -114,6 +115,7 @@ pub struct ChannelHandle {
     bundle: watch::Sender<Arc<ChannelBundle>>,
     height: watch::Sender<u64>,
     fault: watch::Sender<Option<ChannelFault>>,
+    condition: watch::Sender<Condition>,
     commits: broadcast::Sender<Arc<CommittedBlock>>,
 }
 
@@ -126,6 +128,7 @@ impl ChannelHandle {
             bundle: watch::Sender::new(bundle),
             height: watch::Sender::new(ledger.height()),
             fault: watch::Sender::new(None),
+            condition: watch::Sender::new(Condition::Serving),
             commits: broadcast::Sender::new(COMMIT_NOTIFICATIONS),
             ledger,
         }
@@ -185,9 +188,16 @@ impl ChannelHandle {
         self.fault.subscribe()
     }
 
+    /// Whether readers may wait for new blocks.
+    #[must_use]
+    pub fn watch_condition(&self) -> watch::Receiver<Condition> {
+        self.condition.subscribe()
+    }
+
     /// Stops this channel and no other. The first fault stays.
     pub(crate) fn stop(&self, fault: ChannelFault) {
         tracing::error!(channel = %self.id, reason = %fault.reason, remedy = %fault.remedy, "channel stopped");
+        self.condition.send_replace(Condition::Unavailable(fault.to_string()));
         self.fault.send_if_modified(|current| {
             let first = current.is_none();
             if first {
@@ -197,15 +207,121 @@ impl ChannelHandle {
         });
     }
 
-    /// Publishes a durable block: first the bundle it brings, then height and block, so that whoever hears of the
-    /// block finds the configuration that it set.
+    /// Publishes a durable block: first the bundle it brings, then the block, then the height, so that whoever hears of
+    /// the block finds the configuration that it set.
     pub(crate) fn publish(&self, committed: Arc<CommittedBlock>, bundle: Option<Arc<ChannelBundle>>) {
         if let Some(bundle) = bundle {
             self.bundle.send_replace(bundle);
         }
-        self.height.send_replace(committed.number().get() + 1);
+        let height = committed.number().get() + 1;
         // An error only says that nobody listens now.
         let _nobody = self.commits.send(committed);
+        self.height.send_replace(height);
+    }
+
+    /// Reads committed blocks one after the other from `first` on, waiting for those to come.
+    #[must_use]
+    pub fn blocks_from(self: &Arc<Self>, first: u64) -> BlockCursor {
+        BlockCursor {
+            live: self.committed(),
+            height: self.watch_height(),
+            fault: self.watch_fault(),
+            channel: Arc::clone(self),
+            next: first,
+            held: None,
+        }
+    }
+}
+
+/// Why a cursor cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum CursorError {
+    /// The block could not be read.
+    #[error("block {number} could not be read from the ledger")]
+    Ledger {
+        /// The block.
+        number: u64,
+        /// The cause.
+        #[source]
+        source: consort_ledger::Error,
+    },
+    /// The ledger does not hold the block although its height says so (it begins with a snapshot).
+    #[error("block {number} is not in the ledger")]
+    Missing {
+        /// The block.
+        number: u64,
+    },
+    /// The channel stopped.
+    #[error("the channel stopped")]
+    Stopped(#[source] ChannelFault),
+}
+
+/// A reader of a channel's committed blocks, in order and without gaps. Blocks that were committed while it waited come
+/// from memory, older ones from the ledger.
+pub struct BlockCursor {
+    channel: Arc<ChannelHandle>,
+    next: u64,
+    live: broadcast::Receiver<Arc<CommittedBlock>>,
+    height: watch::Receiver<u64>,
+    fault: watch::Receiver<Option<ChannelFault>>,
+    held: Option<Arc<CommittedBlock>>,
+}
+
+impl BlockCursor {
+    /// Waits for the next block. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// [`CursorError`]; the cursor stays where it is.
+    pub async fn next(&mut self) -> Result<Arc<CommittedBlock>, CursorError> {
+        while self.next >= *self.height.borrow_and_update() {
+            if let Some(fault) = self.fault.borrow_and_update().clone() {
+                return Err(CursorError::Stopped(fault));
+            }
+            tokio::select! {
+                changed = self.height.changed() => changed.expect("invariant: self.channel holds the sender"),
+                changed = self.fault.changed() => changed.expect("invariant: self.channel holds the sender"),
+            }
+        }
+        let block = match self.take_from_memory() {
+            Some(block) => block,
+            None => self.read_from_ledger().await?,
+        };
+        self.next += 1;
+        Ok(block)
+    }
+
+    fn take_from_memory(&mut self) -> Option<Arc<CommittedBlock>> {
+        loop {
+            let candidate = match self.held.take() {
+                Some(held) => held,
+                None => match self.live.try_recv() {
+                    Ok(block) => block,
+                    Err(broadcast::error::TryRecvError::Lagged(_)) => continue,
+                    Err(_) => return None,
+                },
+            };
+            match candidate.number().get().cmp(&self.next) {
+                std::cmp::Ordering::Less => {}
+                std::cmp::Ordering::Equal => return Some(candidate),
+                std::cmp::Ordering::Greater => {
+                    self.held = Some(candidate);
+                    return None;
+                }
+            }
+        }
+    }
+
+    async fn read_from_ledger(&self) -> Result<Arc<CommittedBlock>, CursorError> {
+        let number = self.next;
+        let ledger = Arc::clone(self.channel.ledger());
+        let read = tokio::task::spawn_blocking(move || {
+            ledger.block(BlockNumber::new(number)).map(|found| found.map(CommittedBlock::from_stored))
+        });
+        match read.await.expect("invariant: reading a block does not panic") {
+            Ok(Some(block)) => Ok(Arc::new(block)),
+            Ok(None) => Err(CursorError::Missing { number }),
+            Err(source) => Err(CursorError::Ledger { number, source }),
+        }
     }
 }
 

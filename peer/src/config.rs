@@ -1,13 +1,14 @@
 //! The configuration of a peer process, one typed struct, read once at start.
 //!
-//! Sources in rising order: the defaults here, the YAML file, environment variables `CONSORT_PEER_<KEY>` (nested keys
+//! Sources in rising order: the defaults here, the YAML file, environment variables `CONSORT_PEER__<KEY>` (nested keys
 //! joined by `__`). Unknown keys are refused. Relative paths are relative to the folder of the file.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use consort_node::config::{ListenConfig, LogConfig, TlsConfig};
+use consort_node::config::{HostOverrides, ListenConfig, TlsConfig};
+use consort_node::operations::OperationsConfig;
+use consort_node::telemetry::LogConfig;
 use serde::Deserialize;
 
 /// Prefix of the environment variables that override the file.
@@ -29,15 +30,15 @@ pub struct PeerConfig {
     pub listen: ListenConfig,
     /// Certificate and key of the gRPC listener, also shown as client to orderers and other peers.
     pub tls: TlsConfig,
-    /// Where `/healthz`, `/metrics`, `/version` and `/logspec` are served, without TLS: bind it to a local address.
-    pub operations: ListenConfig,
+    /// Where `/healthz`, `/metrics`, `/version` and `/logspec` are served; without TLS bind it to a local address.
+    pub operations: OperationsConfig,
     /// Log filter and format.
     #[serde(default)]
     pub log: LogConfig,
     /// Addresses for host names (`host` or `host:port` to `address:port`), instead of a hosts file. The TLS server name
     /// stays the host name. Empty by default.
     #[serde(default)]
-    pub host_overrides: BTreeMap<String, String>,
+    pub host_overrides: HostOverrides,
     /// Replacements of orderer endpoints that the channel configuration names. Empty by default.
     #[serde(default)]
     pub orderer_overrides: Vec<OrdererOverride>,
@@ -175,7 +176,12 @@ pub struct DeliverConfig {
 
 impl Default for DeliverConfig {
     fn default() -> Self {
-        Self { reconnect_first_ms: 100, reconnect_max_ms: 10_000, connect_timeout_ms: 1_500, avoid_ms: 300_000 }
+        Self {
+            reconnect_first_ms: 100,
+            reconnect_max_ms: 10_000,
+            connect_timeout_ms: 1_500,
+            avoid_ms: 300_000,
+        }
     }
 }
 
@@ -229,7 +235,10 @@ impl PeerConfig {
     fn resolve(&mut self, base: &Path) {
         self.msp.dir = base.join(&self.msp.dir);
         self.data_dir = base.join(&self.data_dir);
-        self.tls.resolve(base);
+        resolve_tls(&mut self.tls, base);
+        if let Some(tls) = &mut self.operations.tls {
+            resolve_tls(tls, base);
+        }
         for replacement in &mut self.orderer_overrides {
             replacement.tls_roots = replacement.tls_roots.take().map(|path| base.join(path));
         }
@@ -272,6 +281,14 @@ impl PeerConfig {
     }
 }
 
+fn resolve_tls(tls: &mut TlsConfig, base: &Path) {
+    tls.cert = base.join(&tls.cert);
+    tls.key = base.join(&tls.key);
+    for root in &mut tls.client_roots {
+        *root = base.join(&*root);
+    }
+}
+
 fn endpoint(key: &'static str, value: &str) -> Result<(), LoadError> {
     let well_formed = value
         .rsplit_once(':')
@@ -279,7 +296,10 @@ fn endpoint(key: &'static str, value: &str) -> Result<(), LoadError> {
     if well_formed {
         return Ok(());
     }
-    Err(LoadError::Value { key, reason: format!("`{value}` is not host:port, such as peer0.org1.example.com:7051") })
+    Err(LoadError::Value {
+        key,
+        reason: format!("`{value}` is not host:port, such as peer0.org1.example.com:7051"),
+    })
 }
 
 #[cfg(test)]

@@ -25,13 +25,18 @@ pub mod chaincode;
 pub mod channel;
 pub mod committer;
 pub mod config;
+pub mod connections;
 pub mod deliver_client;
 pub mod endorser;
+pub mod endorsing;
 pub mod events;
 pub mod gateway;
+pub mod health;
 pub mod lifecycle;
 pub mod membership;
 pub mod registry;
 pub mod server;
 pub mod system;
 pub mod telemetry;
+#[cfg(test)]
+mod testing;

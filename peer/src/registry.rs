@@ -1,7 +1,7 @@
 //! The channels that this peer has joined.
 //!
-//! A channel is a folder `<data>/channels/<channel>` that holds a ledger with at least its genesis block. The folder
-//! appears by one rename after the ledger in it is complete, so that a crash during a join leaves nothing behind.
+//! A channel is a folder `<data>/channels/<channel>` that holds a ledger with at least its genesis block. The ledger is
+//! made by one write, so that a crash during a join leaves a folder without a ledger, which the next join fills.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use consort_channel_config::{ChannelBundle, ConfigError};
 use consort_ledger::Ledger;
+pub(crate) use consort_node::dial::with_causes;
 use consort_protos::fabric::common;
 use consort_protos::ids::ChannelId;
 use prost::Message;
@@ -22,8 +23,6 @@ use crate::channel::{ChannelFault, ChannelHandle};
 const CONFIG_NAMESPACE: &str = "";
 /// See [`CONFIG_NAMESPACE`].
 const CONFIG_KEY: &str = "CHANNEL_CONFIG_ENV_BYTES";
-/// Prefix of a folder in which a join is being prepared; a channel name cannot begin with a dot.
-const JOINING_PREFIX: &str = ".joining-";
 
 /// Why a join was refused.
 #[derive(Debug, thiserror::Error)]
@@ -57,15 +56,6 @@ pub enum JoinError {
         /// The cause.
         #[source]
         source: consort_ledger::Error,
-    },
-    /// The channel's folder could not be made.
-    #[error("the folder {path} could not be prepared")]
-    Folder {
-        /// The folder.
-        path: PathBuf,
-        /// The cause.
-        #[source]
-        source: std::io::Error,
     },
 }
 
@@ -113,10 +103,7 @@ impl Channels {
         for entry in fs::read_dir(&folder)? {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            if name.starts_with(JOINING_PREFIX) {
-                tracing::warn!(folder = %entry.path().display(), "an unfinished join was found and is removed");
-                fs::remove_dir_all(entry.path())?;
-            } else if entry.file_type()?.is_dir() {
+            if entry.file_type()?.is_dir() {
                 channels.open_one(name, &entry.path());
             }
         }
@@ -162,11 +149,13 @@ impl Channels {
         let _one_at_a_time = self.joining.lock().unwrap_or_else(PoisonError::into_inner);
         let bundle = checked_genesis(genesis)?;
         let channel = bundle.channel().clone();
-        let path = self.folder.join(channel.as_str());
-        if self.get(channel.as_str()).is_some() || path.exists() {
+        let broken =
+            self.broken.read().unwrap_or_else(PoisonError::into_inner).contains_key(channel.as_str());
+        if broken || self.get(channel.as_str()).is_some() {
             return Err(JoinError::AlreadyJoined { channel });
         }
-        let ledger = self.create_ledger(&channel, genesis, &path)?;
+        let ledger = Ledger::create(&self.folder.join(channel.as_str()), genesis)
+            .map_err(|source| JoinError::Ledger { channel: channel.clone(), source })?;
         let handle = Arc::new(ChannelHandle::new(Arc::new(ledger), Arc::new(bundle)));
         self.open
             .write()
@@ -177,37 +166,14 @@ impl Channels {
         Ok(handle)
     }
 
-    fn create_ledger(
-        &self,
-        channel: &ChannelId,
-        genesis: &common::Block,
-        path: &Path,
-    ) -> Result<Ledger, JoinError> {
-        let ledger_error = |source| JoinError::Ledger { channel: channel.clone(), source };
-        let preparing = self.folder.join(format!("{JOINING_PREFIX}{channel}"));
-        let folder_error = |source| JoinError::Folder { path: preparing.clone(), source };
-        if preparing.exists() {
-            fs::remove_dir_all(&preparing).map_err(folder_error)?;
-        }
-        let created = Ledger::create(&preparing, channel.clone(), genesis);
-        if let Err(source) = created.map(drop) {
-            // What is left would be removed at the next start; the cause matters more than this attempt.
-            let _left = fs::remove_dir_all(&preparing);
-            return Err(ledger_error(source));
-        }
-        fs::rename(&preparing, path).map_err(folder_error)?;
-        fs::File::open(&self.folder).and_then(|folder| folder.sync_all()).map_err(folder_error)?;
-        Ledger::open(path, channel.clone()).map_err(ledger_error)
-    }
-
     fn open_one(&self, name: String, path: &Path) {
         match open_channel(&name, path) {
             Ok(handle) => {
                 tracing::info!(channel = %name, height = handle.ledger().height(), "channel opened");
-                self.open
-                    .write()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .insert(name, Arc::new(handle));
+                self.open.write().unwrap_or_else(PoisonError::into_inner).insert(name, Arc::new(handle));
+            }
+            Err(OpenError::Ledger(consort_ledger::Error::Absent { .. })) => {
+                tracing::warn!(channel = %name, "a join was not finished; join the channel again");
             }
             Err(error) => {
                 let fault = ChannelFault {
@@ -230,18 +196,6 @@ impl std::fmt::Debug for Channels {
     }
 }
 
-/// An error with its causes in one line.
-pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}
-
 fn checked_genesis(genesis: &common::Block) -> Result<ChannelBundle, JoinError> {
     let malformed = |reason: &str| JoinError::Malformed { reason: reason.to_owned() };
     let header = genesis.header.as_ref().ok_or_else(|| malformed("the block has no header"))?;
@@ -252,12 +206,14 @@ fn checked_genesis(genesis: &common::Block) -> Result<ChannelBundle, JoinError> 
     if consort_crypto::preimage::block_data_hash(data)[..] != header.data_hash[..] {
         return Err(malformed("the data hash in the header is not that of the data"));
     }
-    ChannelBundle::from_block(genesis).map_err(JoinError::Config)
+    let bundle = ChannelBundle::from_block(genesis).map_err(JoinError::Config)?;
+    bundle.check_supported_by_peers().map_err(JoinError::Config)?;
+    Ok(bundle)
 }
 
 fn open_channel(name: &str, path: &Path) -> Result<ChannelHandle, OpenError> {
     let channel = ChannelId::parse(name).map_err(|_| OpenError::Name)?;
-    let ledger = Ledger::open(path, channel.clone()).map_err(OpenError::Ledger)?;
+    let ledger = Ledger::open(path, &channel).map_err(OpenError::Ledger)?;
     let stored = ledger
         .snapshot()
         .get(CONFIG_NAMESPACE, CONFIG_KEY)

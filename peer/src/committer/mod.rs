@@ -1,0 +1,25 @@
+//! From a delivered block to a committed one.
+//!
+//! ```text
+//!  Intake     block::verify ─► structure::open (rayon)     ahead of the commit of the block before
+//!  Committer  validator::validate (rayon) ─► Ledger::commit ─► ChannelHandle::publish
+//! ```
+//!
+//! [`block`], [`structure`], [`governance`] and [`validator`] are pure. What may be done ahead is what depends on nothing
+//! that the block before can change, except its configuration: after a configuration block, [`pipeline::Intake`] waits
+//! for the commit. Everything that looks at the state (duplicate ids, definitions, policies of keys) is done after it.
+
+pub mod block;
+mod dependencies;
+mod endorsement;
+pub mod governance;
+pub mod pipeline;
+mod private;
+pub mod structure;
+pub mod validator;
+#[cfg(test)]
+pub(crate) use self::golden_tests::{feed, golden as golden_block};
+#[cfg(test)]
+mod golden_tests;
+#[cfg(test)]
+mod mutation_tests;

@@ -1,0 +1,325 @@
+//! Each check of the validator, broken once: everything else about the transaction is right, and the code must be the one
+//! of the check.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use consort_crypto::preimage;
+use consort_msp::SigningIdentity;
+use consort_protos::fabric::common::{Envelope, HeaderType};
+use consort_protos::fabric::protos::TxValidationCode::{self, *};
+use consort_protos::fabric::protos::{ApplicationPolicy, ChaincodeAction, CollectionConfigPackage};
+use consort_protos::rwset::{
+    HashedCollection, HashedWrite, MetadataEntry, MetadataWrite, NamespaceReadWriteSet, TxReadWriteSet,
+};
+use prost::Message;
+
+use crate::testing::{Organisation, TestChannel, TransactionBuilder, spelled_policy, write, writes};
+
+/// A case: what is broken, and the code.
+type Case = (&'static str, TxValidationCode, Box<dyn Fn(&mut TransactionBuilder)>);
+
+fn case(
+    name: &'static str,
+    code: TxValidationCode,
+    break_it: impl Fn(&mut TransactionBuilder) + 'static,
+) -> Case {
+    (name, code, Box::new(break_it))
+}
+
+fn structure_cases() -> Vec<Case> {
+    vec![
+        case("nothing", Valid, |_| {}),
+        case("payload does not parse", BadPayload, |tx| {
+            tx.change_envelope = Some(Box::new(|envelope: &mut Envelope| {
+                envelope.payload = Bytes::from_static(b"\x0a\xff");
+            }));
+        }),
+        case("header type", BadCommonHeader, |tx| {
+            tx.change_channel_header =
+                Some(Box::new(|header| header.r#type = HeaderType::DeliverSeekInfo as i32));
+        }),
+        case("epoch", BadCommonHeader, |tx| {
+            tx.change_channel_header = Some(Box::new(|header| header.epoch = 1));
+        }),
+        case("empty nonce", BadCommonHeader, |tx| {
+            tx.change_signature_header = Some(Box::new(|header| header.nonce = Bytes::new()));
+        }),
+        case("no header", BadCommonHeader, |tx| {
+            tx.change_payload = Some(Box::new(|payload| payload.header = None));
+        }),
+        case("creator's signature", BadCreatorSignature, |tx| {
+            tx.change_envelope = Some(Box::new(|envelope| {
+                let mut signature = envelope.signature.to_vec();
+                let last = signature.len() - 1;
+                signature[last] ^= 1;
+                envelope.signature = signature.into();
+            }));
+        }),
+        case("channel", BadCreatorSignature, |tx| tx.channel = "other".to_owned()),
+        case("a configuration update", UnsupportedTxPayload, |tx| {
+            tx.change_channel_header =
+                Some(Box::new(|header| header.r#type = HeaderType::ConfigUpdate as i32));
+        }),
+        case("a configuration without content", InvalidConfigTransaction, |tx| {
+            tx.change_channel_header = Some(Box::new(|header| header.r#type = HeaderType::Config as i32));
+            tx.change_payload = Some(Box::new(|payload| payload.data = Bytes::new()));
+        }),
+        case("transaction id", BadProposalTxid, |tx| {
+            tx.change_channel_header = Some(Box::new(|header| header.tx_id.make_ascii_uppercase()));
+        }),
+        case("no action", InvalidEndorserTransaction, |tx| {
+            tx.change_transaction = Some(Box::new(|transaction| transaction.actions.clear()));
+        }),
+        case("two actions", InvalidEndorserTransaction, |tx| {
+            tx.change_transaction = Some(Box::new(|transaction| {
+                let action = transaction.actions[0].clone();
+                transaction.actions.push(action);
+            }));
+        }),
+        case("action without endorsed action", InvalidEndorserTransaction, |tx| {
+            tx.change_action_payload = Some(Box::new(|payload| payload.action = None));
+        }),
+        case("another proposal's payload", InvalidEndorserTransaction, |tx| {
+            tx.change_action_payload = Some(Box::new(|payload| {
+                payload.chaincode_proposal_payload = Bytes::from_static(b"\x0a\x01x");
+            }));
+        }),
+    ]
+}
+
+fn invocation_cases() -> Vec<Case> {
+    let action = |change: fn(&mut ChaincodeAction)| {
+        move |tx: &mut TransactionBuilder| tx.change_action = Some(Box::new(change))
+    };
+    vec![
+        case("header extension", BadHeaderExtension, |tx| {
+            tx.change_channel_header =
+                Some(Box::new(|header| header.extension = Bytes::from_static(b"\xff")));
+        }),
+        case("no chaincode action", BadResponsePayload, |tx| {
+            tx.change_response = Some(Box::new(|response| response.extension = Bytes::new()));
+        }),
+        case("read-write set", BadRwset, action(|action| action.results = Bytes::from_static(b"\x12\x05"))),
+        case(
+            "no chaincode id in the action",
+            InvalidOtherReason,
+            action(|action| action.chaincode_id = None),
+        ),
+        case(
+            "another chaincode in the action",
+            InvalidChaincode,
+            action(|action| action.chaincode_id.as_mut().expect("an id").name = "other".to_owned()),
+        ),
+        case(
+            "no version in the action",
+            InvalidChaincode,
+            action(|action| action.chaincode_id.as_mut().expect("an id").version.clear()),
+        ),
+        case(
+            "event of another chaincode",
+            InvalidOtherReason,
+            action(|action| action.events = Bytes::from_static(b"\x0a\x05other")),
+        ),
+        case("namespace twice", IllegalWriteset, |tx| {
+            let again = tx.set.namespaces[0].clone();
+            tx.set.namespaces.push(again);
+        }),
+        case("write to an undefined chaincode", InvalidChaincode, |tx| {
+            tx.set = writes("unknown", vec![write("key", b"value")]);
+        }),
+        case("write to a system namespace", InvalidChaincode, |tx| {
+            tx.set = writes("lscc", vec![write("basic", b"value")]);
+        }),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_broken_part_gives_its_code() {
+    let mut bench = TestChannel::new().await;
+    let cases: Vec<Case> = structure_cases().into_iter().chain(invocation_cases()).collect();
+    let envelopes = cases
+        .iter()
+        .map(|(_, _, break_it)| {
+            let mut builder = bench.basic();
+            break_it(&mut builder);
+            builder.build()
+        })
+        .collect();
+    let codes = bench.commit(envelopes).await;
+    for ((name, expected, _), code) in cases.iter().zip(codes) {
+        assert_eq!(code, *expected, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn endorsements_must_satisfy_the_chaincode_policy() {
+    let mut bench = TestChannel::new().await;
+    let (org1, org2) = (&bench.network.org1, &bench.network.org2);
+    let stranger = Organisation::new("Org1MSP");
+    let with = |endorsers: &[&Arc<SigningIdentity>]| bench.basic().endorsed_by(endorsers);
+    let mut forged = with(&[&org1.peer, &org2.peer]);
+    forged.change_endorsements = Some(Box::new(|endorsements| {
+        endorsements[1].signature = endorsements[0].signature.clone();
+    }));
+    let mut over_other_bytes = with(&[&org1.peer, &org2.peer]);
+    over_other_bytes.change_action_payload = Some(Box::new(|payload| {
+        let action = payload.action.as_mut().expect("an action");
+        let mut response = consort_protos::fabric::protos::ProposalResponsePayload::decode(
+            action.proposal_response_payload.clone(),
+        )
+        .expect("a payload");
+        let mut inner = ChaincodeAction::decode(response.extension).expect("an action");
+        inner.results = writes("basic", vec![write("key", b"more")]).encode();
+        response.extension = inner.encode_to_vec().into();
+        action.proposal_response_payload = response.encode_to_vec().into();
+    }));
+    let envelopes = vec![
+        with(&[&org1.peer, &org2.peer]).build(),
+        with(&[&org2.peer, &org1.peer]).build(),
+        with(&[&org1.peer]).build(),
+        with(&[]).build(),
+        with(&[&org1.peer, &org1.identity("peer")]).build(),
+        with(&[&org1.peer, &org2.client]).build(),
+        with(&[&org2.peer, &stranger.peer]).build(),
+        forged.build(),
+        over_other_bytes.build(),
+    ];
+    let codes = bench.commit(envelopes).await;
+    let unmet = EndorsementPolicyFailure;
+    assert_eq!(codes, [Valid, Valid, unmet, unmet, unmet, unmet, unmet, unmet, unmet]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_id_is_valid_once() {
+    let mut bench = TestChannel::new().await;
+    let envelope = bench.basic().build();
+    let unendorsed = bench.basic().endorsed_by(&[]);
+    let mut second = bench.basic();
+    second.nonce = unendorsed.nonce.clone();
+    let codes =
+        bench.commit(vec![envelope.clone(), envelope.clone(), unendorsed.build(), second.build()]).await;
+    assert_eq!(
+        codes,
+        [Valid, DuplicateTxid, EndorsementPolicyFailure, Valid],
+        "an invalid first copy takes no id"
+    );
+    assert_eq!(bench.commit(vec![envelope]).await, [DuplicateTxid]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_collection_has_its_own_policy() {
+    let mut bench = TestChannel::new().await;
+    let (org1, org2) = (&bench.network.org1, &bench.network.org2);
+    let hashed = |collection: &str| TxReadWriteSet {
+        namespaces: vec![NamespaceReadWriteSet {
+            namespace: "basic".to_owned(),
+            collections: vec![HashedCollection {
+                name: collection.to_owned(),
+                hashed_writes: vec![HashedWrite {
+                    key_hash: Bytes::copy_from_slice(&preimage::key_hash("k")),
+                    is_delete: false,
+                    value_hash: Bytes::copy_from_slice(&preimage::value_hash(b"v")),
+                    is_purge: false,
+                }],
+                ..HashedCollection::default()
+            }],
+            ..NamespaceReadWriteSet::default()
+        }],
+    };
+    let mut mixed = hashed("own");
+    mixed.namespaces[0].writes = vec![write("public", b"value")];
+    let with = |set: TxReadWriteSet, endorsers: &[&Arc<SigningIdentity>]| {
+        bench.basic().endorsed_by(endorsers).set(set).build()
+    };
+    let envelopes = vec![
+        with(hashed("own"), &[&org1.peer]),
+        with(hashed("own"), &[&org2.peer]),
+        with(hashed("none"), &[&org1.peer, &org2.peer]),
+        with(mixed.clone(), &[&org1.peer]),
+        with(mixed, &[&org1.peer, &org2.peer]),
+        with(hashed("_implicit_org_Org2MSP"), &[&org2.peer]),
+        with(hashed("_implicit_org_Org2MSP"), &[&org1.peer]),
+        with(hashed("_implicit_org_Org9MSP"), &[&org1.peer, &org2.peer]),
+    ];
+    let codes = bench.commit(envelopes).await;
+    let unmet = EndorsementPolicyFailure;
+    assert_eq!(codes, [Valid, unmet, unmet, unmet, Valid, Valid, unmet, unmet]);
+}
+
+/// A set that gives `key` the policy, and writes it when a value is given.
+fn key_policy(key: &str, policy: &[u8], value: Option<&[u8]>) -> TxReadWriteSet {
+    TxReadWriteSet {
+        namespaces: vec![NamespaceReadWriteSet {
+            namespace: "basic".to_owned(),
+            writes: value.map(|value| write(key, value)).into_iter().collect(),
+            metadata_writes: vec![MetadataWrite {
+                key: key.to_owned(),
+                entries: vec![MetadataEntry {
+                    name: "VALIDATION_PARAMETER".to_owned(),
+                    value: Bytes::copy_from_slice(policy),
+                }],
+            }],
+            ..NamespaceReadWriteSet::default()
+        }],
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_may_have_its_own_policy() {
+    let mut bench = TestChannel::new().await;
+    let org1_only = consort_msp::policy::parse("OR('Org1MSP.peer')").expect("a policy").encode_to_vec();
+    let put = |bench: &TestChannel, key: &str, endorsers: &[&Arc<SigningIdentity>]| {
+        bench.basic().endorsed_by(endorsers).set(writes("basic", vec![write(key, b"v")])).build()
+    };
+    let set = |bench: &TestChannel, key: &str, policy: &[u8], value: Option<&[u8]>| {
+        bench.basic().set(key_policy(key, policy, value)).build()
+    };
+    let unmet = EndorsementPolicyFailure;
+    let policies = vec![
+        set(&bench, "mine", &org1_only, Some(b"v")),
+        set(&bench, "broken", b"\xff", Some(b"v")),
+        put(&bench, "mine", &[&bench.network.org1.peer, &bench.network.org2.peer]),
+        put(&bench, "other", &[&bench.network.org1.peer]),
+    ];
+    assert_eq!(
+        bench.commit(policies).await,
+        [Valid, Valid, unmet, unmet],
+        "a key whose policy changes in this block cannot be written after it"
+    );
+    let (org1, org2) = (Arc::clone(&bench.network.org1.peer), Arc::clone(&bench.network.org2.peer));
+    let writes = vec![
+        put(&bench, "mine", &[&org1]),
+        put(&bench, "mine", &[&org2]),
+        put(&bench, "mine", &[&org1, &org2]),
+        put(&bench, "broken", &[&org1, &org2]),
+    ];
+    assert_eq!(bench.commit(writes).await, [Valid, unmet, Valid, unmet]);
+    let failed_change = bench.basic().endorsed_by(&[&org2]).set(key_policy("mine", &[], None)).build();
+    let after = put(&bench, "mine", &[&org1]);
+    assert_eq!(
+        bench.commit(vec![failed_change, after]).await,
+        [unmet, Valid],
+        "an invalid change changes nothing"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_definition_counts_from_the_next_block_on() {
+    let mut bench = TestChannel::new().await;
+    let policy: ApplicationPolicy = spelled_policy("OR('Org2MSP.peer')");
+    let definition = bench.network.definition("later", &policy, &CollectionConfigPackage::default()).build();
+    let unapproved = {
+        let mut builder = bench.network.definition("never", &policy, &CollectionConfigPackage::default());
+        builder.endorsers.truncate(1);
+        builder.build()
+    };
+    let by_org2 = |bench: &TestChannel| {
+        bench.network.transaction("later").endorsed_by(&[&bench.network.org2.peer]).build()
+    };
+    let use_now = by_org2(&bench);
+    let codes = bench.commit(vec![definition, use_now, unapproved]).await;
+    assert_eq!(codes, [Valid, InvalidChaincode, EndorsementPolicyFailure]);
+    let use_then = by_org2(&bench);
+    assert_eq!(bench.commit(vec![use_then]).await, [Valid]);
+}

@@ -1,0 +1,225 @@
+//! The way of a channel's blocks into its ledger: judged ahead, committed one after the other.
+
+use std::sync::Arc;
+
+use consort_channel_config::ChannelBundle;
+use consort_ledger::ValidatedBlock;
+use consort_protos::fabric::common;
+use consort_protos::ids::MspId;
+use rayon::prelude::*;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::block::{self, BlockFault, Position};
+use super::private;
+use super::structure::{self, Opened};
+use super::validator;
+use crate::channel::{ChannelFault, ChannelHandle, CommittedBlock};
+use crate::telemetry::PeerMetrics;
+use consort_node::dial::with_causes;
+
+/// Two blocks in flight hide the disk's latency; more would only hold memory.
+const COMMIT_QUEUE_BLOCKS: usize = 2;
+
+/// Why a block was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum IntakeError {
+    /// It is not the next block of the channel.
+    #[error("the block is not the next block of the channel")]
+    Refused(#[source] BlockFault),
+    /// The channel takes no more blocks; its fault says why.
+    #[error("the channel has stopped")]
+    Stopped,
+}
+
+/// A block whose header, signatures and structure hold, with all signatures of its transactions checked.
+struct Prepared {
+    block: common::Block,
+    transactions: Vec<Opened>,
+    /// The configuration that the signatures were checked against.
+    bundle: Arc<ChannelBundle>,
+}
+
+/// Where blocks enter. One owner: the task that receives them.
+pub struct Intake {
+    channel: Arc<ChannelHandle>,
+    position: Position,
+    height: watch::Receiver<u64>,
+    fault: watch::Receiver<Option<ChannelFault>>,
+    /// Height at which the last configuration block that was taken is committed.
+    config_height: u64,
+    queue: mpsc::Sender<Prepared>,
+}
+
+/// What commits. One owner: the channel's committing task.
+pub struct Committer {
+    channel: Arc<ChannelHandle>,
+    /// The peer's organisation, which decides what private data it keeps.
+    own: MspId,
+    queue: mpsc::Receiver<Prepared>,
+    metrics: Arc<PeerMetrics>,
+}
+
+/// Both ends of a channel's pipeline, standing where the ledger stands. `own` is the peer's organisation.
+#[must_use]
+pub fn pipeline(channel: &Arc<ChannelHandle>, own: MspId, metrics: Arc<PeerMetrics>) -> (Intake, Committer) {
+    let (sender, receiver) = mpsc::channel(COMMIT_QUEUE_BLOCKS);
+    let height = channel.ledger().height();
+    let intake = Intake {
+        position: Position { next: height, last_hash: last_hash(channel) },
+        height: channel.watch_height(),
+        fault: channel.watch_fault(),
+        config_height: 0,
+        queue: sender,
+        channel: Arc::clone(channel),
+    };
+    (intake, Committer { channel: Arc::clone(channel), own, queue: receiver, metrics })
+}
+
+fn last_hash(channel: &ChannelHandle) -> [u8; 32] {
+    channel.ledger().last_hash().unwrap_or_default()
+}
+
+impl Intake {
+    /// Number of the block that is due.
+    #[must_use]
+    pub fn next_number(&self) -> u64 {
+        self.position.next
+    }
+
+    /// Takes a block: checks it and queues it for the commit. Waits while the queue is full, and for the commit of a
+    /// configuration block before it.
+    ///
+    /// # Errors
+    /// [`IntakeError`]; the intake still waits for the same block then.
+    pub async fn accept(&mut self, block: common::Block) -> Result<(), IntakeError> {
+        self.wait_for_configuration().await?;
+        let bundle = self.channel.bundle();
+        let position = self.position.clone();
+        let prepared = tokio::task::spawn_blocking(move || prepare(block, &position, bundle)).await;
+        let prepared = match prepared {
+            Ok(prepared) => prepared.map_err(IntakeError::Refused)?,
+            Err(panic) => {
+                self.channel.stop(defect("checking a block", &panic));
+                return Err(IntakeError::Stopped);
+            }
+        };
+        let next = Position { next: self.position.next + 1, last_hash: block::header_hash(&prepared.block) };
+        let config = prepared.transactions.iter().any(Opened::is_config);
+        self.queue.send(prepared).await.map_err(|_| IntakeError::Stopped)?;
+        if config {
+            self.config_height = next.next;
+        }
+        self.position = next;
+        Ok(())
+    }
+
+    async fn wait_for_configuration(&mut self) -> Result<(), IntakeError> {
+        let needed = self.config_height;
+        tokio::select! {
+            biased;
+            reached = self.height.wait_for(|height| *height >= needed) => {
+                reached.map(drop).map_err(|_| IntakeError::Stopped)
+            }
+            _stopped = self.fault.wait_for(Option::is_some) => Err(IntakeError::Stopped),
+            () = self.queue.closed() => Err(IntakeError::Stopped),
+        }
+    }
+}
+
+impl std::fmt::Debug for Intake {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Intake").field("position", &self.position).finish_non_exhaustive()
+    }
+}
+
+impl Committer {
+    /// Commits what the intake queues, until the peer stops (the block at hand is finished), the intake is gone or the
+    /// channel has a fault.
+    pub async fn run(mut self, cancelled: CancellationToken) {
+        loop {
+            let prepared = tokio::select! {
+                biased;
+                () = cancelled.cancelled() => return,
+                prepared = self.queue.recv() => prepared,
+            };
+            let Some(prepared) = prepared else { return };
+            let channel = Arc::clone(&self.channel);
+            let metrics = Arc::clone(&self.metrics);
+            let own = self.own.clone();
+            let done = tokio::task::spawn_blocking(move || commit(&channel, &own, prepared, &metrics)).await;
+            let fault = match done {
+                Ok(Ok(())) => continue,
+                Ok(Err(fault)) => fault,
+                Err(panic) => defect("committing a block", &panic),
+            };
+            self.channel.stop(fault);
+            return;
+        }
+    }
+}
+
+impl std::fmt::Debug for Committer {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Committer").field("channel", self.channel.id()).finish_non_exhaustive()
+    }
+}
+
+fn prepare(
+    block: common::Block,
+    position: &Position,
+    bundle: Arc<ChannelBundle>,
+) -> Result<Prepared, BlockFault> {
+    block::verify(&bundle, position, &block)?;
+    let entries = block.data.as_ref().map_or(&[][..], |data| &data.data);
+    let transactions = entries.par_iter().map(|entry| structure::open(&bundle, entry.clone())).collect();
+    Ok(Prepared { block, transactions, bundle })
+}
+
+fn commit(
+    channel: &ChannelHandle,
+    own: &MspId,
+    prepared: Prepared,
+    metrics: &PeerMetrics,
+) -> Result<(), ChannelFault> {
+    let started = std::time::Instant::now();
+    let Prepared { block, transactions, bundle } = prepared;
+    assert!(
+        Arc::ptr_eq(&bundle, &channel.bundle()),
+        "invariant: the intake waits for a configuration block's commit before it checks the next block"
+    );
+    let ledger = channel.ledger();
+    let outcome = validator::validate(&bundle, ledger, &transactions).map_err(|error| ChannelFault {
+        reason: format!("block {} cannot be judged: {}", number(&block), with_causes(&error)),
+        remedy: error.remedy().to_owned(),
+    })?;
+    let opened: Vec<_> = transactions.into_iter().map(Opened::into_transaction).collect();
+    let committed = ValidatedBlock::new(block, opened.clone(), outcome.codes)
+        .and_then(|validated| {
+            let private = private::of_block(&bundle, ledger, own, &validated)?;
+            ledger.commit(validated.with_private(private))
+        })
+        .map_err(|error| ChannelFault {
+            reason: format!("the ledger could not commit: {}", with_causes(&error)),
+            remedy: "check the disk and its free space, then restart the peer".to_owned(),
+        })?;
+    let committed = Arc::new(CommittedBlock::new(Arc::new(committed.block), opened, committed.codes));
+    let seconds = started.elapsed().as_secs_f64();
+    metrics.committed(channel.id(), &committed, seconds);
+    tracing::info!(
+        channel = %channel.id(), block = committed.number().get(), txs = committed.codes().len(), seconds, "block committed"
+    );
+    channel.publish(committed, outcome.bundle.map(Arc::new));
+    Ok(())
+}
+
+fn number(block: &common::Block) -> u64 {
+    block.header.as_ref().map_or(0, |header| header.number)
+}
+
+fn defect(doing: &str, panic: &tokio::task::JoinError) -> ChannelFault {
+    ChannelFault {
+        reason: format!("a defect of the peer while {doing}: {panic}"),
+        remedy: "restart the peer, and report the log's last lines to the makers".to_owned(),
+    }
+}

@@ -1,0 +1,144 @@
+//! What can be said about a transaction without looking at the state: its form, its creator, its id, and whose
+//! endorsement signatures hold.
+//!
+//! The order of the checks is Fabric's (`core/common/validation/msgvalidation.go`), since the first failing one gives the
+//! code. What Fabric checks only after the search for duplicates is kept inside the transaction until then.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use consort_channel_config::ChannelBundle;
+use consort_crypto::preimage;
+use consort_msp::Identity;
+use consort_msp::policy::{SignedData, verified_identities};
+use consort_protos::fabric::common::HeaderType;
+use consort_protos::fabric::protos::TxValidationCode;
+use consort_protos::transaction::{Body, EndorserTransaction, Rejection, Transaction};
+
+/// A transaction after the first half of its validation.
+#[derive(Debug)]
+pub enum Opened {
+    /// Invalid, whatever the state is.
+    Rejected {
+        /// The transaction, when it could be opened.
+        transaction: Option<Arc<Transaction>>,
+        /// Why.
+        rejection: Rejection,
+    },
+    /// An invocation whose creator signed it.
+    Endorser(VerifiedTransaction),
+    /// A new configuration whose creator signed it.
+    Config(Arc<Transaction>),
+}
+
+/// An endorser transaction whose structure and creator hold.
+#[derive(Debug)]
+pub struct VerifiedTransaction {
+    /// The transaction; its body is an invocation.
+    pub transaction: Arc<Transaction>,
+    /// Who endorsed it with a signature that holds, each identity once. Whether an identity is valid is asked when a
+    /// policy wants it.
+    pub endorsers: Vec<Arc<Identity>>,
+}
+
+impl VerifiedTransaction {
+    /// The body.
+    #[must_use]
+    pub fn endorser(&self) -> &EndorserTransaction {
+        self.transaction.endorser().expect("invariant: `open` puts only endorser transactions here")
+    }
+}
+
+impl Opened {
+    /// Whether it is a configuration.
+    #[must_use]
+    pub fn is_config(&self) -> bool {
+        matches!(self, Self::Config(_))
+    }
+
+    /// The transaction, when it could be opened.
+    #[must_use]
+    pub fn into_transaction(self) -> Option<Arc<Transaction>> {
+        match self {
+            Self::Rejected { transaction, .. } => transaction,
+            Self::Endorser(verified) => Some(verified.transaction),
+            Self::Config(transaction) => Some(transaction),
+        }
+    }
+}
+
+/// Opens an entry of a block and checks everything about it that depends only on the configuration.
+#[must_use]
+pub fn open(bundle: &ChannelBundle, entry: Bytes) -> Opened {
+    let transaction = match Transaction::open(entry) {
+        Ok(transaction) => Arc::new(transaction),
+        Err(rejection) => return Opened::Rejected { transaction: None, rejection },
+    };
+    match check(bundle, &transaction) {
+        Err(rejection) => Opened::Rejected { transaction: Some(transaction), rejection },
+        Ok(None) => Opened::Config(transaction),
+        Ok(Some(endorsers)) => Opened::Endorser(VerifiedTransaction { transaction, endorsers }),
+    }
+}
+
+/// The endorsers of an invocation; `None` for a configuration.
+fn check(bundle: &ChannelBundle, transaction: &Transaction) -> Result<Option<Vec<Arc<Identity>>>, Rejection> {
+    let reject = |code, reason: &str| Err(Rejection::new(code, reason));
+    creator(bundle, transaction)?;
+    match transaction.kind {
+        HeaderType::Config => {
+            transaction.body.as_ref().map_err(Clone::clone)?;
+            return Ok(None);
+        }
+        HeaderType::EndorserTransaction => {}
+        _ => {
+            return reject(TxValidationCode::UnsupportedTxPayload, "a block holds no configuration updates");
+        }
+    }
+    if preimage::tx_id(&transaction.nonce, &transaction.creator) != transaction.tx_id {
+        return reject(
+            TxValidationCode::BadProposalTxid,
+            "the transaction id is not that of nonce and creator",
+        );
+    }
+    let Body::Endorser(endorser) = transaction.body.as_ref().map_err(Clone::clone)? else {
+        return reject(TxValidationCode::InvalidEndorserTransaction, "the body is no invocation");
+    };
+    let hash = preimage::proposal_hash(
+        &transaction.channel_header_bytes,
+        &endorser.action_header,
+        &endorser.chaincode_proposal_payload,
+    );
+    if hash[..] != endorser.proposal_hash[..] {
+        return reject(
+            TxValidationCode::InvalidEndorserTransaction,
+            "the proposal hash is that of another proposal",
+        );
+    }
+    Ok(Some(endorsers(bundle, endorser)))
+}
+
+/// The creator is a valid identity of the channel that the header names, and signed the payload.
+fn creator(bundle: &ChannelBundle, transaction: &Transaction) -> Result<(), Rejection> {
+    let reject = |reason: String| Rejection::new(TxValidationCode::BadCreatorSignature, reason);
+    if transaction.channel != bundle.channel().as_str() {
+        return Err(reject(format!("the transaction is for channel {:?}", transaction.channel)));
+    }
+    let msps = bundle.msps();
+    let identity = msps.deserialize(&transaction.creator).map_err(|error| reject(error.to_string()))?;
+    msps.validate(&identity).map_err(|error| reject(error.to_string()))?;
+    identity.verify(&transaction.payload, &transaction.signature).map_err(|error| reject(error.to_string()))
+}
+
+fn endorsers(bundle: &ChannelBundle, endorser: &EndorserTransaction) -> Vec<Arc<Identity>> {
+    let signed: Vec<SignedData> = endorser
+        .endorsements
+        .iter()
+        .map(|endorsement| SignedData {
+            identity: endorsement.endorser.clone(),
+            message: preimage::endorsement(&endorser.proposal_response_payload, &endorsement.endorser).into(),
+            signature: endorsement.signature.clone(),
+        })
+        .collect();
+    verified_identities(bundle.msps(), &signed)
+}

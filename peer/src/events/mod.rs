@@ -1,0 +1,240 @@
+//! The peer's block events (`protos.Deliver`): whole blocks, summaries, and blocks with private data.
+//!
+//! The stream itself is served by [`consort_node::deliver`]; here is what a reader gets of a block, and which policy guards
+//! it. Summaries carry no payloads, so that they may be shown to more readers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use consort_channel_config::ChannelBundle;
+use consort_node::deliver::{self, BlockSource, Condition, Deliver, Form, Responses};
+use consort_node::dial::with_causes;
+use consort_node::server::PeerCertificate;
+use consort_node::{Clock, Tasks};
+use consort_protos::fabric::common::{Block, Envelope, HeaderType, Status};
+use consort_protos::fabric::protos::deliver_response::Type;
+use consort_protos::fabric::protos::deliver_server::Deliver as DeliverService;
+use consort_protos::fabric::protos::{
+    BlockAndPrivateData, ChaincodeEvent, DeliverResponse, FilteredBlock, FilteredChaincodeAction,
+    FilteredTransaction, FilteredTransactionActions, filtered_transaction,
+};
+use consort_protos::ids::BlockNumber;
+use tokio::sync::watch;
+use tonic::{Request, Response, Streaming};
+
+use crate::channel::{ChannelHandle, CommittedBlock};
+use crate::gateway::event_of;
+use crate::registry::Channels;
+
+/// Resource that guards whole blocks, with and without private data.
+const BLOCKS: &str = "event/Block";
+/// Resource that guards summaries.
+const FILTERED_BLOCKS: &str = "event/FilteredBlock";
+
+impl deliver::Channels for Channels {
+    type Source = ChannelHandle;
+
+    fn source(&self, channel: &str) -> Option<Arc<ChannelHandle>> {
+        self.get(channel)
+    }
+}
+
+impl BlockSource for ChannelHandle {
+    fn heights(&self) -> watch::Receiver<u64> {
+        self.watch_height()
+    }
+
+    fn block(&self, number: BlockNumber) -> Result<Option<Block>, String> {
+        self.ledger().block(number).map_err(|error| with_causes(&error))
+    }
+
+    fn bundle(&self) -> Arc<ChannelBundle> {
+        ChannelHandle::bundle(self)
+    }
+
+    fn condition(&self) -> watch::Receiver<Condition> {
+        self.watch_condition()
+    }
+}
+
+/// The service.
+#[derive(Clone, Debug)]
+pub struct BlockEvents {
+    deliver: Deliver<Channels>,
+}
+
+impl BlockEvents {
+    /// `tls_binding`: the listener requires client certificates, so that each request must name the one it came with.
+    #[must_use]
+    pub fn new(channels: Arc<Channels>, clock: Arc<dyn Clock>, tasks: &Tasks, tls_binding: bool) -> Self {
+        Self { deliver: Deliver::new(channels, clock, tasks.clone(), tls_binding) }
+    }
+
+    fn serve<F: Form<ChannelHandle>>(
+        &self,
+        form: F,
+        request: Request<Streaming<Envelope>>,
+    ) -> Result<Response<Responses<F::Response>>, tonic::Status> {
+        let peer = request.extensions().get::<PeerCertificate>().cloned();
+        self.deliver.serve(form, request.into_inner(), peer).map(Response::new)
+    }
+}
+
+#[tonic::async_trait]
+impl DeliverService for BlockEvents {
+    type DeliverStream = Responses<DeliverResponse>;
+
+    async fn deliver(
+        &self,
+        request: Request<Streaming<Envelope>>,
+    ) -> Result<Response<Self::DeliverStream>, tonic::Status> {
+        self.serve(Whole, request)
+    }
+
+    type DeliverFilteredStream = Responses<DeliverResponse>;
+
+    async fn deliver_filtered(
+        &self,
+        request: Request<Streaming<Envelope>>,
+    ) -> Result<Response<Self::DeliverFilteredStream>, tonic::Status> {
+        self.serve(Filtered, request)
+    }
+
+    type DeliverWithPrivateDataStream = Responses<DeliverResponse>;
+
+    async fn deliver_with_private_data(
+        &self,
+        request: Request<Streaming<Envelope>>,
+    ) -> Result<Response<Self::DeliverWithPrivateDataStream>, tonic::Status> {
+        self.serve(WithPrivateData, request)
+    }
+}
+
+fn response(content: Type) -> DeliverResponse {
+    DeliverResponse { r#type: Some(content) }
+}
+
+fn status(status: Status) -> DeliverResponse {
+    response(Type::Status(status as i32))
+}
+
+/// Blocks as they are stored.
+struct Whole;
+
+impl Form<ChannelHandle> for Whole {
+    type Response = DeliverResponse;
+
+    fn policy<'a>(&self, bundle: &'a ChannelBundle) -> &'a str {
+        bundle.acl(BLOCKS)
+    }
+
+    fn status(&self, code: Status) -> DeliverResponse {
+        status(code)
+    }
+
+    fn block(&self, _: &ChannelHandle, block: Block, _: &Bytes) -> Result<DeliverResponse, String> {
+        Ok(response(Type::Block(block)))
+    }
+}
+
+/// Summaries.
+struct Filtered;
+
+impl Form<ChannelHandle> for Filtered {
+    type Response = DeliverResponse;
+
+    fn policy<'a>(&self, bundle: &'a ChannelBundle) -> &'a str {
+        bundle.acl(FILTERED_BLOCKS)
+    }
+
+    fn status(&self, code: Status) -> DeliverResponse {
+        status(code)
+    }
+
+    fn block(&self, source: &ChannelHandle, block: Block, _: &Bytes) -> Result<DeliverResponse, String> {
+        Ok(response(Type::FilteredBlock(filtered(source.id().as_str(), &CommittedBlock::from_stored(block)))))
+    }
+}
+
+/// Blocks in the form that has room for private data. The room stays empty: who may read a collection asks a chaincode.
+struct WithPrivateData;
+
+impl Form<ChannelHandle> for WithPrivateData {
+    type Response = DeliverResponse;
+
+    fn policy<'a>(&self, bundle: &'a ChannelBundle) -> &'a str {
+        bundle.acl(BLOCKS)
+    }
+
+    fn status(&self, code: Status) -> DeliverResponse {
+        status(code)
+    }
+
+    fn block(&self, _: &ChannelHandle, block: Block, _: &Bytes) -> Result<DeliverResponse, String> {
+        let content = BlockAndPrivateData { block: Some(block), private_data_map: BTreeMap::new() };
+        Ok(response(Type::BlockAndPrivateData(content)))
+    }
+}
+
+/// The summary of a block: ids, kinds and codes of its transactions, and their chaincode events without payloads.
+fn filtered(channel: &str, block: &CommittedBlock) -> FilteredBlock {
+    let transactions = block.transactions().iter().zip(block.codes()).map(|(transaction, code)| {
+        let Some(transaction) = transaction else {
+            // The genesis block's configuration has no creator, and so does not open as a transaction.
+            let config = consort_protos::block::is_config(block.block());
+            let kind = if config { HeaderType::Config } else { HeaderType::Message };
+            return FilteredTransaction {
+                r#type: kind as i32,
+                tx_validation_code: *code as i32,
+                ..FilteredTransaction::default()
+            };
+        };
+        let actions = event_of(transaction).map(|event| FilteredChaincodeAction {
+            chaincode_event: Some(ChaincodeEvent { payload: Bytes::new(), ..event.clone() }),
+        });
+        let data = (transaction.kind == HeaderType::EndorserTransaction).then(|| {
+            filtered_transaction::Data::TransactionActions(FilteredTransactionActions {
+                chaincode_actions: actions.into_iter().collect(),
+            })
+        });
+        FilteredTransaction {
+            txid: transaction.tx_id.clone(),
+            r#type: transaction.kind as i32,
+            tx_validation_code: *code as i32,
+            data,
+        }
+    });
+    FilteredBlock {
+        channel_id: channel.to_owned(),
+        number: block.number().get(),
+        filtered_transactions: transactions.collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use consort_protos::fabric::protos::TxValidationCode;
+
+    use super::*;
+    use crate::committer::golden_block;
+
+    #[test]
+    fn a_summary_has_every_transaction_and_no_payload() {
+        // Block 30 of the golden channel sets an event, block 40 has three transactions with codes 0, 11 and 11.
+        let summary = filtered("mychannel", &CommittedBlock::from_stored(golden_block(30)));
+        let Some(filtered_transaction::Data::TransactionActions(actions)) =
+            &summary.filtered_transactions[0].data
+        else {
+            panic!("an endorser transaction has actions")
+        };
+        let event = actions.chaincode_actions[0].chaincode_event.as_ref().expect("an event");
+        assert!(event.payload.is_empty() && !event.event_name.is_empty());
+        let summary = filtered("mychannel", &CommittedBlock::from_stored(golden_block(40)));
+        let codes: Vec<i32> =
+            summary.filtered_transactions.iter().map(|transaction| transaction.tx_validation_code).collect();
+        let conflict = TxValidationCode::MvccReadConflict as i32;
+        assert_eq!(codes, [0, conflict, conflict]);
+        assert!(summary.filtered_transactions.iter().all(|transaction| transaction.txid.len() == 64));
+    }
+}

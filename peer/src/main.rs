@@ -1,0 +1,51 @@
+//! The process of a peer: `consort-peer --config <yaml>`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Parser;
+use consort_node::{SystemClock, Tasks, telemetry};
+use consort_peer::config::PeerConfig;
+use consort_peer::server::Peer;
+
+/// How long tasks may take to finish what they have begun.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A peer of a Consort network.
+#[derive(Debug, Parser)]
+#[command(name = "consort-peer", version)]
+struct Arguments {
+    /// The configuration file (docs/config/peer.example.yaml explains every key).
+    #[arg(long)]
+    config: PathBuf,
+}
+
+fn main() -> std::process::ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("consort-peer: {error:#}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let config = PeerConfig::load(&arguments.config)?;
+    let log = telemetry::init(&config.log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the async runtime could not start")?;
+    runtime.block_on(async {
+        let tasks = Tasks::new();
+        let id = config.id.clone();
+        let peer = Peer::start(config, Some(log), Arc::new(SystemClock), &tasks).await?;
+        tracing::info!(%id, address = %peer.address, operations = %peer.operations, "peer started");
+        tasks.run_until_stopped(SHUTDOWN_TIMEOUT).await?;
+        tracing::info!(%id, "peer stopped");
+        Ok(())
+    })
+}

@@ -1,0 +1,340 @@
+//! Puts a peer together and starts it.
+
+#![expect(clippy::result_large_err, reason = "a peer fails to start at most once")]
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use consort_crypto::hash::sha256;
+use consort_msp::{FolderError, Msp, MspError, MspManager, SigningIdentity};
+use consort_node::config::ClientAuth;
+use consort_node::dial::{ClientIdentity, Dialer, with_causes};
+use consort_node::operations::{self, Operations, OperationsError, Version};
+use consort_node::server::{GrpcServer, Listener, MESSAGE_BYTES_MAX, ServerError};
+use consort_node::telemetry::LogHandle;
+use consort_node::tls::{ServerTls, TlsError};
+use consort_node::{Clock, Metrics, Tasks};
+use consort_protos::consort::peer::membership_server::MembershipServer;
+use consort_protos::fabric::gateway::gateway_server::GatewayServer;
+use consort_protos::fabric::protos::deliver_server::DeliverServer;
+use consort_protos::fabric::protos::endorser_server::EndorserServer;
+use consort_protos::ids::MspId;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+
+use crate::chaincode::{Limits, PackageStore, RuntimeError, StoreError, WasmRuntime};
+use crate::channel::ChannelHandle;
+use crate::committer::pipeline::pipeline;
+use crate::config::PeerConfig;
+use crate::connections::Connections;
+use crate::deliver_client::{Follower, Orderers, OverrideError};
+use crate::endorser::{Access, Endorser, EndorserParts, EndorserService};
+use crate::endorsing::Endorsers;
+use crate::events::BlockEvents;
+use crate::gateway::Gateway;
+use crate::health::ChannelsHealth;
+use crate::membership::{LocalChaincodes, Membership, MembershipSetup};
+use crate::registry::Channels;
+use crate::telemetry::PeerMetrics;
+
+/// Why a peer could not start. Each text names what to look at.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The MSP id is not one.
+    #[error("configuration key `msp.id`")]
+    MspId(#[source] consort_protos::ids::InvalidId),
+    /// The MSP folder is not usable.
+    #[error("the MSP folder {path} cannot be used")]
+    MspFolder {
+        /// The folder.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: FolderError,
+    },
+    /// The MSP in the folder is not a valid one.
+    #[error("the MSP in {path} is not valid")]
+    Msp {
+        /// The folder.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: MspError,
+    },
+    /// A TLS file is not usable.
+    #[error("TLS of the listener")]
+    Tls(#[source] TlsError),
+    /// A file cannot be read.
+    #[error("the file {path} cannot be read")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The TLS certificate is not one.
+    #[error("the file {path} holds no certificate: {reason}")]
+    Certificate {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// An orderer override is not usable.
+    #[error("configuration key `orderer_overrides`")]
+    Override(#[source] OverrideError),
+    /// The data folder is not usable.
+    #[error("the data folder {path} cannot be used")]
+    Data {
+        /// The folder.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The listener's address is not usable.
+    #[error("configuration key `listen.address`")]
+    Listen(#[source] ServerError),
+    /// The operations' address is not usable.
+    #[error("configuration key `operations`")]
+    Operations(#[source] OperationsError),
+    /// The installed chaincodes cannot be read.
+    #[error("the installed chaincodes cannot be read")]
+    Packages(#[source] StoreError),
+    /// The chaincode runtime could not start.
+    #[error("the chaincode runtime could not start")]
+    Chaincode(#[source] RuntimeError),
+}
+
+/// A started peer.
+#[derive(Debug)]
+pub struct Peer {
+    /// Its channels.
+    pub channels: Arc<Channels>,
+    /// Where its gRPC services listen.
+    pub address: SocketAddr,
+    /// Where its operations are served.
+    pub operations: SocketAddr,
+}
+
+/// A generated service with the network's message limits.
+macro_rules! limited {
+    ($service:expr) => {
+        $service.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX)
+    };
+}
+
+/// What the parts of a peer share.
+struct Parts {
+    config: PeerConfig,
+    signer: Arc<SigningIdentity>,
+    channels: Arc<Channels>,
+    orderers: Orderers,
+    metrics: Arc<PeerMetrics>,
+    membership: Membership,
+    tls: ServerTls,
+    tls_certificate_hash: Bytes,
+    clock: Arc<dyn Clock>,
+}
+
+impl Peer {
+    /// Starts everything as tasks of `tasks`: services, the operations endpoints, and per joined channel the fetching and
+    /// committing of blocks. Listeners are bound when this returns.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing runs then.
+    pub async fn start(
+        config: PeerConfig,
+        log: Option<LogHandle>,
+        clock: Arc<dyn Clock>,
+        tasks: &Tasks,
+    ) -> Result<Self, StartError> {
+        let metrics = Metrics::new();
+        let listener = Listener::bind(&config.listen).await.map_err(StartError::Listen)?;
+        let address = listener.address();
+        let (parts, server) = assemble(config, &metrics, clock, listener, tasks)?;
+        let operations = Operations {
+            version: Version { program: "consort-peer", version: env!("CARGO_PKG_VERSION") },
+            metrics,
+            log,
+            checks: vec![Arc::new(ChannelsHealth(Arc::clone(&parts.channels)))],
+            clock: Arc::clone(&parts.clock),
+        };
+        let operations = operations::serve(&parts.config.operations, operations, tasks)
+            .await
+            .map_err(StartError::Operations)?;
+        let channels = Arc::clone(&parts.channels);
+        parts.membership.start(tasks);
+        server.serve(tasks);
+        let (cancelled, of_channels) = (tasks.cancelled(), tasks.clone());
+        tasks.spawn("channels", true, async move {
+            tokio::select! {
+                () = cancelled.cancelled() => {}
+                () = parts.run_channels(&of_channels) => {}
+            }
+        });
+        Ok(Self { channels, address, operations })
+    }
+}
+
+impl Parts {
+    /// Starts the tasks of every channel, those joined later included.
+    async fn run_channels(&self, tasks: &Tasks) {
+        let mut joins = self.channels.watch_joins();
+        let mut started: BTreeSet<String> = BTreeSet::new();
+        loop {
+            joins.borrow_and_update();
+            for channel in self.channels.list() {
+                if started.insert(channel.id().to_string()) {
+                    self.start_channel(&channel, tasks);
+                }
+            }
+            self.trust_channels();
+            if joins.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn start_channel(&self, channel: &Arc<ChannelHandle>, tasks: &Tasks) {
+        let (intake, committer) = pipeline(channel, self.signer.msp_id().clone(), Arc::clone(&self.metrics));
+        self.metrics.height(channel.id(), channel.ledger().height());
+        let follower = Follower::new(
+            Arc::clone(channel),
+            intake,
+            self.orderers.clone(),
+            Arc::clone(&self.signer),
+            self.tls_certificate_hash.clone(),
+            Arc::clone(&self.clock),
+            self.config.deliver.clone(),
+        );
+        tasks.spawn(format!("commit {}", channel.id()), false, committer.run(tasks.cancelled()));
+        tasks.spawn(format!("follow {}", channel.id()), false, follower.run(tasks.cancelled()));
+        self.membership.watch(channel, tasks);
+    }
+
+    /// Clients of every joined channel's organisations may show their TLS certificates.
+    fn trust_channels(&self) {
+        let mut roots: BTreeSet<Bytes> = BTreeSet::new();
+        for path in &self.config.tls.client_roots {
+            match std::fs::read(path) {
+                Ok(pem) => roots.extend([Bytes::from(pem)]),
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "TLS client roots cannot be read");
+                }
+            }
+        }
+        for channel in self.channels.list() {
+            roots.extend(channel.bundle().msps().tls_roots());
+        }
+        let roots: Vec<Bytes> = roots.into_iter().collect();
+        if let Err(error) = self.tls.client_roots().replace(&roots) {
+            tracing::warn!(reason = %with_causes(&error), "TLS client roots were not replaced");
+        }
+    }
+}
+
+fn assemble(
+    config: PeerConfig,
+    metrics: &Metrics,
+    clock: Arc<dyn Clock>,
+    listener: Listener,
+    tasks: &Tasks,
+) -> Result<(Parts, GrpcServer), StartError> {
+    let msp_id = MspId::parse(&config.msp.id).map_err(StartError::MspId)?;
+    let msp_folder = |source| StartError::MspFolder { path: config.msp.dir.clone(), source };
+    let signer = Arc::new(SigningIdentity::from_folder(&config.msp.dir, &msp_id).map_err(msp_folder)?);
+    let local = consort_msp::folder::load_config(&config.msp.dir, &msp_id).map_err(msp_folder)?;
+    let local_msp = Msp::new(&local, consort_msp::MspVersion::V3_0)
+        .map_err(|source| StartError::Msp { path: config.msp.dir.clone(), source })?;
+    let tls = ServerTls::load(&config.tls).map_err(StartError::Tls)?;
+    let (identity, tls_certificate_hash) = client_identity(&config)?;
+    let dialer = Dialer::new(config.host_overrides.clone(), Some(identity))
+        .connect_timeout(Duration::from_millis(config.gateway.dial_timeout_ms));
+    let connections = Arc::new(Connections::new(dialer));
+    let dial_timeout = Duration::from_millis(config.gateway.dial_timeout_ms);
+    let orderers = Orderers::new(Arc::clone(&connections), &config.orderer_overrides, dial_timeout)
+        .map_err(StartError::Override)?;
+    let data = |source| StartError::Data { path: config.data_dir.clone(), source };
+    let channels = Channels::open(&config.data_dir).map_err(data)?;
+    let peer_metrics = Arc::new(PeerMetrics::new(metrics));
+    let endorser = Arc::new(Endorser::new(EndorserParts {
+        channels: Arc::clone(&channels),
+        runtime: Arc::new(runtime(&config)?),
+        signer: Arc::clone(&signer),
+        access: Arc::new(Access::new(Arc::new(MspManager::new(vec![local_msp])), msp_id.clone())),
+        clock: Arc::clone(&clock),
+        time_window: Duration::from_secs(config.endorser.time_window_s),
+    }));
+    let membership = Membership::new(MembershipSetup {
+        channels: Arc::clone(&channels),
+        chaincodes: Arc::clone(&endorser) as Arc<dyn LocalChaincodes>,
+        signer: Arc::clone(&signer),
+        endpoint: config.endpoint.clone(),
+        connections: Arc::clone(&connections),
+        clock: Arc::clone(&clock),
+        config: config.membership.clone(),
+    });
+    let gateway = Gateway::new(
+        Arc::clone(&channels),
+        Arc::new(membership.clone()),
+        Arc::new(Endorsers::new(Arc::clone(&endorser), Arc::clone(&connections))),
+        Arc::new(orderers.clone()),
+        msp_id,
+        config.gateway.clone(),
+    );
+    let tls_binding = config.tls.client_auth == ClientAuth::Required;
+    let events = BlockEvents::new(Arc::clone(&channels), Arc::clone(&clock), tasks, tls_binding);
+    let server = GrpcServer::new(listener, Some(tls.clone()))
+        .add_service(limited!(GatewayServer::new(gateway)))
+        .add_service(limited!(EndorserServer::new(EndorserService::new(endorser))))
+        .add_service(limited!(DeliverServer::new(events)))
+        .add_service(MembershipServer::new(membership.clone()));
+    let parts = Parts {
+        config,
+        signer,
+        channels,
+        orderers,
+        metrics: peer_metrics,
+        membership,
+        tls,
+        tls_certificate_hash,
+        clock,
+    };
+    Ok((parts, server))
+}
+
+/// The runtime with the packages in the data folder.
+fn runtime(config: &PeerConfig) -> Result<WasmRuntime, StartError> {
+    let limits = Limits {
+        fuel_max: config.chaincode.fuel_max,
+        memory_bytes_max: usize::try_from(config.chaincode.memory_max_bytes).unwrap_or(usize::MAX),
+        timeout: Duration::from_millis(config.chaincode.execute_timeout_ms),
+        instances_max: config.chaincode.instances_max,
+    };
+    let packages =
+        PackageStore::open(&config.data_dir.join("chaincodes"), config.chaincode.package_max_bytes)
+            .map_err(StartError::Packages)?;
+    WasmRuntime::new(Arc::new(packages), &config.data_dir.join("compiled"), limits)
+        .map_err(StartError::Chaincode)
+}
+
+/// The TLS certificate that the peer shows to others, and the hash that binds its requests to it.
+fn client_identity(config: &PeerConfig) -> Result<(ClientIdentity, Bytes), StartError> {
+    let read = |path: &PathBuf| {
+        std::fs::read(path).map_err(|source| StartError::File { path: path.clone(), source })
+    };
+    let cert = read(&config.tls.cert)?;
+    let key = read(&config.tls.key)?;
+    let der = CertificateDer::from_pem_slice(&cert).map_err(|source| StartError::Certificate {
+        path: config.tls.cert.clone(),
+        reason: source.to_string(),
+    })?;
+    let hash = Bytes::copy_from_slice(&sha256(&der));
+    Ok((ClientIdentity::from_pem(&cert, &key), hash))
+}
