@@ -1,5 +1,11 @@
 //! What one invocation costs: a fresh instance of the example chaincode that reads and writes one key.
 
+#![allow(
+    clippy::unwrap_used,
+    unused_imports,
+    reason = "a benchmark stops where a test would, and shares its parts with tests that are not compiled here"
+)]
+
 #[path = "../tests/chaincode_parts/mod.rs"]
 mod chaincode_parts;
 

@@ -1,5 +1,7 @@
 //! The sandbox, judged by chaincode that behaves and by chaincode that does not.
 
+#![expect(clippy::unwrap_used, reason = "a test stops where something is wrong")]
+
 mod chaincode_parts;
 
 use std::sync::Arc;
@@ -196,5 +198,84 @@ async fn a_package_that_is_not_here_is_this_peers_failure() {
     let runtime = Runtime::new(small_limits());
     let package = consort_peer::chaincode::PackageId::of("absent", b"");
     let error = runtime.invoke("absent", &package, Arc::new(MemoryHost::new()), &["Run"]).await.unwrap_err();
-    assert!(error.to_string().contains("is not installed"), "{error}");
+    assert_eq!(error.to_string(), format!("chaincode package {package} cannot be loaded"));
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert_eq!(cause, format!("package {package} is not installed"));
+}
+
+/// A chaincode that calls the chaincode `other`, once or for ever, and then answers.
+fn caller(for_ever: bool) -> Vec<u8> {
+    let again = if for_ever { "br $again" } else { "" };
+    let text = format!(
+        r#"(component
+            (type $types (instance
+                (type $response (record (field "status" u32) (field "message" string) (field "payload" (list u8))))
+                (export "response" (type $named (eq $response)))
+                (type $invocation (record (field "arguments" (list (list u8))) (field "is-init" bool)))
+                (export "invocation" (type (eq $invocation)))
+            ))
+            (import "consort:chaincode/types@1.0.0" (instance $t (type $types)))
+            (alias export $t "response" (type $response))
+            (alias export $t "invocation" (type $invocation))
+            (type $transaction (instance
+                (alias outer 1 $response (type $r))
+                (export "response" (type $response (eq $r)))
+                (export "invoke-chaincode" (func
+                    (param "name" string) (param "arguments" (list (list u8))) (param "channel" string)
+                    (result (result $response (error string)))))
+            ))
+            (import "consort:chaincode/transaction@1.0.0" (instance $x (type $transaction)))
+            (core module $memory
+                (memory (export "memory") 1)
+                (global $next (export "next") (mut i32) (i32.const 4096))
+                (func (export "realloc") (param i32 i32 i32 i32) (result i32)
+                    (local $at i32)
+                    global.get $next local.set $at
+                    global.get $next local.get 3 i32.add i32.const 15 i32.add i32.const -16 i32.and global.set $next
+                    local.get $at))
+            (core instance $mem (instantiate $memory))
+            (core func $call (canon lower (func $x "invoke-chaincode")
+                (memory (core memory $mem "memory")) (realloc (core func $mem "realloc"))))
+            (core module $code
+                (import "mem" "memory" (memory 1))
+                (import "mem" "next" (global $next (mut i32)))
+                (import "host" "call" (func $call (param i32 i32 i32 i32 i32 i32 i32)))
+                (data (i32.const 16) "other")
+                (func (export "invoke") (param i32 i32 i32) (result i32)
+                    (loop $again
+                        (global.set $next (i32.const 4096))
+                        (call $call (i32.const 16) (i32.const 5) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)
+                            (i32.const 128))
+                        {again})
+                    (i32.store (i32.const 64) (i32.const 200))
+                    i32.const 64))
+            (core instance $run (instantiate $code
+                (with "mem" (instance $mem)) (with "host" (instance (export "call" (func $call))))))
+            (func (export "invoke") (param "invocation" $invocation) (result $response)
+                (canon lift (core func $run "invoke")
+                    (memory (core memory $mem "memory")) (realloc (core func $mem "realloc"))))
+        )"#
+    );
+    wat::parse_str(text).unwrap()
+}
+
+#[tokio::test]
+async fn a_chaincode_calls_another_one() {
+    let runtime = Runtime::new(small_limits());
+    let package = runtime.install("caller", &caller(false));
+    let mut host = MemoryHost::new();
+    host.callees.insert("other".to_owned(), runtime.install("tiny", &component("", ANSWER)));
+    let execution = runtime.invoke("caller", &package, Arc::new(host), &["Run"]).await.unwrap();
+    assert_eq!((execution.response.status, execution.response.message.as_str()), (200, ""));
+}
+
+#[tokio::test]
+async fn chaincodes_that_call_each_other_for_ever_use_up_one_budget() {
+    let limits = Limits { fuel_max: 20_000_000, instances_max: 8, ..small_limits() };
+    let runtime = Runtime::new(limits);
+    let package = runtime.install("caller", &caller(true));
+    let mut host = MemoryHost::new();
+    host.callees.insert("other".to_owned(), package.clone());
+    let execution = runtime.invoke("caller", &package, Arc::new(host), &["Run"]).await.unwrap();
+    assert_eq!(execution.response.status, 500, "{}", execution.response.message);
 }

@@ -88,9 +88,9 @@ impl Toolchain {
         let mut command = Command::new(program);
         command.current_dir(crate_dir);
         for (variable, _) in std::env::vars_os() {
-            let begins = |prefix: &&str| variable.as_encoded_bytes().starts_with(prefix.as_bytes());
-            if LEAKING_VARIABLES.iter().any(|prefix| begins(&prefix))
-                && !KEPT_VARIABLES.iter().any(|prefix| begins(&prefix))
+            let begins = |prefix: &str| variable.as_encoded_bytes().starts_with(prefix.as_bytes());
+            if LEAKING_VARIABLES.iter().any(|prefix| begins(prefix))
+                && !KEPT_VARIABLES.iter().any(|prefix| begins(prefix))
             {
                 command.env_remove(&variable);
             }

@@ -21,6 +21,7 @@ use super::package::{Package, PackageError, PackageId};
 use super::sandbox::bindings::{Chaincode, ChaincodePre, Invocation as GuestInvocation};
 use super::sandbox::{Budget, Sandbox};
 use super::store::{PackageStore, StoreError};
+use crate::registry::with_causes;
 
 /// Package whose interfaces a chaincode may import.
 const ALLOWED_IMPORTS: &str = "consort:chaincode/";
@@ -121,7 +122,7 @@ pub enum RuntimeError {
         package: PackageId,
         /// The cause.
         #[source]
-        source: StoreError,
+        source: Arc<StoreError>,
     },
     /// The package does not compile any more (it did when it was installed).
     #[error("chaincode package {package} cannot be prepared: {reason}")]
@@ -328,7 +329,7 @@ impl Inner {
             self.prepared.lock().unwrap_or_else(PoisonError::into_inner).remove(package);
             match error {
                 PrepareError::Unreadable(source) => {
-                    RuntimeError::Broken(format!("chaincode package {package} cannot be loaded: {source}"))
+                    RuntimeError::Package { package: package.clone(), source }
                 }
                 PrepareError::Invalid(reason) => {
                     RuntimeError::Unprepared { package: package.clone(), reason }
@@ -368,7 +369,7 @@ impl Runner {
         };
         self.run(&invocation, budget, depth).map_err(|error| match error {
             RuntimeError::Expired => Expired.into(),
-            other => Broken(other.to_string()).into(),
+            other => Broken(with_causes(&other)).into(),
         })
     }
 

@@ -34,6 +34,8 @@ pub(super) mod bindings {
 const WORK_MAX: u64 = 512 << 20;
 /// Work of a call besides its bytes; a quarter of a million calls are thus the most of one transaction.
 const CALL_WORK: u64 = 2048;
+/// Work of a call to another chaincode: an instance is made for it. Some two thousand are thus the most of one transaction.
+const CALLEE_WORK: usize = 256 << 10;
 /// Work of each result of a query besides its bytes: the record of having read it.
 const RESULT_WORK: u64 = 128;
 /// Largest value. An orderer refuses transactions of this size long before.
@@ -297,7 +299,7 @@ impl transaction::Host for Sandbox {
         arguments: Vec<Vec<u8>>,
         channel: String,
     ) -> Answer<Response> {
-        self.charge(arguments.iter().map(Vec::len).sum())?;
+        self.charge(CALLEE_WORK + arguments.iter().map(Vec::len).sum::<usize>())?;
         self.call(&name, arguments, &channel)
     }
 }
@@ -460,5 +462,31 @@ impl ResourceLimiter for Sandbox {
 
     fn memories(&self) -> usize {
         INSTANCES_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_and_values_have_sizes_and_the_text_says_which() {
+        assert_eq!(check_sizes("key", VALUE_BYTES_MAX), Ok(()));
+        assert_eq!(
+            check_sizes("key", VALUE_BYTES_MAX + 1).unwrap_err(),
+            "the value of key \"key\" has 33554433 bytes, and may have 33554432"
+        );
+        assert_eq!(
+            check_sizes(&"k".repeat(KEY_BYTES_MAX + 1), 0).unwrap_err(),
+            "the key has 16385 bytes, and may have 16384"
+        );
+        assert!(check_sizes("", 1).is_err());
+    }
+
+    #[test]
+    fn a_text_is_cut_between_characters() {
+        let mut text = "aé".to_owned();
+        truncate(&mut text, 2);
+        assert_eq!(text, "a…");
     }
 }

@@ -168,7 +168,7 @@ mod tests {
         let package = opened();
         PackageStore::open(folder.path(), 1 << 20).unwrap().save(&package).unwrap();
         let store = PackageStore::open(folder.path(), 1 << 20).unwrap();
-        assert_eq!(store.list(), [package.id.clone()]);
+        assert_eq!(store.list(), std::slice::from_ref(&package.id));
         assert_eq!(store.load(&package.id).unwrap(), package.bytes);
         assert_eq!(store.component(&package.id).unwrap(), b"component");
     }

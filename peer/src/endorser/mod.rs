@@ -262,8 +262,10 @@ impl Endorser {
         let in_simulation = |reason: String| {
             format!("error in simulation: failed to execute transaction {}: {reason}", proposal.tx_id)
         };
-        let execution =
-            self.run(proposal, &definition, &host).await.map_err(|error| in_simulation(error.to_string()))?;
+        let execution = self
+            .run(proposal, &definition, &host)
+            .await
+            .map_err(|error| in_simulation(with_causes(&error)))?;
         let simulation = finished(&host)?;
         let event = execution.event.map(|event| ChaincodeEvent {
             chaincode_id: name.clone(),

@@ -75,10 +75,11 @@ impl Books<'_> {
     }
 
     fn put(&mut self, place: Place<'_>, key: &str, value: Bytes) -> Result<(), StepError> {
-        Ok(match place {
+        match place {
             Place::Public => self.simulator.put(LIFECYCLE, key, value)?,
             Place::Collection(collection) => self.simulator.put_private(LIFECYCLE, collection, key, value)?,
-        })
+        }
+        Ok(())
     }
 
     pub(super) fn metadata(
@@ -88,7 +89,7 @@ impl Books<'_> {
         name: &str,
     ) -> Result<Option<StateMetadata>, StepError> {
         let stored = self.get(place, &state::metadata_key(kind, name))?;
-        stored.map(|bytes| StateMetadata::decode(bytes)).transpose().map_err(|error| {
+        stored.map(StateMetadata::decode).transpose().map_err(|error| {
             StepError::Refused(format!("could not unmarshal metadata for namespace {kind}/{name}: {error}"))
         })
     }

@@ -68,7 +68,7 @@ impl Bench {
 fn lifecycle_transaction(block: &Block) -> Option<Transaction> {
     let transaction = Transaction::open(block.data.as_ref()?.data.first()?.clone()).ok()?;
     let is_lifecycle = transaction.endorser().is_some_and(|endorser| {
-        endorser.invocation.as_ref().is_ok_and(|invocation| invocation.chaincode.name == super::LIFECYCLE)
+        endorser.invocation.as_ref().is_ok_and(|invocation| invocation.chaincode_id.name == super::LIFECYCLE)
     });
     is_lifecycle.then_some(transaction)
 }
@@ -93,6 +93,6 @@ async fn approvals_and_commits_of_a_real_channel_give_the_same_read_write_sets()
     let snapshot = bench.channel.ledger().snapshot();
     assert_eq!(Definition::names(&snapshot).unwrap(), ["gold", "kvbench"]);
     let gold = Definition::read(&snapshot, "gold").unwrap().unwrap();
-    assert_eq!((gold.sequence, gold.version.as_str(), gold.collections.config.len()), (2, "2", 2));
+    assert_eq!((gold.sequence, gold.version.as_str(), gold.collections.config.len()), (2, "1", 2));
     assert_eq!(Definition::read(&snapshot, "absent").unwrap(), None);
 }

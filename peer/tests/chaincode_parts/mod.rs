@@ -1,6 +1,7 @@
 //! What the chaincode tests share: a ledger in memory, packages, and components.
 
 #![allow(
+    clippy::unwrap_used,
     dead_code,
     unreachable_pub,
     reason = "shared by tests and a benchmark, each of which uses some of it"
