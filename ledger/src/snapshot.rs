@@ -103,10 +103,11 @@ impl Inner {
     fn prune(&mut self) {
         let needed_from = self.open.keys().next().map_or(self.height, |&oldest| oldest.min(self.height));
         while let Some(first) = self.replaced.front() {
-            let unneeded = first.block < needed_from;
             let too_much =
                 self.replaced.len() > SNAPSHOT_LAG_BLOCKS_MAX || self.replaced_bytes > SNAPSHOT_LAG_BYTES_MAX;
-            if !unneeded && !(too_much && first.block < self.height) {
+            // What a block replaces that is being written just now stays in any case.
+            let forgotten = first.block < needed_from || (too_much && first.block < self.height);
+            if !forgotten {
                 return;
             }
             self.readable_from = self.readable_from.max(first.block + 1);

@@ -1,4 +1,5 @@
 //! The ledger as its callers see it: what it refuses, what a snapshot shows, what happens to private data.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod blocks;
 
@@ -102,7 +103,7 @@ fn a_chain_of_blocks_alone_refuses_gaps_and_wrong_links() {
 
     let store = BlockStore::open(folder.path()).unwrap();
     assert_eq!((store.height(), store.last_header()), (2, second.header.clone()));
-    assert_eq!(store.block(BlockNumber::new(0)).unwrap(), Some(first.clone()));
+    assert_eq!(store.block(BlockNumber::new(0)).unwrap(), Some(first));
     assert_eq!(store.block_by_hash(&hash(&second)).unwrap(), Some(second));
     assert_eq!(store.block_by_hash(b"unknown").unwrap(), None);
     assert_eq!(store.block(BlockNumber::new(2)).unwrap(), None);

@@ -1,4 +1,5 @@
 //! A process that is killed, or whose disk is full, in the middle of commits.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod blocks;
 

@@ -1,4 +1,5 @@
 //! Replays a real Fabric channel and compares with what Fabric's peers stored.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod blocks;
 

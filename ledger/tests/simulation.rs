@@ -1,4 +1,5 @@
 //! What a simulation records, and which rules stop it.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::{collections::BTreeMap, sync::Arc};
 

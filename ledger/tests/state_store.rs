@@ -1,4 +1,5 @@
 //! What every state store must do, run on each of them.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use bytes::Bytes;
 use consort_ledger::state::{

@@ -1,4 +1,5 @@
 //! Blocks made for tests: well formed, unsigned, linked to each other.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(unreachable_pub, reason = "a module of tests has no crate to be public in")]
 
