@@ -46,6 +46,9 @@ pub(crate) async fn deploy(
     source: &Source,
     report: &Report,
 ) -> anyhow::Result<()> {
+    if let Source::Crate(path) = source {
+        report.line(&format!("building {} to WebAssembly (the first time takes minutes)", path.display()));
+    }
     let package = report.step(package(definition, source)).await?;
     let package_id = report.step(install(access, definition, package)).await?;
     let block = report.step(approve(access, definition, &package_id)).await?;

@@ -73,11 +73,16 @@ async fn answers(
 ) -> anyhow::Result<()> {
     let name = &member.authority.name;
     let what = format!("certificate authority {name} does not answer");
-    let ask = || async {
-        let client = client(layout, topology, member).map_err(|error| format!("{error:#}"))?;
-        client.info().await.map(|_| ()).map_err(|error| describe(&error))
-    };
-    session.wait(name, &what, START_LIMIT, ask).await
+    session.wait(name, &what, START_LIMIT, || is_healthy(layout, topology, member)).await
+}
+
+/// Asks an authority for its name and certificates.
+///
+/// # Errors
+/// Why it does not answer, in words.
+pub(super) async fn is_healthy(layout: &Layout, topology: &Topology, member: &Member) -> Result<(), String> {
+    let client = client(layout, topology, member).map_err(|error| format!("{error:#}"))?;
+    client.info().await.map(|_| ()).map_err(|error| describe(&error))
 }
 
 /// The authority's own certificate, which it writes at its first start.

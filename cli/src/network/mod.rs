@@ -163,7 +163,7 @@ async fn logs(options: &LogsOptions) -> anyhow::Result<()> {
         if names.len() > 1 {
             println!("--- {name} ({})", path.display());
         }
-        println!("{}", processes.log_tail(name, options.lines));
+        println!("{}", processes.log_tail(name, 0, options.lines));
     }
     if options.follow {
         let files: Vec<_> = names.iter().map(|name| (name.clone(), processes.log_path(name))).collect();

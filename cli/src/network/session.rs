@@ -1,5 +1,6 @@
 //! The processes that one command starts: watched while it waits, stopped again when it fails.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -21,12 +22,14 @@ const LOG_LINES: usize = 12;
 pub(crate) struct Session {
     processes: Processes,
     started: Mutex<Vec<Started>>,
+    /// Where in its log each started process began, so that an earlier run's words are not taken for this one's.
+    log_starts: Mutex<BTreeMap<String, u64>>,
 }
 
 impl Session {
     /// A session that has started nothing yet.
     pub(crate) fn new(processes: Processes) -> Self {
-        Self { processes, started: Mutex::new(Vec::new()) }
+        Self { processes, started: Mutex::default(), log_starts: Mutex::default() }
     }
 
     /// Starts a process unless it runs already. Returns whether it was started.
@@ -38,6 +41,8 @@ impl Session {
             return Ok(false);
         }
         let arguments = ["--config".to_owned(), config.display().to_string()];
+        let log_start = self.processes.log_length(name);
+        self.log_starts.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), log_start);
         let started = self.processes.start(name, program, &arguments)?;
         self.lock().push(started);
         Ok(true)
@@ -98,7 +103,9 @@ impl Session {
 
     fn describe_log(&self, process: &str) -> String {
         let path = self.processes.log_path(process);
-        let tail = self.processes.log_tail(process, LOG_LINES);
+        let starts = self.log_starts.lock().unwrap_or_else(PoisonError::into_inner);
+        let start = starts.get(process).copied().unwrap_or(0);
+        let tail = self.processes.log_tail(process, start, LOG_LINES);
         if tail.trim().is_empty() {
             return format!("\nIts log {} is empty.", path.display());
         }

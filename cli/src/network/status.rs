@@ -8,8 +8,8 @@ use consort_client_sdk::peer_admin::PeerAdmin;
 use futures::future::join_all;
 use serde_json::{Value, json};
 
-use super::Folders;
 use super::plan::{ProcessPlan, Role, processes};
+use super::{Folders, authorities};
 use crate::access::Access;
 use crate::layout::{ADMINISTRATOR, MemberKind};
 use crate::output::Output;
@@ -80,16 +80,10 @@ async fn row(access: &Access, plan: ProcessPlan, pid: Option<u32>) -> Row {
     if pid.is_none() {
         return Row { plan, pid, health: "stopped".to_owned(), height: None, leads: None };
     }
-    let health = match plan.operations {
-        Some(address) => match limited(is_healthy(address)).await {
-            Some(Ok(())) => "ok".to_owned(),
-            Some(Err(reason)) => reason,
-            None => "no answer".to_owned(),
-        },
-        None => match limited(accepts(plan.address)).await {
-            Some(true) => "ok".to_owned(),
-            _ => "no answer".to_owned(),
-        },
+    let health = match limited(health(access, &plan)).await {
+        Some(Ok(())) => "ok".to_owned(),
+        Some(Err(reason)) => reason,
+        None => "no answer".to_owned(),
     };
     let height = limited(height(access, &plan)).await.flatten();
     let leads = match (plan.role, plan.operations) {
@@ -103,8 +97,17 @@ async fn limited<T>(question: impl Future<Output = T>) -> Option<T> {
     tokio::time::timeout(QUESTION_LIMIT, question).await.ok()
 }
 
-async fn accepts(address: SocketAddr) -> bool {
-    tokio::net::TcpStream::connect(address).await.is_ok()
+/// A node says at its operations endpoint how it is; an authority is asked through its own API.
+async fn health(access: &Access, plan: &ProcessPlan) -> Result<(), String> {
+    if let Some(address) = plan.operations {
+        return is_healthy(address).await;
+    }
+    let topology = &access.topology;
+    let member = topology.members().find(|member| member.authority.name == plan.name);
+    match member {
+        Some(member) => authorities::is_healthy(&access.layout, topology, member).await,
+        None => Err("not part of the topology".to_owned()),
+    }
 }
 
 /// Asks `/healthz`; the error says what is not well.

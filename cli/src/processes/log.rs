@@ -11,20 +11,20 @@ const TAIL_BYTES_MAX: u64 = 256 * 1024;
 /// How often a followed log is looked at.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The last `lines` lines of a file.
+/// The last `lines` lines of a file from byte `start` on.
 ///
 /// # Errors
 /// The file cannot be read.
-pub(crate) fn tail(path: &Path, lines: usize) -> std::io::Result<String> {
+pub(crate) fn tail(path: &Path, start: u64, lines: usize) -> std::io::Result<String> {
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
-    let start = length.saturating_sub(TAIL_BYTES_MAX);
-    file.seek(SeekFrom::Start(start))?;
+    let cut = length.saturating_sub(TAIL_BYTES_MAX);
+    file.seek(SeekFrom::Start(cut.max(start)))?;
     let mut bytes = Vec::new();
     file.take(TAIL_BYTES_MAX).read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes);
-    // The first line is cut when the file is longer than what was read.
-    let whole = text.lines().skip(usize::from(start > 0));
+    // The first line is cut when there is more than what was read.
+    let whole = text.lines().skip(usize::from(cut > start));
     let mut last: Vec<&str> = whole.collect();
     let first = last.len().saturating_sub(lines);
     Ok(last.split_off(first).join("\n"))
@@ -74,8 +74,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.log");
         std::fs::write(&path, "one\ntwo\nthree\n").unwrap();
-        assert_eq!(tail(&path, 2).unwrap(), "two\nthree");
-        assert_eq!(tail(&path, 9).unwrap(), "one\ntwo\nthree");
+        assert_eq!(tail(&path, 0, 2).unwrap(), "two\nthree");
+        assert_eq!(tail(&path, 0, 9).unwrap(), "one\ntwo\nthree");
+        assert_eq!(tail(&path, 4, 9).unwrap(), "two\nthree");
     }
 
     #[test]
@@ -83,6 +84,6 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.log");
         std::fs::write(&path, "a line of some length\n".repeat(100_000)).unwrap();
-        assert_eq!(tail(&path, 3).unwrap().lines().count(), 3);
+        assert_eq!(tail(&path, 0, 3).unwrap().lines().count(), 3);
     }
 }

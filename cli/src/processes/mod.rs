@@ -167,9 +167,14 @@ impl Processes {
         Ok(outcome)
     }
 
-    /// The last lines of a process's log.
-    pub(crate) fn log_tail(&self, name: &str, lines: usize) -> String {
-        tail(&self.log_path(name), lines).unwrap_or_default()
+    /// The length of a process's log in bytes.
+    pub(crate) fn log_length(&self, name: &str) -> u64 {
+        std::fs::metadata(self.log_path(name)).map_or(0, |metadata| metadata.len())
+    }
+
+    /// The last lines of what a process has logged from a position on.
+    pub(crate) fn log_tail(&self, name: &str, start: u64, lines: usize) -> String {
+        tail(&self.log_path(name), start, lines).unwrap_or_default()
     }
 }
 

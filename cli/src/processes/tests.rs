@@ -15,7 +15,7 @@ fn shell(processes: &Processes, name: &str, script: &str) -> Started {
 
 async fn wait_for_log(processes: &Processes, name: &str, text: &str) {
     let start = Instant::now();
-    while !processes.log_tail(name, 10).contains(text) {
+    while !processes.log_tail(name, 0, 10).contains(text) {
         assert!(start.elapsed() < GRACE, "{text} was never written");
         tokio::time::sleep(POLL_INTERVAL).await;
     }
