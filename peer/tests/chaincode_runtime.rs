@@ -279,3 +279,45 @@ async fn chaincodes_that_call_each_other_for_ever_use_up_one_budget() {
     let execution = runtime.invoke("caller", &package, Arc::new(host), &["Run"]).await.unwrap();
     assert_eq!(execution.response.status, 500, "{}", execution.response.message);
 }
+
+#[tokio::test]
+async fn a_panic_shows_its_message() {
+    let text = r#"(component
+        (type $types (instance
+            (type $response (record (field "status" u32) (field "message" string) (field "payload" (list u8))))
+            (export "response" (type (eq $response)))
+            (type $invocation (record (field "arguments" (list (list u8))) (field "is-init" bool)))
+            (export "invocation" (type (eq $invocation)))
+        ))
+        (import "consort:chaincode/types@1.0.0" (instance $t (type $types)))
+        (alias export $t "response" (type $response))
+        (alias export $t "invocation" (type $invocation))
+        (type $diagnostics (instance (export "panicked" (func (param "message" string)))))
+        (import "consort:chaincode/diagnostics@1.0.0" (instance $d (type $diagnostics)))
+        (core module $memory
+            (memory (export "memory") 1)
+            (func (export "realloc") (param i32 i32 i32 i32) (result i32) i32.const 4096))
+        (core instance $mem (instantiate $memory))
+        (core func $panicked (canon lower (func $d "panicked") (memory (core memory $mem "memory"))))
+        (core module $code
+            (import "mem" "memory" (memory 1))
+            (import "host" "panicked" (func $panicked (param i32 i32)))
+            (data (i32.const 16) "no asset at src/lib.rs:7")
+            (func (export "invoke") (param i32 i32 i32) (result i32)
+                (call $panicked (i32.const 16) (i32.const 24))
+                unreachable))
+        (core instance $run (instantiate $code
+            (with "mem" (instance $mem)) (with "host" (instance (export "panicked" (func $panicked))))))
+        (func (export "invoke") (param "invocation" $invocation) (result $response)
+            (canon lift (core func $run "invoke")
+                (memory (core memory $mem "memory")) (realloc (core func $mem "realloc"))))
+    )"#;
+    let runtime = Runtime::new(small_limits());
+    let package = runtime.install("bad", &wat::parse_str(text).unwrap());
+    let execution = runtime.invoke("bad", &package, Arc::new(MemoryHost::new()), &["Run"]).await.unwrap();
+    let message = execution.response.message;
+    assert!(
+        message.starts_with("chaincode bad panicked: no asset at src/lib.rs:7 (in function Run"),
+        "{message}"
+    );
+}
