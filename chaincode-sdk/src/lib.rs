@@ -73,9 +73,9 @@ macro_rules! export {
                 ) -> $crate::guest::bindings::Response {
                     $crate::guest::run(&$contract(), &invocation)
                 }
-    }
+            }
 
-            $crate::guest::bindings::export_chaincode!(Exported with_types_in $crate::guest::bindings);
+    $crate::guest::bindings::export_chaincode!(Exported with_types_in $crate::guest::bindings);
         };
         #[cfg(not(target_arch = "wasm32"))]
         const _: () = {
