@@ -91,13 +91,21 @@ pub struct GatewayConfig {
     pub endorsement_timeout_ms: u64,
     /// Limit for handing one transaction to the ordering service, in milliseconds. 30 s, as above.
     pub broadcast_timeout_ms: u64,
+    /// How long a submit goes on asking while no orderer can take the transaction, in milliseconds. 4 s: orderers that
+    /// lost their leader elect another one in less, and Fabric's clients give a submit 5 s.
+    pub orderer_wait_ms: u64,
     /// Limit for connecting to another node, in milliseconds. 3 s: a node that takes longer is treated as down.
     pub dial_timeout_ms: u64,
 }
 
 impl Default for GatewayConfig {
     fn default() -> Self {
-        Self { endorsement_timeout_ms: 30_000, broadcast_timeout_ms: 30_000, dial_timeout_ms: 3_000 }
+        Self {
+            endorsement_timeout_ms: 30_000,
+            broadcast_timeout_ms: 30_000,
+            orderer_wait_ms: 4_000,
+            dial_timeout_ms: 3_000,
+        }
     }
 }
 
@@ -112,6 +120,12 @@ impl GatewayConfig {
     #[must_use]
     pub fn broadcast_timeout(&self) -> Duration {
         Duration::from_millis(self.broadcast_timeout_ms)
+    }
+
+    /// How long a submit goes on asking while no orderer can take the transaction.
+    #[must_use]
+    pub fn orderer_wait(&self) -> Duration {
+        Duration::from_millis(self.orderer_wait_ms)
     }
 }
 
@@ -165,7 +179,7 @@ impl Default for ChaincodeConfig {
 pub struct DeliverConfig {
     /// First pause after every orderer failed once, in milliseconds; it doubles with jitter. 100 ms.
     pub reconnect_first_ms: u64,
-    /// Longest pause, in milliseconds. 10 s: an orderer that comes back is found within it.
+    /// Longest pause, in milliseconds. 2 s: an orderer that comes back is found within it.
     pub reconnect_max_ms: u64,
     /// Limit for connecting and for the first answer, in milliseconds. 1.5 s, so that a dead orderer costs less than
     /// the two seconds in which another one must have taken over.
@@ -178,7 +192,7 @@ impl Default for DeliverConfig {
     fn default() -> Self {
         Self {
             reconnect_first_ms: 100,
-            reconnect_max_ms: 10_000,
+            reconnect_max_ms: 2_000,
             connect_timeout_ms: 1_500,
             avoid_ms: 300_000,
         }

@@ -6,25 +6,29 @@ use async_trait::async_trait;
 use consort_node::dial::with_causes;
 use consort_node::server::MESSAGE_BYTES_MAX;
 use consort_protos::fabric::protos::endorser_client::EndorserClient;
+use consort_protos::fabric::protos::endorser_server::Endorser as EndorserRpc;
 use consort_protos::fabric::protos::{ProposalResponse, SignedProposal};
+use tonic::{Request, Response, Status};
 
 use crate::channel::ChannelHandle;
 use crate::connections::Connections;
-use crate::endorser::{Endorser, EndorserError};
+use crate::endorser::{Endorser, EndorserError, EndorserService};
 use crate::gateway::{CallError, EndorserNetwork, Member};
+use crate::telemetry::PeerMetrics;
 
 /// Calls endorsers. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Endorsers {
     local: Arc<Endorser>,
     connections: Arc<Connections>,
+    metrics: Arc<PeerMetrics>,
 }
 
 impl Endorsers {
     /// Uses this endorser for the local peer, and these connections for the others.
     #[must_use]
-    pub fn new(local: Arc<Endorser>, connections: Arc<Connections>) -> Self {
-        Self { local, connections }
+    pub fn new(local: Arc<Endorser>, connections: Arc<Connections>, metrics: Arc<PeerMetrics>) -> Self {
+        Self { local, connections, metrics }
     }
 }
 
@@ -37,7 +41,9 @@ impl EndorserNetwork for Endorsers {
         proposal: Arc<SignedProposal>,
     ) -> Result<ProposalResponse, CallError> {
         if member.local {
-            return self.local.process(&proposal).await.map_err(|error| match error {
+            let answer = self.local.process(&proposal).await;
+            self.metrics.proposal(&answer);
+            return answer.map_err(|error| match error {
                 EndorserError::Unavailable(text) => CallError::Unavailable(text),
                 EndorserError::Invalid(text) => CallError::Refused(text),
             });
@@ -53,7 +59,34 @@ impl EndorserNetwork for Endorsers {
         client
             .process_proposal(SignedProposal::clone(&proposal))
             .await
-            .map(tonic::Response::into_inner)
+            .map(Response::into_inner)
             .map_err(|status| CallError::Unavailable(with_causes(&status)))
+    }
+}
+
+/// The service `protos.Endorser`, counted.
+#[derive(Clone, Debug)]
+pub struct CountedEndorser {
+    service: EndorserService,
+    metrics: Arc<PeerMetrics>,
+}
+
+impl CountedEndorser {
+    /// Counts what the service answers.
+    #[must_use]
+    pub fn new(service: EndorserService, metrics: Arc<PeerMetrics>) -> Self {
+        Self { service, metrics }
+    }
+}
+
+#[tonic::async_trait]
+impl EndorserRpc for CountedEndorser {
+    async fn process_proposal(
+        &self,
+        request: Request<SignedProposal>,
+    ) -> Result<Response<ProposalResponse>, Status> {
+        let answer = self.service.process_proposal(request).await.map(Response::into_inner);
+        self.metrics.proposal(&answer);
+        answer.map(Response::new)
     }
 }

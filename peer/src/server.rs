@@ -33,7 +33,7 @@ use crate::config::PeerConfig;
 use crate::connections::Connections;
 use crate::deliver_client::{Follower, Orderers, OverrideError};
 use crate::endorser::{Access, Endorser, EndorserParts, EndorserService};
-use crate::endorsing::Endorsers;
+use crate::endorsing::{CountedEndorser, Endorsers};
 use crate::events::BlockEvents;
 use crate::gateway::Gateway;
 use crate::health::ChannelsHealth;
@@ -64,6 +64,14 @@ pub enum StartError {
         /// The cause.
         #[source]
         source: MspError,
+    },
+    /// The peer's certificate is too old: nobody would accept what it signs.
+    #[error("the peer's certificate in {path} expired at {expired}: enrol the peer again")]
+    Expired {
+        /// The MSP folder.
+        path: PathBuf,
+        /// When it expired.
+        expired: time::OffsetDateTime,
     },
     /// A TLS file is not usable.
     #[error("TLS of the listener")]
@@ -137,9 +145,26 @@ struct Parts {
     orderers: Orderers,
     metrics: Arc<PeerMetrics>,
     membership: Membership,
-    tls: ServerTls,
+    trust: ClientTrust,
     tls_certificate_hash: Bytes,
     clock: Arc<dyn Clock>,
+}
+
+/// Who the peer is.
+struct Local {
+    signer: Arc<SigningIdentity>,
+    msp: Msp,
+    tls_roots: Vec<Bytes>,
+}
+
+/// Whose TLS certificates clients may show: the own organisation's, those of the joined channels' organisations, and the
+/// configured ones.
+#[derive(Clone)]
+struct ClientTrust {
+    own: Vec<Bytes>,
+    files: Vec<PathBuf>,
+    channels: Arc<Channels>,
+    tls: ServerTls,
 }
 
 impl Peer {
@@ -194,7 +219,7 @@ impl Parts {
                     self.start_channel(&channel, tasks);
                 }
             }
-            self.trust_channels();
+            self.trust.renew();
             if joins.changed().await.is_err() {
                 return;
             }
@@ -216,12 +241,29 @@ impl Parts {
         tasks.spawn(format!("commit {}", channel.id()), false, committer.run(tasks.cancelled()));
         tasks.spawn(format!("follow {}", channel.id()), false, follower.run(tasks.cancelled()));
         self.membership.watch(channel, tasks);
+        self.trust.clone().follow(channel, tasks);
+    }
+}
+
+impl ClientTrust {
+    /// Renews the trust with every configuration of the channel: an organisation may have joined or left.
+    fn follow(self, channel: &ChannelHandle, tasks: &Tasks) {
+        let (mut bundle, cancelled) = (channel.watch_bundle(), tasks.cancelled());
+        tasks.spawn(format!("client trust {}", channel.id()), false, async move {
+            loop {
+                tokio::select! {
+                    () = cancelled.cancelled() => return,
+                    changed = bundle.changed() => if changed.is_err() { return },
+                }
+                bundle.borrow_and_update();
+                self.renew();
+            }
+        });
     }
 
-    /// Clients of every joined channel's organisations may show their TLS certificates.
-    fn trust_channels(&self) {
-        let mut roots: BTreeSet<Bytes> = BTreeSet::new();
-        for path in &self.config.tls.client_roots {
+    fn renew(&self) {
+        let mut roots: BTreeSet<Bytes> = self.own.iter().cloned().collect();
+        for path in &self.files {
             match std::fs::read(path) {
                 Ok(pem) => roots.extend([Bytes::from(pem)]),
                 Err(error) => {
@@ -246,12 +288,8 @@ fn assemble(
     listener: Listener,
     tasks: &Tasks,
 ) -> Result<(Parts, GrpcServer), StartError> {
-    let msp_id = MspId::parse(&config.msp.id).map_err(StartError::MspId)?;
-    let msp_folder = |source| StartError::MspFolder { path: config.msp.dir.clone(), source };
-    let signer = Arc::new(SigningIdentity::from_folder(&config.msp.dir, &msp_id).map_err(msp_folder)?);
-    let local = consort_msp::folder::load_config(&config.msp.dir, &msp_id).map_err(msp_folder)?;
-    let local_msp = Msp::new(&local, consort_msp::MspVersion::V3_0)
-        .map_err(|source| StartError::Msp { path: config.msp.dir.clone(), source })?;
+    let Local { signer, msp, tls_roots } = Local::load(&config, &*clock)?;
+    let msp_id = signer.msp_id().clone();
     let tls = ServerTls::load(&config.tls).map_err(StartError::Tls)?;
     let (identity, tls_certificate_hash) = client_identity(&config)?;
     let dialer = Dialer::new(config.host_overrides.clone(), Some(identity))
@@ -267,7 +305,7 @@ fn assemble(
         channels: Arc::clone(&channels),
         runtime: Arc::new(runtime(&config)?),
         signer: Arc::clone(&signer),
-        access: Arc::new(Access::new(Arc::new(MspManager::new(vec![local_msp])), msp_id.clone())),
+        access: Arc::new(Access::new(Arc::new(MspManager::new(vec![msp])), msp_id.clone())),
         clock: Arc::clone(&clock),
         time_window: Duration::from_secs(config.endorser.time_window_s),
     }));
@@ -283,18 +321,21 @@ fn assemble(
     let gateway = Gateway::new(
         Arc::clone(&channels),
         Arc::new(membership.clone()),
-        Arc::new(Endorsers::new(Arc::clone(&endorser), Arc::clone(&connections))),
+        Arc::new(Endorsers::new(Arc::clone(&endorser), Arc::clone(&connections), Arc::clone(&peer_metrics))),
         Arc::new(orderers.clone()),
         msp_id,
         config.gateway.clone(),
     );
     let tls_binding = config.tls.client_auth == ClientAuth::Required;
     let events = BlockEvents::new(Arc::clone(&channels), Arc::clone(&clock), tasks, tls_binding);
+    let counted = CountedEndorser::new(EndorserService::new(endorser), Arc::clone(&peer_metrics));
     let server = GrpcServer::new(listener, Some(tls.clone()))
         .add_service(limited!(GatewayServer::new(gateway)))
-        .add_service(limited!(EndorserServer::new(EndorserService::new(endorser))))
+        .add_service(limited!(EndorserServer::new(counted)))
         .add_service(limited!(DeliverServer::new(events)))
         .add_service(MembershipServer::new(membership.clone()));
+    let files = config.tls.client_roots.clone();
+    let trust = ClientTrust { own: tls_roots, files, channels: Arc::clone(&channels), tls };
     let parts = Parts {
         config,
         signer,
@@ -302,11 +343,28 @@ fn assemble(
         orderers,
         metrics: peer_metrics,
         membership,
-        tls,
+        trust,
         tls_certificate_hash,
         clock,
     };
     Ok((parts, server))
+}
+
+impl Local {
+    fn load(config: &PeerConfig, clock: &dyn Clock) -> Result<Self, StartError> {
+        let path = || config.msp.dir.clone();
+        let folder = |source| StartError::MspFolder { path: path(), source };
+        let msp_id = MspId::parse(&config.msp.id).map_err(StartError::MspId)?;
+        let signer = SigningIdentity::from_folder(&config.msp.dir, &msp_id).map_err(folder)?;
+        let expired = signer.expires_at();
+        if expired <= clock.now() {
+            return Err(StartError::Expired { path: path(), expired });
+        }
+        let local = consort_msp::folder::load_config(&config.msp.dir, &msp_id).map_err(folder)?;
+        let msp = Msp::new(&local, consort_msp::MspVersion::V3_0)
+            .map_err(|source| StartError::Msp { path: path(), source })?;
+        Ok(Self { signer: Arc::new(signer), msp, tls_roots: local.tls_root_certs })
+    }
 }
 
 /// The runtime with the packages in the data folder.

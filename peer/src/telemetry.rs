@@ -2,7 +2,7 @@
 
 use consort_node::Metrics;
 use consort_node::telemetry::ChannelLabel;
-use consort_protos::fabric::protos::TxValidationCode;
+use consort_protos::fabric::protos::{ProposalResponse, TxValidationCode};
 use consort_protos::ids::ChannelId;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -19,12 +19,10 @@ struct CodeLabel {
     code: String,
 }
 
-/// A channel, a chaincode, and whether the proposal was endorsed.
+/// How a proposal ended.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct EndorsementLabel {
-    channel: String,
-    chaincode: String,
-    endorsed: String,
+struct OutcomeLabel {
+    outcome: &'static str,
 }
 
 /// The metrics of a peer.
@@ -32,7 +30,7 @@ pub struct PeerMetrics {
     heights: Family<ChannelLabel, Gauge>,
     commit_seconds: Family<ChannelLabel, Histogram>,
     transactions: Family<CodeLabel, Counter>,
-    endorsements: Family<EndorsementLabel, Counter>,
+    endorsements: Family<OutcomeLabel, Counter>,
 }
 
 impl PeerMetrics {
@@ -45,10 +43,10 @@ impl PeerMetrics {
             "Committed transactions by validation code",
             transactions.clone(),
         );
-        let endorsements = Family::<EndorsementLabel, Counter>::default();
+        let endorsements = Family::<OutcomeLabel, Counter>::default();
         metrics.register(
-            "endorsed_proposals",
-            "Proposals that were run, by chaincode and outcome",
+            "proposals",
+            "Proposals by outcome: endorsed, failed (an answer without endorsement) or refused (not executed)",
             endorsements.clone(),
         );
         Self {
@@ -78,15 +76,14 @@ impl PeerMetrics {
         }
     }
 
-    /// Notes the outcome of a proposal. `chaincode` is only counted by name when it is defined, so that callers cannot
-    /// make up labels.
-    pub fn endorsement(&self, channel: &str, chaincode: &str, endorsed: bool) {
-        let label = EndorsementLabel {
-            channel: channel.to_owned(),
-            chaincode: chaincode.to_owned(),
-            endorsed: endorsed.to_string(),
+    /// Notes how a proposal ended.
+    pub fn proposal<E>(&self, answer: &Result<ProposalResponse, E>) {
+        let outcome = match answer {
+            Ok(answer) if answer.endorsement.is_some() => "endorsed",
+            Ok(_) => "failed",
+            Err(_) => "refused",
         };
-        self.endorsements.get_or_create(&label).inc();
+        self.endorsements.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 }
 

@@ -75,11 +75,12 @@ impl Rule {
     /// # Errors
     /// Why not.
     pub fn evaluate(&self, identities: &[Arc<Identity>]) -> Result<(), String> {
+        // The long form has one line per branch of the policy: who was needed there, and who signed.
         self.0
             .as_ref()
             .map_err(Clone::clone)?
             .evaluate_identities(identities)
-            .map_err(|error| error.to_string())
+            .map_err(|error| format!("{error:#}").lines().map(str::trim).collect::<Vec<_>>().join("; "))
     }
 
     /// The combinations of organisations that can satisfy the rule.

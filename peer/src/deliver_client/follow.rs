@@ -24,6 +24,10 @@ use crate::committer::pipeline::{Intake, IntakeError};
 use crate::config::DeliverConfig;
 use consort_node::dial::with_causes;
 
+/// How long all orderers must fail before that is an error worth a line: a network that starts, or elects a new leader,
+/// is without an orderer for a moment.
+const SILENCE_BEFORE_ERROR: Duration = Duration::from_secs(3);
+
 /// The task that keeps one channel up to date.
 pub struct Follower {
     channel: Arc<ChannelHandle>,
@@ -35,8 +39,8 @@ pub struct Follower {
     config: DeliverConfig,
     /// Orderers that delivered a wrong block, with the end of their exclusion.
     avoided: HashMap<String, Instant>,
-    /// Whether the last round ended without any orderer, so that this is said once and not every few seconds.
-    said_unreachable: bool,
+    /// Since when no orderer delivers, and whether that was said: once, and not every few seconds.
+    unreachable: Option<(Instant, bool)>,
 }
 
 /// Why following an orderer ended.
@@ -74,7 +78,7 @@ impl Follower {
             clock,
             config,
             avoided: HashMap::new(),
-            said_unreachable: false,
+            unreachable: None,
         }
     }
 
@@ -90,9 +94,7 @@ impl Follower {
                     End::Removed => progress = true,
                     End::Lost { cause, blocks } => {
                         progress |= blocks > 0;
-                        tracing::warn!(
-                            channel = %self.channel.id(), orderer = %orderer.address, %cause, blocks, "orderer lost"
-                        );
+                        self.note_loss(&orderer, &cause, blocks);
                         causes.push(format!("{}: {cause}", orderer.address));
                     }
                     End::Wrong(fault) => {
@@ -129,6 +131,15 @@ impl Follower {
         if trusted.is_empty() { all } else { trusted }
     }
 
+    fn note_loss(&self, orderer: &OrdererEndpoint, cause: &str, blocks: u64) {
+        let (channel, orderer) = (self.channel.id(), &orderer.address);
+        if blocks > 0 {
+            tracing::warn!(%channel, %orderer, %cause, blocks, "orderer lost, trying another");
+        } else {
+            tracing::debug!(%channel, %orderer, %cause, "an orderer does not deliver");
+        }
+    }
+
     fn avoid(&mut self, orderer: &OrdererEndpoint, reason: &str) {
         tracing::error!(
             channel = %self.channel.id(),
@@ -143,9 +154,12 @@ impl Follower {
     }
 
     fn say_unreachable(&mut self, causes: &[String]) {
-        if std::mem::replace(&mut self.said_unreachable, true) {
+        let now = self.clock.monotonic();
+        let (since, said) = *self.unreachable.get_or_insert((now, false));
+        if said || now.saturating_duration_since(since) < SILENCE_BEFORE_ERROR {
             return;
         }
+        self.unreachable = Some((since, true));
         let causes = if causes.is_empty() {
             "the channel configuration names no orderer endpoint".to_owned()
         } else {
@@ -176,7 +190,9 @@ impl Follower {
         tracing::info!(
             channel = %self.channel.id(), orderer = %orderer.address, next = self.intake.next_number(), "following orderer"
         );
-        self.said_unreachable = false;
+        if matches!(self.unreachable.take(), Some((_, true))) {
+            tracing::info!(channel = %self.channel.id(), "an orderer can be reached again");
+        }
         let mut bundle = self.channel.watch_bundle();
         let mut fault = self.channel.watch_fault();
         let mut blocks = 0;

@@ -1,5 +1,7 @@
 //! Submit: hand a signed transaction to the ordering service.
 
+use std::time::Duration;
+
 use consort_protos::fabric::common;
 use consort_protos::fabric::gateway::{ErrorDetail, SubmitRequest, SubmitResponse};
 use rand::seq::SliceRandom;
@@ -10,6 +12,9 @@ use super::Gateway;
 use super::details::status;
 use super::request::within;
 use crate::deliver_client::OrdererEndpoint;
+
+/// Pause between two rounds of asking all orderers: a fraction of an election, and no load.
+const ROUND_PAUSE: Duration = Duration::from_millis(100);
 
 impl Gateway {
     /// Tries the channel's orderers in random order until one accepts the transaction. An orderer that finds fault with
@@ -31,10 +36,28 @@ impl Gateway {
             return Err(Status::unavailable("no orderer nodes available"));
         }
         orderers.shuffle(&mut rand::rng());
-        let work = self.offer(&orderers, &envelope);
+        let work = self.offer_until_taken(&orderers, &envelope);
         let limit = Instant::now() + self.limits.broadcast_timeout();
         let deadline = Some(deadline.map_or(limit, |deadline| deadline.min(limit)));
         within(deadline, "submit timeout expired while broadcasting to ordering service", work).await
+    }
+
+    /// Asks again for a while when no orderer can take the transaction: an election of their leader passes. A second copy
+    /// in the order does no harm, since a transaction id counts once.
+    async fn offer_until_taken(
+        &self,
+        orderers: &[OrdererEndpoint],
+        envelope: &common::Envelope,
+    ) -> Result<SubmitResponse, Status> {
+        let limit = Instant::now() + self.limits.orderer_wait();
+        loop {
+            let answer = self.offer(orderers, envelope).await;
+            let passes = answer.as_ref().is_err_and(|status| status.code() == Code::Unavailable);
+            if !passes || Instant::now() + ROUND_PAUSE >= limit {
+                return answer;
+            }
+            tokio::time::sleep(ROUND_PAUSE).await;
+        }
     }
 
     async fn offer(

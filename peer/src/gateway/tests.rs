@@ -203,7 +203,7 @@ impl Bench {
             Arc::clone(&endorsers) as Arc<dyn EndorserNetwork>,
             Arc::new(OrderersInMemory(self.orderers)),
             MspId::parse("Org1MSP").expect("an MSP id"),
-            GatewayConfig::default(),
+            GatewayConfig { orderer_wait_ms: 0, ..GatewayConfig::default() },
         );
         (gateway, self.test, endorsers)
     }
