@@ -1,6 +1,7 @@
 //! Free ports for a copy of a topology.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::TcpListener;
 
 use anyhow::{Context, Result};
@@ -25,12 +26,17 @@ pub(crate) fn move_to_free_ports(topology: &str) -> Result<(String, BTreeMap<u16
                 rest = after;
                 continue;
             };
-            if !moved.contains_key(&port) {
-                let listener = TcpListener::bind(("127.0.0.1", 0)).context("no free port on 127.0.0.1")?;
-                moved.insert(port, listener.local_addr()?.port());
-                held.push(listener);
-            }
-            text.push_str(&moved[&port].to_string());
+            let free = match moved.entry(port) {
+                Entry::Occupied(known) => *known.get(),
+                Entry::Vacant(unknown) => {
+                    let listener =
+                        TcpListener::bind(("127.0.0.1", 0)).context("no free port on 127.0.0.1")?;
+                    let free = listener.local_addr()?.port();
+                    held.push(listener);
+                    *unknown.insert(free)
+                }
+            };
+            text.push_str(&free.to_string());
             rest = &after[digits..];
         }
         text.push_str(rest);
