@@ -15,6 +15,9 @@ use crate::report::{Report, count};
 use crate::topology::{ChaincodeSource, ChaincodeSpec, Fingerprint};
 use consort_client_sdk::lifecycle::{Definition, Lifecycle};
 
+/// Name of this program.
+const PROGRAM: &str = "consort";
+
 /// `consort network up`.
 ///
 /// # Errors
@@ -128,6 +131,7 @@ pub(super) fn usage(access: &Access, folders: &Folders) -> String {
     let topology = &access.topology;
     let data = relative(access.layout.root());
     let config = folders.config.display();
+    let consort = program();
     let mut text = String::from("Endpoints:\n");
     for (organisation, peer) in topology.peers() {
         text.push_str(&format!(
@@ -144,14 +148,25 @@ pub(super) fn usage(access: &Access, folders: &Folders) -> String {
         let user = user.unwrap_or_default();
         let name = &chaincode.name;
         text.push_str(&format!(
-            "Try:\n  consort tx submit {name} CreateAsset asset7 blue 5 Tomoko 300 --network {data} --as {user}\n  consort tx evaluate {name} GetAllAssets --network {data}\n"
+            "Try:\n  {consort} tx submit {name} CreateAsset asset7 blue 5 Tomoko 300 --network {data} --as {user}\n  {consort} tx evaluate {name} GetAllAssets --network {data}\n"
         ));
     }
     text.push_str(&format!(
-        "Look: consort network status --config {config} --data {data}\n      consort network logs --config {config} --data {data} -f\n\
-         Stop: consort network down --config {config} --data {data}   (keeps the data; `clean` forgets it)"
+        "Look: {consort} network status --config {config} --data {data}\n      {consort} network logs --config {config} --data {data} -f\n\
+         Stop: {consort} network down --config {config} --data {data}   (keeps the data; `clean` forgets it)"
     ));
     text
+}
+
+/// How this program is called from here: by its name when that finds it, else by its path.
+fn program() -> String {
+    let Ok(this) = std::env::current_exe() else { return PROGRAM.to_owned() };
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let first = std::env::split_paths(&path).map(|folder| folder.join(PROGRAM)).find(|file| file.is_file());
+    if first.is_some_and(|file| file.canonicalize().is_ok_and(|file| file == this)) {
+        return PROGRAM.to_owned();
+    }
+    relative(&this)
 }
 
 /// A path as it is written from the current folder.

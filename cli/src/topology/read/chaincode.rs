@@ -80,7 +80,9 @@ impl Reader<'_> {
 
     fn relative(&self, path: &str) -> PathBuf {
         let path = Path::new(path);
-        if path.is_absolute() { path.to_owned() } else { self.folder.join(path) }
+        let path = if path.is_absolute() { path.to_owned() } else { self.folder.join(path) };
+        // What exists gets its plain name; what does not is reported as it was written.
+        std::fs::canonicalize(&path).unwrap_or(path)
     }
 
     fn collection(&mut self, node: &Node, owner: &str) -> Option<Collection> {
