@@ -70,7 +70,7 @@ impl Default for Limits {
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     /// The address is not of the form host:port or does not resolve.
-    #[error("`{address}` is not an address to listen at: {source}")]
+    #[error("`{address}` is not an address to listen at")]
     Address {
         /// What was configured.
         address: String,
@@ -88,7 +88,7 @@ pub enum ServerError {
         owner: String,
     },
     /// The operating system refuses for another reason.
-    #[error("cannot listen at {address}: {source}")]
+    #[error("cannot listen at {address}")]
     Refused {
         /// What was configured.
         address: String,

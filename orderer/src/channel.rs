@@ -11,6 +11,7 @@ use consort_msp::policy::SignedData;
 use consort_node::{
     Tasks,
     deliver::{BlockSource, Condition},
+    dial::with_causes,
 };
 use consort_protos::{
     block,
@@ -48,10 +49,10 @@ impl ChannelState {
     /// # Errors
     /// What is wrong with them, in words for an operator.
     pub(crate) fn open(folder: &Path, judge: Judge, tasks: Tasks) -> Result<Self, String> {
-        let store = BlockStore::open(&folder.join("blocks")).map_err(|error| error.to_string())?;
+        let store = BlockStore::open(&folder.join("blocks")).map_err(|error| with_causes(&error))?;
         let newest = store.height().checked_sub(1).ok_or("there is no genesis block")?;
         let read = |number| -> Result<Block, String> {
-            let block = store.block(number).map_err(|error| error.to_string())?;
+            let block = store.block(number).map_err(|error| with_causes(&error))?;
             block.ok_or_else(|| format!("block {number} is missing"))
         };
         let newest = read(BlockNumber::new(newest))?;
@@ -132,7 +133,7 @@ impl ChannelState {
 
     /// Appends the next block and puts its configuration into force.
     pub(crate) fn append(&self, block: &Block, next: Option<ChannelBundle>) -> Result<(), String> {
-        self.store.append(block).map_err(|error| error.to_string())?;
+        self.store.append(block).map_err(|error| with_causes(&error))?;
         if let Some(next) = next {
             *self.bundle.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
             *self.last_config.write().unwrap_or_else(PoisonError::into_inner) = block::number(block);
@@ -209,7 +210,7 @@ impl BlockSource for Channel {
     }
 
     fn block(&self, number: BlockNumber) -> Result<Option<Block>, String> {
-        self.state.store.block(number).map_err(|error| error.to_string())
+        self.state.store.block(number).map_err(|error| with_causes(&error))
     }
 
     fn bundle(&self) -> Arc<ChannelBundle> {

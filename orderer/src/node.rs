@@ -65,7 +65,7 @@ pub enum OrdererError {
         reason: String,
     },
     /// The data folder.
-    #[error("the data folder {path} cannot be used: {source}")]
+    #[error("the data folder {path} cannot be used")]
     Data {
         /// The folder.
         path: String,

@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use consort_channel_config::{Consenter as ConfiguredConsenter, ETCDRAFT, RaftOptions};
 use consort_crypto::certificate::Certificate;
-use consort_node::dial::Dialer;
+use consort_node::dial::{Dialer, with_causes};
 use consort_protos::{block, fabric::etcdraft::BlockMetadata, ids::BlockNumber};
 use protobuf::Message as _;
 use raft::{
@@ -62,9 +62,9 @@ impl RaftConsenter {
     fn membership(state: &ChannelState) -> Result<(Membership, Option<BlockMetadata>), StartError> {
         let disk = |error: String| StartError::Disk(error);
         let last = BlockNumber::new(state.store().height().saturating_sub(1));
-        let newest = state.store().block(last).map_err(|error| disk(error.to_string()))?;
+        let newest = state.store().block(last).map_err(|error| disk(with_causes(&error)))?;
         let newest = newest.ok_or_else(|| disk("there is no block".to_owned()))?;
-        let noted = block::raft_metadata(&newest).map_err(|error| disk(error.to_string()))?;
+        let noted = block::raft_metadata(&newest).map_err(|error| disk(with_causes(&error)))?;
         let membership =
             Membership::new(&consenters(state)?, noted.as_ref()).map_err(StartError::Configuration)?;
         Ok((membership, noted))
@@ -111,14 +111,14 @@ impl Consenter for RaftConsenter {
         let voters: Vec<u64> = membership.members().map(|(id, _)| id).collect();
         let single = voters.len() == 1;
         let log = DiskLog::open(&state.folder().join("raft"), voters);
-        let mut log = log.map_err(|error| StartError::Disk(error.to_string()))?;
+        let mut log = log.map_err(|error| StartError::Disk(with_causes(&error)))?;
         let start = starting_point(&log, noted.as_ref(), state.store().height()).map_err(StartError::Disk)?;
         log.set_commit(start.applied);
         log.applied(start.applied, state.store().height() - 1);
         let preferred_bytes = state.bundle().orderer().batch.preferred_max_bytes;
         let config = raft_config(own, &options, preferred_bytes.into(), start.applied);
         let node =
-            RawNode::new(&config, log, &logger()).map_err(|error| StartError::Disk(error.to_string()))?;
+            RawNode::new(&config, log, &logger()).map_err(|error| StartError::Disk(with_causes(&error)))?;
         let membership = Arc::new(RwLock::new(membership));
         let metrics = self.metrics.of(state.id().as_str());
         metrics.height.set(i64::try_from(state.store().height()).unwrap_or(i64::MAX));

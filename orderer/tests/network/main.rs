@@ -349,9 +349,11 @@ async fn health_and_metrics_know_whether_each_channel_has_a_leader() {
     assert_eq!(status, 200, "{body}");
     let mut leaders = 0;
     for index in 0..3 {
-        network.block(index, 1).await;
-        let (_, metrics) = network.operations(index, "/metrics").await;
-        assert!(metrics.contains("orderer_block_height{channel=\"mychannel\"} 2"), "{metrics}");
+        let metrics = support::eventually(async || {
+            let (_, metrics) = network.operations(index, "/metrics").await;
+            metrics.contains("orderer_block_height{channel=\"mychannel\"} 2").then_some(metrics)
+        })
+        .await;
         leaders += usize::from(metrics.contains("orderer_is_leader{channel=\"mychannel\"} 1"));
     }
     assert_eq!(leaders, 1);

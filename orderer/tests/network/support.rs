@@ -4,7 +4,10 @@ use std::{
     fs,
     net::TcpListener,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -170,10 +173,15 @@ fn host(index: usize) -> String {
     format!("orderer{index}.example.com")
 }
 
-/// Ports that are free now. They are held together so that none is given twice.
+/// Ports that are free now, below those that the system gives away by itself, and apart from those of tests in other processes.
 fn free_ports(count: usize) -> Vec<u16> {
-    let held: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    held.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let first = 10_000 + std::process::id() % 500 * 40;
+    let candidates = std::iter::repeat_with(|| first + NEXT.fetch_add(1, Ordering::Relaxed));
+    let free = candidates
+        .map(|port| u16::try_from(port).unwrap())
+        .filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    free.take(count).collect()
 }
 
 fn write(path: &Path, content: impl AsRef<[u8]>) -> PathBuf {
@@ -186,7 +194,7 @@ impl Network {
     pub(crate) fn new(count: usize, choices: Choices) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (orderers, members) = (Organisation::new("OrdererMSP"), Organisation::new("Org1MSP"));
-        let ports = free_ports(2 * count);
+        let ports = free_ports(3 * count);
         let mut configs = Vec::new();
         let mut consenters = Vec::new();
         for index in 0..count {
@@ -219,7 +227,10 @@ impl Network {
                     key,
                     client_roots: vec![root],
                 },
-                operations: Some(OperationsConfig { address: "127.0.0.1:0".to_owned(), tls: None }),
+                operations: Some(OperationsConfig {
+                    address: format!("127.0.0.1:{}", ports[2 * count + index]),
+                    tls: None,
+                }),
                 msp: LocalMspConfig { id: orderers.msp_id.clone(), folder: base.join("msp") },
                 data: base.join("data"),
                 host_overrides: (0..count).map(|other| (host(other), "127.0.0.1".to_owned())).collect(),

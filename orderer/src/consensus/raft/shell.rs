@@ -7,7 +7,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use consort_node::{Tasks, deliver::Condition, dial::Dialer};
+use consort_node::{
+    Tasks,
+    deliver::Condition,
+    dial::{Dialer, with_causes},
+};
 use consort_protos::{block, fabric::common::Block};
 use protobuf::Message as _;
 use raft::eraftpb::Message;
@@ -197,7 +201,7 @@ impl Shell {
             let (machine, metrics) = (&mut self.parts.machine, &self.parts.metrics);
             let mut wire = Wire(&self.parts.transport);
             blocking(|| timed(&metrics.drive_seconds, || machine.drive(&mut wire)))
-                .map_err(|error| error.to_string())?;
+                .map_err(|error| with_causes(&error))?;
             // A single consenter agrees with itself at once, and what waited meanwhile need not wait longer.
             if !(self.parts.machine.is_waiting() && self.parts.machine.is_idle()) {
                 break;
@@ -317,7 +321,7 @@ impl Shell {
             return Ok(());
         }
         self.parts.metrics.height.set(i64::try_from(number + 1).unwrap_or(i64::MAX));
-        self.parts.machine.fetched().map_err(|error| error.to_string())
+        self.parts.machine.fetched().map_err(|error| with_causes(&error))
     }
 
     /// Hands leadership over, so that the others need not wait for an election.
