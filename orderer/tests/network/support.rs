@@ -190,6 +190,39 @@ fn write(path: &Path, content: impl AsRef<[u8]>) -> PathBuf {
     path.to_owned()
 }
 
+/// A channel with these consenters, one organisation of orderers and one of members.
+fn profile(
+    choices: Choices,
+    consenters: Vec<ConsenterProfile>,
+    orderers: &Organisation,
+    members: &Organisation,
+) -> Profile {
+    let endpoints = consenters.iter().map(|one| format!("{}:{}", one.host, one.port)).collect();
+    Profile {
+        capabilities: vec!["V2_0".to_owned()],
+        policies: Default::default(),
+        orderer: OrdererProfile {
+            capabilities: vec!["V2_0".to_owned()],
+            batch: choices.batch,
+            raft: RaftProfile {
+                tick_interval: "50ms".to_owned(),
+                snapshot_interval_bytes: choices.snapshot_interval_bytes,
+                ..RaftProfile::default()
+            },
+            channels_max: 0,
+            consenters,
+            organisations: vec![orderers.profile(endpoints)],
+            policies: Default::default(),
+        },
+        application: ApplicationProfile {
+            capabilities: vec!["V2_5".to_owned()],
+            organisations: vec![members.profile(Vec::new())],
+            policies: Default::default(),
+            acls: Default::default(),
+        },
+    }
+}
+
 impl Network {
     pub(crate) fn new(count: usize, choices: Choices) -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -237,30 +270,7 @@ impl Network {
                 log: LogConfig::default(),
             });
         }
-        let endpoints = consenters.iter().map(|one| format!("{}:{}", one.host, one.port)).collect();
-        let profile = Profile {
-            capabilities: vec!["V2_0".to_owned()],
-            policies: Default::default(),
-            orderer: OrdererProfile {
-                capabilities: vec!["V2_0".to_owned()],
-                batch: choices.batch,
-                raft: RaftProfile {
-                    tick_interval: "50ms".to_owned(),
-                    snapshot_interval_bytes: choices.snapshot_interval_bytes,
-                    ..RaftProfile::default()
-                },
-                channels_max: 0,
-                consenters,
-                organisations: vec![orderers.profile(endpoints)],
-                policies: Default::default(),
-            },
-            application: ApplicationProfile {
-                capabilities: vec!["V2_5".to_owned()],
-                organisations: vec![members.profile(Vec::new())],
-                policies: Default::default(),
-                acls: Default::default(),
-            },
-        };
+        let profile = profile(choices, consenters, &orderers, &members);
         let channel = ChannelId::parse(CHANNEL).unwrap();
         let genesis = profile.genesis_block(&channel, [7; 24], now()).unwrap();
         let running = (0..count).map(|_| None).collect();
