@@ -1,10 +1,12 @@
 //! Connections to orderers and other peers, shared by everything that calls them.
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use consort_node::dial::{DialError, Dialer};
+use tonic::Status;
 use tonic::transport::Channel;
 
 /// Connections that are kept. A channel of 20 organisations has fewer nodes; what is beyond the bound is dialled anew.
@@ -44,4 +46,18 @@ impl Connections {
         open.insert(key, channel.clone());
         Ok(channel)
     }
+}
+
+/// Why a call failed, in one line: what the other node said, or what kept the call from reaching it.
+pub(crate) fn call_text(status: &Status) -> String {
+    let mut text = status.message().to_owned();
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        let inner = error.to_string();
+        if !text.contains(&inner) {
+            text = if text.is_empty() { inner } else { format!("{text}: {inner}") };
+        }
+        cause = error.source();
+    }
+    text
 }

@@ -11,7 +11,7 @@ use consort_protos::fabric::protos::{ProposalResponse, SignedProposal};
 use tonic::{Request, Response, Status};
 
 use crate::channel::ChannelHandle;
-use crate::connections::Connections;
+use crate::connections::{Connections, call_text};
 use crate::endorser::{Endorser, EndorserError, EndorserService};
 use crate::gateway::{CallError, EndorserNetwork, Member};
 use crate::telemetry::PeerMetrics;
@@ -60,7 +60,7 @@ impl EndorserNetwork for Endorsers {
             .process_proposal(SignedProposal::clone(&proposal))
             .await
             .map(Response::into_inner)
-            .map_err(|status| CallError::Unavailable(with_causes(&status)))
+            .map_err(|status| CallError::Unavailable(call_text(&status)))
     }
 }
 

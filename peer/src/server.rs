@@ -396,3 +396,6 @@ fn client_identity(config: &PeerConfig) -> Result<(ClientIdentity, Bytes), Start
     let hash = Bytes::copy_from_slice(&sha256(&der));
     Ok((ClientIdentity::from_pem(&cert, &key), hash))
 }
+
+#[cfg(test)]
+mod tests;

@@ -79,6 +79,30 @@ impl Organisation {
         issue(&self.authority, &self.msp_id, role)
     }
 
+    /// Writes the MSP folder of a peer, with roles by organisational unit.
+    pub(crate) fn write_msp(&self, folder: &std::path::Path) {
+        let (cert, key) = certify(&self.authority, &self.msp_id, "peer");
+        let unit = |role: &str| {
+            format!(
+                "  {role}OUIdentifier:\n    Certificate: cacerts/ca.pem\n    OrganizationalUnitIdentifier: {}\n",
+                role.to_lowercase()
+            )
+        };
+        let units: String = ["Client", "Peer", "Admin", "Orderer"].map(unit).concat();
+        let files = [
+            ("signcerts/cert.pem", cert),
+            ("keystore/key.pem", key),
+            ("cacerts/ca.pem", self.root_pem.clone()),
+            ("tlscacerts/ca.pem", self.root_pem.clone()),
+            ("config.yaml", format!("NodeOUs:\n  Enable: true\n{units}")),
+        ];
+        for (name, content) in files {
+            let path = folder.join(name);
+            std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+            std::fs::write(path, content).expect("written");
+        }
+    }
+
     /// A TLS certificate for a host name.
     pub(crate) fn tls(&self, host: &str) -> TlsPair {
         let mut params = CertificateParams::new(vec![host.to_owned()]).expect("a name");
@@ -94,6 +118,13 @@ impl Organisation {
 }
 
 fn issue(authority: &Issuer<'static, KeyPair>, msp_id: &MspId, role: &str) -> Arc<SigningIdentity> {
+    let (cert, key) = certify(authority, msp_id, role);
+    let key = PrivateKey::from_pem(&key).expect("a P-256 key");
+    Arc::new(SigningIdentity::new(msp_id.clone(), cert.as_bytes(), key).expect("an identity"))
+}
+
+/// Certificate and key of a new identity, in PEM.
+fn certify(authority: &Issuer<'static, KeyPair>, msp_id: &MspId, role: &str) -> (String, String) {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::OrganizationalUnitName, role);
     params.distinguished_name.push(DnType::CommonName, format!("{role}.{msp_id}"));
@@ -102,8 +133,7 @@ fn issue(authority: &Issuer<'static, KeyPair>, msp_id: &MspId, role: &str) -> Ar
     params.use_authority_key_identifier_extension = true;
     let key = KeyPair::generate().expect("a key");
     let cert = params.signed_by(&key, authority).expect("a certificate").pem();
-    let key = PrivateKey::from_pem(&key.serialize_pem()).expect("a P-256 key");
-    Arc::new(SigningIdentity::new(msp_id.clone(), cert.as_bytes(), key).expect("an identity"))
+    (cert, key.serialize_pem())
 }
 
 /// Two organisations, an orderer, and the genesis block of their channel.

@@ -16,12 +16,13 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
-use super::orderers::{OrdererEndpoint, Orderers, call_text};
+use super::orderers::{OrdererEndpoint, Orderers};
 use super::seek;
 use crate::channel::ChannelHandle;
 use crate::committer::block::BlockFault;
 use crate::committer::pipeline::{Intake, IntakeError};
 use crate::config::DeliverConfig;
+use crate::connections::call_text;
 use consort_node::dial::with_causes;
 
 /// How long all orderers must fail before that is an error worth a line: a network that starts, or elects a new leader,

@@ -17,7 +17,7 @@ use consort_protos::ids::MspId;
 
 use crate::channel::ChannelHandle;
 use crate::config::OrdererOverride;
-use crate::connections::Connections;
+use crate::connections::{Connections, call_text};
 use crate::gateway::OrderingService;
 
 /// One orderer of a channel.
@@ -155,9 +155,4 @@ fn tls_roots(bundle: &ChannelBundle, msp_id: Option<&MspId>) -> Vec<Bytes> {
             .flat_map(|organisation| bundle.tls_roots_of(&organisation.msp_id))
             .collect(),
     }
-}
-
-/// A failed call in one line, with the transport's causes.
-pub(crate) fn call_text(status: &tonic::Status) -> String {
-    with_causes(status)
 }

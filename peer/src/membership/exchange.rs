@@ -25,7 +25,7 @@ use super::known::Known;
 use super::statement::{Own, Statement, milliseconds};
 use crate::channel::{ChannelHandle, CommittedBlock};
 use crate::config::MembershipConfig;
-use crate::connections::Connections;
+use crate::connections::{Connections, call_text};
 use crate::gateway::{Directory, Member};
 use crate::registry::Channels;
 
@@ -201,7 +201,7 @@ impl Membership {
         let answer = tokio::time::timeout(EXCHANGE_TIMEOUT, client.exchange(own))
             .await
             .map_err(|_| format!("no answer within {} ms", EXCHANGE_TIMEOUT.as_millis()))?
-            .map_err(|status| with_causes(&status))?;
+            .map_err(|status| call_text(&status))?;
         let bundle = channel.bundle();
         for signed in answer.into_inner().members {
             self.hear(signed, &bundle).unwrap_or_else(|reason| {
