@@ -73,6 +73,23 @@ fn a_data_folder_of_another_topology_is_refused_with_the_remedy() -> Result<()> 
 }
 
 #[test]
+fn a_certificate_that_does_not_match_its_key_is_named() -> Result<()> {
+    let network = Network::start("one-org-solo")?;
+    network.down()?;
+    let organisation = network.peer_organisation("org1.example.com");
+    std::fs::copy(
+        organisation.join("users/User1@org1.example.com/tls/client.crt"),
+        organisation.join("peers/peer0.org1.example.com/tls/server.crt"),
+    )?;
+
+    let said = network.command("up")?.expect_failure()?;
+
+    assert!(said.contains("server.crt") && said.contains("server.key"), "{said}");
+    leaves_no_process(&network);
+    Ok(())
+}
+
+#[test]
 fn a_chaincode_that_does_not_build_shows_the_compilers_message() -> Result<()> {
     let network = Network::copy("one-org-solo")?;
     let path = network.config().join("network.yaml");
