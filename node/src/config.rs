@@ -144,7 +144,7 @@ pub struct TlsConfig {
     pub cert: PathBuf,
     /// PEM file with the certificate's private key.
     pub key: PathBuf,
-    /// PEM files with the roots of client certificates. Servers of a channel add the channel's TLS roots to them.
+    /// PEM files with the roots of client certificates. A peer adds the TLS roots of its channels to them.
     #[serde(default)]
     pub client_roots: Vec<PathBuf>,
     /// Whether clients must show a certificate. Default: `optional`.
