@@ -24,7 +24,7 @@ setup: ## install what the build needs and this machine lacks (says what and why
 	@.ci/setup build
 
 build: setup ## build the servers, the command line and the demo's needs
-	@echo "Building Consort into $(CARGO_TARGET_DIR) (the first time takes about 20 minutes on two cores: RocksDB and the WASM compiler) ..."
+	@[ -x $(CONSORT) ] || echo "Building Consort into $(CARGO_TARGET_DIR); the first time takes about 20 minutes on two cores (RocksDB and the WebAssembly compiler are large) ..."
 	@cargo build --workspace --bins --locked
 
 demo: build ## the main job from nothing: a network, a chaincode, transactions, explained step by step
