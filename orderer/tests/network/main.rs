@@ -110,6 +110,8 @@ async fn everything_is_there_after_all_were_stopped() {
         network.start(index).await;
     }
     network.order(2, &network.message("after")).await;
+    // The leader has agreed; the node that was asked follows in a moment.
+    network.block(2, 2).await;
     assert_eq!(network.height(2).await, 3);
     let (before, after) = (network.block(1, 1).await, network.block(1, 2).await);
     assert_eq!(
