@@ -72,6 +72,18 @@ enum OpenError {
     Parse(#[source] prost::DecodeError),
     #[error("the stored configuration is not usable")]
     Config(#[source] ConfigError),
+    #[error("the channel demands what this peer does not support")]
+    Unsupported(#[source] ConfigError),
+}
+
+impl OpenError {
+    /// What an operator can do about it.
+    fn remedy(&self, path: &Path) -> String {
+        match self {
+            Self::Unsupported(_) => "run a newer version of the peer".to_owned(),
+            _ => format!("restore {} from a backup, or remove it and join the channel again", path.display()),
+        }
+    }
 }
 
 /// All channels of this peer. Shared as `Arc`.
@@ -176,13 +188,7 @@ impl Channels {
                 tracing::warn!(channel = %name, "a join was not finished; join the channel again");
             }
             Err(error) => {
-                let fault = ChannelFault {
-                    reason: with_causes(&error),
-                    remedy: format!(
-                        "restore {} from a backup, or remove it and join the channel again",
-                        path.display()
-                    ),
-                };
+                let fault = ChannelFault { reason: with_causes(&error), remedy: error.remedy(path) };
                 tracing::error!(channel = %name, reason = %fault.reason, remedy = %fault.remedy, "channel not opened");
                 self.broken.write().unwrap_or_else(PoisonError::into_inner).insert(name, fault);
             }
@@ -222,5 +228,38 @@ fn open_channel(name: &str, path: &Path) -> Result<ChannelHandle, OpenError> {
     let envelope = common::ConfigEnvelope::decode(stored.value).map_err(OpenError::Parse)?;
     let config = envelope.config.ok_or(OpenError::NoConfig)?;
     let bundle = ChannelBundle::new(channel, config).map_err(OpenError::Config)?;
+    bundle.check_supported_by_peers().map_err(OpenError::Unsupported)?;
     Ok(ChannelHandle::new(Arc::new(ledger), Arc::new(bundle)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::configuration::demand_the_unknown;
+    use crate::testing::{CHANNEL, Network};
+
+    #[test]
+    fn a_channel_that_demands_an_unknown_capability_is_not_opened() {
+        let mut genesis = Network::new(&[]).genesis;
+        let data = genesis.data.as_mut().expect("data");
+        let mut envelope = common::Envelope::decode(data.data[0].clone()).expect("an envelope");
+        let mut payload = common::Payload::decode(envelope.payload).expect("a payload");
+        let mut config = common::ConfigEnvelope::decode(payload.data).expect("a configuration");
+        let root = config.config.as_mut().and_then(|config| config.channel_group.as_mut());
+        demand_the_unknown(root.expect("a channel group"));
+        payload.data = config.encode_to_vec().into();
+        envelope.payload = payload.encode_to_vec().into();
+        data.data[0] = envelope.encode_to_vec().into();
+        let hash = consort_crypto::preimage::block_data_hash(data);
+        genesis.header.as_mut().expect("a header").data_hash = bytes::Bytes::copy_from_slice(&hash);
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("channels").join(CHANNEL);
+        // What an older check let through, or a newer peer wrote.
+        drop(Ledger::create(&path, &genesis).expect("a ledger"));
+        let channels = Channels::open(folder.path()).expect("the folder opens");
+        assert!(channels.get(CHANNEL).is_none());
+        let fault = channels.faults().remove(CHANNEL).expect("a fault");
+        assert!(fault.reason.contains("V9_9"), "{fault}");
+        assert_eq!(fault.remedy, "run a newer version of the peer");
+    }
 }

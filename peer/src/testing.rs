@@ -1,6 +1,8 @@
 //! A small consortium in memory, for tests: two organisations and an orderer with keys, certificates and a channel, and a
 //! builder of transactions whose every part can be broken.
 
+pub(crate) mod configuration;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -306,7 +308,8 @@ impl JoinedPeer {
     }
 }
 
-fn collections() -> CollectionConfigPackage {
+/// Collection `own` of Org1, which decides alone about writes to it.
+pub(crate) fn collections() -> CollectionConfigPackage {
     let own = StaticCollectionConfig {
         name: "own".to_owned(),
         member_orgs_policy: Some(CollectionPolicyConfig {

@@ -57,6 +57,20 @@ pub(crate) async fn feed(channel: &Arc<ChannelHandle>, blocks: impl IntoIterator
     tasks.shutdown(std::time::Duration::from_secs(10)).await.expect("the committer ends");
 }
 
+/// Commits one block that the channel cannot judge, and waits until it has stopped.
+pub(crate) async fn feed_until_it_stops(channel: &Arc<ChannelHandle>, block: common::Block) {
+    let tasks = Tasks::new();
+    let metrics = Arc::new(PeerMetrics::new(&Metrics::new()));
+    let own = MspId::parse("Org1MSP").expect("an MSP id");
+    let (mut intake, committer) = pipeline(channel, own, metrics);
+    tasks.spawn("commit", false, committer.run(tasks.cancelled()));
+    intake.accept(block).await.expect("the orderers' signatures are good");
+    let mut fault = channel.watch_fault();
+    drop(fault.wait_for(Option::is_some).await.expect("a fault"));
+    drop(intake);
+    tasks.shutdown(std::time::Duration::from_secs(10)).await.expect("the committer ends");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_code_and_commit_hash_of_a_real_channel_is_reproduced() {
     let folder = tempfile::tempdir().expect("a folder");

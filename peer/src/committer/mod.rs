@@ -18,7 +18,7 @@ mod private;
 pub mod structure;
 pub mod validator;
 #[cfg(test)]
-pub(crate) use self::golden_tests::{feed, golden as golden_block};
+pub(crate) use self::golden_tests::{feed, feed_until_it_stops, golden as golden_block};
 #[cfg(test)]
 mod golden_tests;
 #[cfg(test)]

@@ -207,11 +207,9 @@ async fn a_transaction_id_is_valid_once() {
     assert_eq!(bench.commit(vec![envelope]).await, [DuplicateTxid]);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_collection_has_its_own_policy() {
-    let mut bench = TestChannel::new().await;
-    let (org1, org2) = (&bench.network.org1, &bench.network.org2);
-    let hashed = |collection: &str| TxReadWriteSet {
+/// A set that writes one private key of `basic`.
+fn hashed(collection: &str) -> TxReadWriteSet {
+    TxReadWriteSet {
         namespaces: vec![NamespaceReadWriteSet {
             namespace: "basic".to_owned(),
             collections: vec![HashedCollection {
@@ -226,7 +224,13 @@ async fn a_collection_has_its_own_policy() {
             }],
             ..NamespaceReadWriteSet::default()
         }],
-    };
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_collection_has_its_own_policy() {
+    let mut bench = TestChannel::new().await;
+    let (org1, org2) = (&bench.network.org1, &bench.network.org2);
     let mut mixed = hashed("own");
     mixed.namespaces[0].writes = vec![write("public", b"value")];
     let with = |set: TxReadWriteSet, endorsers: &[&Arc<SigningIdentity>]| {
@@ -322,4 +326,18 @@ async fn a_definition_counts_from_the_next_block_on() {
     assert_eq!(codes, [Valid, InvalidChaincode, EndorsementPolicyFailure]);
     let use_then = by_org2(&bench);
     assert_eq!(bench.commit(vec![use_then]).await, [Valid]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_configuration_with_an_unknown_capability_stops_the_channel() {
+    let bench = TestChannel::new().await;
+    let demand = crate::testing::configuration::demand_the_unknown;
+    let envelope = bench.network.configuration(&bench.channel.bundle(), demand);
+    let block = bench.next_block(vec![envelope]);
+    let height = bench.channel.ledger().height();
+    crate::committer::feed_until_it_stops(&bench.channel, block).await;
+    let fault = bench.channel.fault().expect("a fault");
+    assert!(fault.reason.contains("V9_9"), "{fault}");
+    assert!(fault.remedy.contains("newer version"), "{fault}");
+    assert_eq!(bench.channel.ledger().height(), height, "the block is not committed");
 }

@@ -184,7 +184,8 @@ fn invocation<'t>(
     policies.judge(endorsed, dependencies, passed)
 }
 
-/// Applies the block's configurations one after the other; orderers put each into a block of its own.
+/// Applies the block's configurations one after the other; orderers put each into a block of its own. One that demands what
+/// this peer does not understand is not applied: the blocks after it follow rules that the peer does not know.
 fn apply_configurations(
     bundle: &ChannelBundle,
     transactions: &[Opened],
@@ -195,7 +196,8 @@ fn apply_configurations(
         let config =
             transaction.config().expect("invariant: `structure::open` checked the body of a configuration");
         let next = applied.as_ref().unwrap_or(bundle).apply(&config.envelope);
-        applied = Some(next.map_err(|source| ValidationError::Config { index, source })?);
+        let supported = next.and_then(|next| next.check_supported_by_peers().map(|()| next));
+        applied = Some(supported.map_err(|source| ValidationError::Config { index, source })?);
     }
     Ok(applied)
 }

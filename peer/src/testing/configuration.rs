@@ -1,0 +1,83 @@
+//! Configuration transactions of the test network: its administrators agree to everything.
+
+use bytes::Bytes;
+use consort_channel_config::ChannelBundle;
+use consort_channel_config::update::compute;
+use consort_crypto::preimage;
+use consort_msp::SigningIdentity;
+use consort_protos::fabric::common::{
+    Capabilities, Capability, ChannelHeader, ConfigEnvelope, ConfigGroup, ConfigSignature,
+    ConfigUpdateEnvelope, Envelope, Header, HeaderType, Payload, SignatureHeader,
+};
+use prost::Message;
+
+use super::{CHANNEL, Network};
+
+impl Network {
+    /// The CONFIG transaction that changes existing values, agreed to by all administrators and signed by the orderer.
+    pub(crate) fn configuration(
+        &self,
+        bundle: &ChannelBundle,
+        change: impl FnOnce(&mut ConfigGroup),
+    ) -> Bytes {
+        let mut updated = bundle.config().clone();
+        change(updated.channel_group.as_mut().expect("a channel group"));
+        let update = compute(bundle.config(), &updated, bundle.channel()).expect("a difference");
+        let config_update = Bytes::from(update.encode_to_vec());
+        let admins =
+            [&self.org1, &self.org2, &self.orderer].map(|organisation| organisation.identity("admin"));
+        let sign = |admin: &std::sync::Arc<SigningIdentity>| {
+            let signature_header = header_of(admin);
+            let message = preimage::config_signature(&signature_header, &config_update);
+            ConfigSignature { signature_header, signature: admin.sign(&message).expect("a signature").into() }
+        };
+        let signatures = admins.iter().map(sign).collect();
+        let signed = ConfigUpdateEnvelope { config_update: config_update.clone(), signatures };
+        let update = seal(&self.org1.client, HeaderType::ConfigUpdate, &signed.encode_to_vec());
+        let before = bundle.config().channel_group.as_ref().expect("a channel group");
+        raise_versions(before, updated.channel_group.as_mut().expect("a channel group"));
+        updated.sequence += 1;
+        let config = ConfigEnvelope { config: Some(updated), last_update: Some(update) };
+        let ordered = seal(&self.orderer.orderer, HeaderType::Config, &config.encode_to_vec());
+        ordered.encode_to_vec().into()
+    }
+}
+
+/// Raises the versions of the values that changed, as authorising an update does.
+fn raise_versions(before: &ConfigGroup, after: &mut ConfigGroup) {
+    for (name, value) in &mut after.values {
+        if before.values[name] != *value {
+            value.version += 1;
+        }
+    }
+    for (name, group) in &mut after.groups {
+        raise_versions(&before.groups[name], group);
+    }
+}
+
+/// Demands a capability of the application section that no peer has.
+pub(crate) fn demand_the_unknown(root: &mut ConfigGroup) {
+    let application = root.groups.get_mut("Application").expect("an application group");
+    let entry = application.values.get_mut("Capabilities").expect("capabilities");
+    let mut demanded = Capabilities::decode(entry.value.clone()).expect("capabilities");
+    demanded.capabilities.insert("V9_9".to_owned(), Capability {});
+    entry.value = demanded.encode_to_vec().into();
+}
+
+fn header_of(signer: &SigningIdentity) -> Bytes {
+    let nonce: [u8; 24] = rand::random();
+    SignatureHeader { creator: signer.serialized().clone(), nonce: Bytes::copy_from_slice(&nonce) }
+        .encode_to_vec()
+        .into()
+}
+
+fn seal(signer: &SigningIdentity, kind: HeaderType, data: &[u8]) -> Envelope {
+    let channel_header =
+        ChannelHeader { r#type: kind.into(), channel_id: CHANNEL.to_owned(), ..ChannelHeader::default() };
+    let header =
+        Header { channel_header: channel_header.encode_to_vec().into(), signature_header: header_of(signer) };
+    let payload = Payload { header: Some(header), data: Bytes::copy_from_slice(data) };
+    let payload = Bytes::from(payload.encode_to_vec());
+    let signature = signer.sign(&payload).expect("a signature").into();
+    Envelope { payload, signature }
+}
