@@ -160,6 +160,8 @@ impl Governance {
         Ok(policy
             .endorsement_policy
             .as_ref()
+            // Fabric hands over the policy's bytes, and no bytes mean that there is none.
+            .filter(|policy| policy.r#type.is_some())
             .map_or_else(|| self.rule.clone(), |policy| Rule::of_chaincode(bundle, &policy.encode_to_vec())))
     }
 

@@ -8,6 +8,7 @@ use consort_crypto::preimage;
 use consort_msp::SigningIdentity;
 use consort_protos::fabric::common::{Envelope, HeaderType};
 use consort_protos::fabric::protos::TxValidationCode::{self, *};
+use consort_protos::fabric::protos::collection_config;
 use consort_protos::fabric::protos::{ApplicationPolicy, ChaincodeAction, CollectionConfigPackage};
 use consort_protos::rwset::{
     HashedCollection, HashedWrite, MetadataEntry, MetadataWrite, NamespaceReadWriteSet, TxReadWriteSet,
@@ -340,4 +341,28 @@ async fn a_configuration_with_an_unknown_capability_stops_the_channel() {
     assert!(fault.reason.contains("V9_9"), "{fault}");
     assert!(fault.remedy.contains("newer version"), "{fault}");
     assert_eq!(bench.channel.ledger().height(), height, "the block is not committed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_collection_with_an_empty_policy_has_that_of_its_chaincode() {
+    let mut bench = TestChannel::new().await;
+    let mut collections = crate::testing::collections();
+    let Some(collection_config::Payload::StaticCollectionConfig(own)) = &mut collections.config[0].payload
+    else {
+        panic!("a static collection")
+    };
+    own.endorsement_policy = Some(Default::default());
+    let policy = crate::testing::spelled_policy("OR('Org1MSP.peer')");
+    assert_eq!(
+        bench.commit(vec![bench.network.definition("lone", &policy, &collections).build()]).await,
+        [Valid]
+    );
+    let mut set = hashed("own");
+    set.namespaces[0].namespace = "lone".to_owned();
+    let with = |endorser: &Arc<SigningIdentity>| {
+        bench.network.transaction("lone").endorsed_by(&[endorser]).set(set.clone()).build()
+    };
+    // The channel's default would need both organisations.
+    let envelopes = vec![with(&bench.network.org1.peer), with(&bench.network.org2.peer)];
+    assert_eq!(bench.commit(envelopes).await, [Valid, EndorsementPolicyFailure]);
 }

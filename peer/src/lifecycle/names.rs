@@ -128,8 +128,13 @@ fn check_collection(collection: &StaticCollectionConfig) -> Result<(), String> {
         ));
     }
     consort_msp::policy::SignaturePolicy::from_proto(envelope)
-        .map(drop)
-        .map_err(|error| format!("collection-name: {name} -- error in member org policy: {error}"))
+        .map_err(|error| format!("collection-name: {name} -- error in member org policy: {error}"))?;
+    if collection.endorsement_policy.as_ref().is_some_and(|policy| policy.r#type.is_none()) {
+        return Err(format!(
+            "collection-name: {name} -- the endorsement policy is empty; leave it out to use the chaincode's"
+        ));
+    }
+    Ok(())
 }
 
 /// Whether every node asks for one of its branches: members are those who could satisfy it alone.
@@ -187,6 +192,20 @@ mod tests {
         let both = "AND('Org1MSP.member','Org2MSP.member')";
         assert!(
             check_collections(&collection("both", both, 0), None).unwrap_err().contains("OR concatenation")
+        );
+    }
+
+    #[test]
+    fn an_empty_endorsement_policy_is_refused() {
+        let mut package = collection("both", EITHER, 0);
+        let Some(collection_config::Payload::StaticCollectionConfig(both)) = &mut package.config[0].payload
+        else {
+            panic!("a static collection")
+        };
+        both.endorsement_policy = Some(Default::default());
+        assert_eq!(
+            check_collections(&package, None).unwrap_err(),
+            "collection-name: both -- the endorsement policy is empty; leave it out to use the chaincode's"
         );
     }
 
