@@ -48,12 +48,9 @@ impl Gateway {
             signed.request,
             signed.signature,
         )?;
-        let first = start(&channel, request.start_position.as_ref(), &request.after_transaction_id)?;
-        let reader = EventReader {
-            blocks: channel.blocks_from(first),
-            chaincode: request.chaincode_id,
-            skip_through: Some(request.after_transaction_id).filter(|tx_id| !tx_id.is_empty()),
-        };
+        let (first, skip) = start(&channel, request.start_position.as_ref(), request.after_transaction_id)?;
+        let reader =
+            EventReader { blocks: channel.blocks_from(first), chaincode: request.chaincode_id, skip };
         Ok(Box::pin(futures::stream::try_unfold(reader, |mut reader| async move {
             let response = reader.next().await?;
             Ok(Some((response, reader)))
@@ -61,31 +58,50 @@ impl Gateway {
     }
 }
 
-/// The first block to look at. A transaction named as seen beats the position, when the ledger knows it.
-fn start(channel: &ChannelHandle, position: Option<&SeekPosition>, after: &str) -> Result<u64, Status> {
+/// The first block to look at, and what of it the caller knows already. A transaction named as seen beats the position,
+/// when the ledger knows it.
+fn start(
+    channel: &ChannelHandle,
+    position: Option<&SeekPosition>,
+    after: String,
+) -> Result<(u64, Option<Skip>), Status> {
     if !after.is_empty()
         && let Some((location, _)) =
-            channel.ledger().transaction(after).map_err(|error| Status::aborted(with_causes(&error)))?
+            channel.ledger().transaction(&after).map_err(|error| Status::aborted(with_causes(&error)))?
     {
-        return Ok(location.block.get());
+        let block = location.block.get();
+        return Ok((block, Some(Skip { tx_id: after, block: Some(block) })));
     }
-    match position.and_then(|position| position.r#type.as_ref()) {
-        None | Some(seek_position::Type::NextCommit(_)) => Ok(channel.ledger().height()),
-        Some(seek_position::Type::Specified(specified)) => Ok(specified.number),
+    let first = match position.and_then(|position| position.r#type.as_ref()) {
+        None | Some(seek_position::Type::NextCommit(_)) => channel.ledger().height(),
+        Some(seek_position::Type::Specified(specified)) => specified.number,
         Some(seek_position::Type::Newest(_)) => {
-            Err(Status::invalid_argument("invalid start position type: *orderer.SeekPosition_Newest"))
+            return Err(Status::invalid_argument(
+                "invalid start position type: *orderer.SeekPosition_Newest",
+            ));
         }
         Some(seek_position::Type::Oldest(_)) => {
-            Err(Status::invalid_argument("invalid start position type: *orderer.SeekPosition_Oldest"))
+            return Err(Status::invalid_argument(
+                "invalid start position type: *orderer.SeekPosition_Oldest",
+            ));
         }
-    }
+    };
+    let skip = (!after.is_empty()).then_some(Skip { tx_id: after, block: None });
+    Ok((first, skip))
+}
+
+/// The transaction that the caller has seen last, whatever became of it and whether it had an event or not.
+struct Skip {
+    tx_id: String,
+    /// Its block, if it is committed: nothing of later blocks is skipped.
+    block: Option<u64>,
 }
 
 struct EventReader {
     blocks: BlockCursor,
     chaincode: String,
     /// Events up to and including this transaction's are known to the caller.
-    skip_through: Option<String>,
+    skip: Option<Skip>,
 }
 
 impl EventReader {
@@ -100,21 +116,20 @@ impl EventReader {
     }
 
     fn events_of(&mut self, block: &CommittedBlock) -> Vec<ChaincodeEvent> {
+        self.skip.take_if(|skip| skip.block.is_some_and(|last| block.number().get() > last));
         let mut events = Vec::new();
         for (transaction, code) in block.transactions().iter().zip(block.codes()) {
-            let Some(event) = transaction.as_ref().and_then(|transaction| event_of(transaction)) else {
-                continue;
-            };
-            if *code != TxValidationCode::Valid || event.chaincode_id != self.chaincode {
-                continue;
-            }
-            if let Some(last_seen) = &self.skip_through {
-                if *last_seen == event.tx_id {
-                    self.skip_through = None;
+            let Some(transaction) = transaction else { continue };
+            if let Some(skip) = &self.skip {
+                if skip.tx_id == transaction.tx_id {
+                    self.skip = None;
                 }
                 continue;
             }
-            events.push(event.clone());
+            let Some(event) = event_of(transaction) else { continue };
+            if *code == TxValidationCode::Valid && event.chaincode_id == self.chaincode {
+                events.push(event.clone());
+            }
         }
         events
     }

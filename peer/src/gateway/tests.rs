@@ -575,3 +575,25 @@ async fn chaincode_events_come_in_order_and_can_be_resumed() {
     assert_eq!(status.code(), Code::InvalidArgument);
     assert!(status.message().starts_with("invalid start position type"), "{status}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_resume_after_any_committed_transaction() {
+    let (gateway, mut test, _) = Bench::new().await.gateway();
+    let first = test.basic().event("first", b"1");
+    let silent = test.basic();
+    let invalid = test.basic().endorsed_by(&[]).event("never", b"2");
+    let other = test.basic().event("other", b"3");
+    let second = test.basic().event("second", b"4");
+    let later = test.basic().event("later", b"5");
+    test.commit([&first, &silent, &invalid, &second].map(|builder| builder.build()).to_vec()).await;
+    test.commit(vec![other.build(), later.build()]).await;
+    let seen = [(silent.tx_id(), "second", 2), (invalid.tx_id(), "second", 2), (other.tx_id(), "later", 3)];
+    for (tx_id, name, block) in seen {
+        let request = events_request(&test, None, &tx_id);
+        let mut resumed =
+            gateway.chaincode_events(Request::new(request)).await.expect("a stream").into_inner();
+        let response = resumed.next().await.expect("an answer").expect("events");
+        assert_eq!((response.events[0].event_name.as_str(), response.block_number), (name, block));
+        assert_eq!(response.events.len(), 1);
+    }
+}
