@@ -114,7 +114,9 @@ impl Consenter for RaftConsenter {
         let mut log = log.map_err(|error| StartError::Disk(with_causes(&error)))?;
         let start = starting_point(&log, noted.as_ref(), state.store().height()).map_err(StartError::Disk)?;
         log.set_commit(start.applied);
-        log.applied(start.applied, state.store().height() - 1);
+        if start.behind.is_none() {
+            log.applied(start.applied, state.store().height() - 1);
+        }
         let preferred_bytes = state.bundle().orderer().batch.preferred_max_bytes;
         let config = raft_config(own, &options, preferred_bytes.into(), start.applied);
         let node =

@@ -36,7 +36,7 @@ pub(crate) trait Log: Storage {
     /// Notes how far entries are agreed on; it may be lost in a crash.
     fn set_commit(&mut self, commit: u64);
 
-    /// Starts anew behind a snapshot that another node sent.
+    /// Starts anew behind a snapshot that another node sent; what [`Log::applied`] noted holds no more.
     fn install(&mut self, snapshot: &Snapshot) -> Result<(), LogError>;
 
     /// Forgets the entries up to and including `index`, which are in the books.
@@ -191,6 +191,8 @@ impl Log for DiskLog {
         self.before_block = snapshot_block(snapshot).unwrap_or_default();
         self.state.hard_state = hard_state;
         self.state.conf_state = metadata.get_conf_state().clone();
+        // Nothing can be said about the books until the blocks up to there are in them.
+        self.applied = (0, 0);
         Ok(())
     }
 
@@ -371,7 +373,12 @@ mod tests {
         let mut snapshot = Snapshot { data: 4_u64.to_be_bytes().to_vec(), ..Snapshot::default() };
         snapshot.mut_metadata().index = 10;
         snapshot.mut_metadata().term = 3;
+        log.applied(1, 1);
         log.install(&snapshot).unwrap();
+        assert!(matches!(
+            log.snapshot(0, 2),
+            Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+        ));
         drop(log);
         let log = DiskLog::open(folder.path(), vec![1, 2, 3]).unwrap();
         assert_eq!((log.last(), log.beginning()), (10, (10, 4)));

@@ -320,6 +320,9 @@ impl<L: Log, B: Books> Machine<L, B> {
         self.node.mut_store().install(snapshot)?;
         self.applied = snapshot.get_metadata().index;
         self.behind = (self.books.height() <= last).then_some(last);
+        if self.behind.is_none() {
+            self.node.mut_store().applied(self.applied, self.books.height() - 1);
+        }
         info!(
             last_block = last,
             height = self.books.height(),

@@ -69,6 +69,7 @@ impl Log for MemoryLog {
     }
 
     fn install(&mut self, snapshot: &Snapshot) -> Result<(), LogError> {
+        *self.applied.lock().unwrap() = (0, 0);
         *self.beginning.lock().unwrap() = (snapshot.get_metadata().index, snapshot_block(snapshot).unwrap());
         self.storage
             .wl()
@@ -226,7 +227,8 @@ impl Node {
         let behind = (beginning > 0 && self.books.height() <= beginning_block).then_some(beginning_block);
         let applied = self.books.last_index().max(beginning);
         self.log.set_commit(applied);
-        self.log.applied(applied, self.books.height() - 1);
+        let noted = if behind.is_some() { (0, 0) } else { (applied, self.books.height() - 1) };
+        self.log.applied(noted.0, noted.1);
         // Fixed but different election timeouts: Raft's own randomness would not follow the seed.
         let timeout = 10 + 3 * usize::try_from(self.id).unwrap();
         let config = raft::Config {
@@ -350,19 +352,22 @@ impl Simulation {
         self.check();
     }
 
-    /// What the fetching of blocks does, from the node with the longest books.
+    /// What the fetching of blocks does, from the node with the longest books: one block now and then, so that a node lags behind
+    /// for a while, in which it may restart, lead, or get another snapshot.
     fn fetch(&mut self, position: usize) {
+        if self.random.random_range(0..10) > 0 {
+            return;
+        }
         self.fetches += 1;
         let longest = self.nodes.iter().max_by_key(|node| node.books.height()).unwrap().books.clone();
         let machine = self.nodes[position].machine.as_mut().unwrap();
-        while let Some(last) = machine.behind() {
-            let height = machine.books().height();
-            let blocks = longest.0.lock().unwrap().clone();
-            let Some((block, index)) = blocks.get(usize::try_from(height).unwrap()) else { return };
-            assert!(height <= last);
-            machine.books_mut().append(block.clone(), *index).unwrap();
-            machine.fetched().unwrap();
-        }
+        let Some(last) = machine.behind() else { return };
+        let height = machine.books().height();
+        let block = longest.0.lock().unwrap().get(usize::try_from(height).unwrap()).cloned();
+        let Some((block, index)) = block else { return };
+        assert!(height <= last);
+        machine.books_mut().append(block, index).unwrap();
+        machine.fetched().unwrap();
     }
 
     /// No two nodes ever have different blocks at one height.
