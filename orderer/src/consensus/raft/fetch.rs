@@ -43,19 +43,24 @@ pub(crate) struct Fetch {
 }
 
 impl Fetch {
-    /// Sends blocks to the channel's task until the last one is there or that task stops listening.
+    /// Sends blocks to the channel's task until the last one is in the books or that task stops listening. Should that task want more by
+    /// then, it starts another one.
     pub(crate) async fn run(self, blocks: mpsc::Sender<Block>) {
-        while !blocks.is_closed() {
+        while !self.is_over(&blocks) {
             for endpoint in &self.endpoints {
                 if let Err(error) = self.from(endpoint, &blocks).await {
                     debug!(channel = %self.state.id(), endpoint, error, "no more blocks from this orderer");
                 }
-                if blocks.is_closed() {
+                if self.is_over(&blocks) {
                     return;
                 }
             }
             tokio::time::sleep(PAUSE).await;
         }
+    }
+
+    fn is_over(&self, blocks: &mpsc::Sender<Block>) -> bool {
+        blocks.is_closed() || self.state.store().height() > self.last
     }
 
     async fn from(&self, endpoint: &str, blocks: &mpsc::Sender<Block>) -> Result<(), String> {
