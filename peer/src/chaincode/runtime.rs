@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::Semaphore;
-use wasmtime::component::{Component, HasSelf, Linker};
+use wasmtime::component::{Component, Linker};
 use wasmtime::{Engine, Store, UpdateDeadline};
 
 use super::compiled::CompiledCache;
@@ -18,8 +18,8 @@ use super::engine::engine;
 use super::failure::{Broken, Expired, Failure, judge};
 use super::host::Host;
 use super::package::{Package, PackageError, PackageId};
-use super::sandbox::bindings::{Chaincode, ChaincodePre, Invocation as GuestInvocation};
-use super::sandbox::{Budget, Sandbox};
+use super::sandbox::bindings::{ChaincodePre, Invocation as GuestInvocation};
+use super::sandbox::{Budget, Sandbox, link};
 use super::store::{PackageStore, StoreError};
 use crate::registry::with_causes;
 
@@ -33,7 +33,7 @@ const FUNCTION_SHOWN_CHARACTERS: usize = 64;
 /// What one execution may use. Equal on all endorsers of a channel, or some refuse what others endorse.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Instructions, in units of wasmtime's fuel.
+    /// Instructions, in units of wasmtime's fuel, those of called chaincodes included.
     pub fuel_max: u64,
     /// Linear memory, in bytes.
     pub memory_bytes_max: usize,
@@ -200,8 +200,7 @@ impl WasmRuntime {
             RuntimeError::Broken(format!("the folder {} cannot be made: {error}", cache_dir.display()))
         })?;
         let mut linker = Linker::new(&engine);
-        Chaincode::add_to_linker::<_, HasSelf<_>>(&mut linker, |sandbox: &mut Sandbox| sandbox)
-            .map_err(broken)?;
+        link(&mut linker).map_err(broken)?;
         let inner = Inner { engine, linker, cache, packages, limits, prepared: Mutex::default() };
         let slots = Arc::new(Semaphore::new(limits.instances_max as usize));
         Ok(Self { runner: Runner { inner: Arc::new(inner) }, slots })
@@ -234,17 +233,18 @@ impl WasmRuntime {
 impl ChaincodeRuntime for WasmRuntime {
     async fn invoke(&self, invocation: Invocation) -> Result<Execution, RuntimeError> {
         let limits = &self.runner.inner.limits;
-        let budget = Budget::new(limits.fuel_max);
+        let budget = Budget::new();
         // Dropping this (the client gave up, or the time is over) ends the execution at its next step.
         let _end = EndOnDrop { engine: self.runner.inner.engine.clone(), budget: Arc::clone(&budget) };
         let execution = async {
             let slot = Arc::clone(&self.slots).acquire_owned().await;
             let slot = slot.map_err(|_| RuntimeError::Broken("the runtime is closed".to_owned()))?;
             let runner = self.runner.clone();
+            let mut fuel = limits.fuel_max;
             let run = move || {
                 // Held by the execution itself: its instance is in use until it really ends.
                 let _slot = slot;
-                runner.run(&invocation, &budget, 0)
+                runner.run(&invocation, &budget, &mut fuel, 0)
             };
             tokio::task::spawn_blocking(run)
                 .await
@@ -350,7 +350,8 @@ impl Runner {
         &self.inner.limits
     }
 
-    /// Executes a call from a running chaincode. A failure of this peer ends the caller, too.
+    /// Executes a call from a running chaincode, which has `fuel` left. A failure of this peer ends the caller, too.
+    #[expect(clippy::too_many_arguments, reason = "all that a call consists of, passed on once")]
     pub(super) fn call(
         &self,
         chaincode: &str,
@@ -358,6 +359,7 @@ impl Runner {
         arguments: Vec<Bytes>,
         host: Arc<dyn Host>,
         budget: &Arc<Budget>,
+        fuel: &mut u64,
         depth: usize,
     ) -> wasmtime::Result<Execution> {
         let invocation = Invocation {
@@ -367,16 +369,18 @@ impl Runner {
             is_init: false,
             host,
         };
-        self.run(&invocation, budget, depth).map_err(|error| match error {
+        self.run(&invocation, budget, fuel, depth).map_err(|error| match error {
             RuntimeError::Expired => Expired.into(),
             other => Broken(with_causes(&other)).into(),
         })
     }
 
+    /// Executes with at most `fuel`, and leaves there what was not burnt.
     fn run(
         &self,
         invocation: &Invocation,
         budget: &Arc<Budget>,
+        fuel: &mut u64,
         depth: usize,
     ) -> Result<Execution, RuntimeError> {
         let prepared = self.inner.prepared(&invocation.package)?;
@@ -389,8 +393,9 @@ impl Runner {
         );
         let mut store = Store::new(&self.inner.engine, sandbox);
         store.limiter(|sandbox| sandbox);
-        let fuel = budget.fuel.load(Ordering::Relaxed);
-        store.set_fuel(fuel).map_err(|error| RuntimeError::Broken(error.to_string()))?;
+        let broken = |error: wasmtime::Error| RuntimeError::Broken(error.to_string());
+        let fuel_max = *fuel;
+        store.set_fuel(fuel_max).map_err(broken)?;
         let watched = Arc::clone(budget);
         store.epoch_deadline_callback(move |_| {
             if watched.expired.load(Ordering::Acquire) {
@@ -409,11 +414,7 @@ impl Runner {
         };
         let result =
             prepared.instantiate(&mut store).and_then(|instance| instance.call_invoke(&mut store, &guest));
-        if depth > 0 {
-            let burnt = fuel.saturating_sub(store.get_fuel().unwrap_or_default());
-            // Called chaincodes share what one execution may burn, or a short loop of calls would run for ever.
-            budget.fuel.fetch_sub(burnt.min(fuel), Ordering::Relaxed);
-        }
+        *fuel = store.get_fuel().map_err(broken)?.min(fuel_max);
         let sandbox = store.into_data();
         match result {
             Ok(response) => Ok(Execution {
@@ -424,7 +425,7 @@ impl Runner {
                 },
                 event: sandbox.event,
             }),
-            Err(error) => failed(&error, invocation, sandbox.panic.as_deref(), fuel),
+            Err(error) => failed(&error, invocation, sandbox.panic.as_deref(), fuel_max),
         }
     }
 }

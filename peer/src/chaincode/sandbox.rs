@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
-use wasmtime::ResourceLimiter;
-use wasmtime::component::{Resource, ResourceTable};
+use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable};
+use wasmtime::{ResourceLimiter, StoreContextMut};
 
 use super::engine::TABLE_ELEMENTS_MAX;
 use super::failure::{Bound, Broken};
 use super::host::{Host, HostError, RangeHandle};
 use super::runtime::{Event, Execution, Runner};
 
+use self::bindings::Chaincode;
 use self::bindings::consort::chaincode::types::{KeyValue, Response};
 use self::bindings::consort::chaincode::{diagnostics, private_data, state, transaction, types};
 
@@ -52,24 +53,21 @@ const LOG_BYTES_MAX: usize = 2048;
 pub(super) const CALL_DEPTH_MAX: usize = 8;
 /// Names that a chaincode cannot call.
 const SYSTEM_CHAINCODES: [&str; 6] = ["_lifecycle", "lscc", "cscc", "qscc", "escc", "vscc"];
+/// The interface of [`invoke_chaincode`], and its name there.
+const TRANSACTION_INTERFACE: &str = "consort:chaincode/transaction@1.0.0";
+const INVOKE_CHAINCODE: &str = "invoke-chaincode";
 
-/// What all chaincodes of one transaction use up together.
+/// What all chaincodes of one transaction use up together, besides their fuel: each has what its caller had left.
 #[derive(Debug)]
 pub(super) struct Budget {
-    /// Fuel that called chaincodes may still burn.
-    pub(super) fuel: AtomicU64,
     work: AtomicU64,
     /// Set when the wall-clock limit has passed.
     pub(super) expired: AtomicBool,
 }
 
 impl Budget {
-    pub(super) fn new(fuel: u64) -> Arc<Self> {
-        Arc::new(Self {
-            fuel: AtomicU64::new(fuel),
-            work: AtomicU64::new(WORK_MAX),
-            expired: AtomicBool::new(false),
-        })
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self { work: AtomicU64::new(WORK_MAX), expired: AtomicBool::new(false) })
     }
 }
 
@@ -179,7 +177,8 @@ impl Sandbox {
         Ok(Ok(pairs.into_iter().map(|(key, value)| KeyValue { key, value: value.to_vec() }).collect()))
     }
 
-    fn call(&self, name: &str, arguments: Vec<Vec<u8>>, channel: &str) -> Answer<Response> {
+    /// Calls another chaincode, which burns of `fuel`.
+    fn call(&self, name: &str, arguments: Vec<Vec<u8>>, channel: &str, fuel: &mut u64) -> Answer<Response> {
         if SYSTEM_CHAINCODES.contains(&name) {
             return Ok(Err(format!("system chaincode {name} cannot be called from another chaincode")));
         }
@@ -200,7 +199,7 @@ impl Sandbox {
             Err(text) => return Ok(Err(text)),
         };
         let arguments = arguments.into_iter().map(Bytes::from).collect();
-        let called = self.runner.call(name, &package, arguments, host, &self.budget, self.depth + 1);
+        let called = self.runner.call(name, &package, arguments, host, &self.budget, fuel, self.depth + 1);
         // The event of a called chaincode is dropped: a transaction has the event of its outermost chaincode.
         let Execution { response, event: _ } = called?;
         let status = u32::try_from(response.status).unwrap_or(500);
@@ -221,6 +220,29 @@ fn check_sizes(key: &str, value_bytes: usize) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+/// Offers every import.
+pub(super) fn link(linker: &mut Linker<Sandbox>) -> wasmtime::Result<()> {
+    Chaincode::add_to_linker::<_, HasSelf<_>>(linker, |sandbox: &mut Sandbox| sandbox)?;
+    // The generated function sees the sandbox only; this one takes its place because it needs the store, which has the fuel.
+    linker.allow_shadowing(true);
+    linker.instance(TRANSACTION_INTERFACE)?.func_wrap(INVOKE_CHAINCODE, invoke_chaincode)?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
+
+/// Calls another chaincode. It may burn what its caller has left, and what it burnt is missing to its caller: all chaincodes
+/// of a transaction burn no more than one may.
+fn invoke_chaincode(
+    mut store: StoreContextMut<'_, Sandbox>,
+    (name, arguments, channel): (String, Vec<Vec<u8>>, String),
+) -> wasmtime::Result<(Result<Response, String>,)> {
+    store.data().charge(CALLEE_WORK + arguments.iter().map(Vec::len).sum::<usize>())?;
+    let mut fuel = store.get_fuel()?;
+    let answer = store.data().call(&name, arguments, &channel, &mut fuel)?;
+    store.set_fuel(fuel)?;
+    Ok((answer,))
 }
 
 impl types::Host for Sandbox {}
@@ -293,14 +315,8 @@ impl transaction::Host for Sandbox {
         Ok(Ok(()))
     }
 
-    fn invoke_chaincode(
-        &mut self,
-        name: String,
-        arguments: Vec<Vec<u8>>,
-        channel: String,
-    ) -> Answer<Response> {
-        self.charge(CALLEE_WORK + arguments.iter().map(Vec::len).sum::<usize>())?;
-        self.call(&name, arguments, &channel)
+    fn invoke_chaincode(&mut self, _: String, _: Vec<Vec<u8>>, _: String) -> Answer<Response> {
+        Err(Broken(format!("{INVOKE_CHAINCODE} is linked without the caller's fuel")).into())
     }
 }
 

@@ -141,3 +141,61 @@ pub fn component(extra: &str, body: &str) -> Vec<u8> {
     );
     wat::parse_str(text).unwrap()
 }
+
+/// A chaincode in WebAssembly text that can call other ones: `(call $to name size)` calls the chaincode whose name is at this address. The
+/// names `other` and `third`, of five bytes each, are at the addresses 16 and 32.
+pub fn calling(extra: &str, body: &str) -> Vec<u8> {
+    let text = format!(
+        r#"(component
+            (type $types (instance
+                (type $response (record (field "status" u32) (field "message" string) (field "payload" (list u8))))
+                (export "response" (type $named (eq $response)))
+                (type $invocation (record (field "arguments" (list (list u8))) (field "is-init" bool)))
+                (export "invocation" (type (eq $invocation)))
+            ))
+            (import "consort:chaincode/types@1.0.0" (instance $t (type $types)))
+            (alias export $t "response" (type $response))
+            (alias export $t "invocation" (type $invocation))
+            (type $transaction (instance
+                (alias outer 1 $response (type $r))
+                (export "response" (type $response (eq $r)))
+                (export "invoke-chaincode" (func
+                    (param "name" string) (param "arguments" (list (list u8))) (param "channel" string)
+                    (result (result $response (error string)))))
+            ))
+            (import "consort:chaincode/transaction@1.0.0" (instance $x (type $transaction)))
+            (core module $memory
+                (memory (export "memory") 1)
+                (global $next (export "next") (mut i32) (i32.const 4096))
+                (func (export "realloc") (param i32 i32 i32 i32) (result i32)
+                    (local $at i32)
+                    global.get $next local.set $at
+                    global.get $next local.get 3 i32.add i32.const 15 i32.add i32.const -16 i32.and global.set $next
+                    local.get $at))
+            (core instance $mem (instantiate $memory))
+            (core func $call (canon lower (func $x "invoke-chaincode")
+                (memory (core memory $mem "memory")) (realloc (core func $mem "realloc"))))
+            (core module $code
+                (import "mem" "memory" (memory 1))
+                (import "mem" "next" (global $next (mut i32)))
+                (import "host" "call" (func $call (param i32 i32 i32 i32 i32 i32 i32)))
+                (data (i32.const 16) "other")
+                (data (i32.const 32) "third")
+                (func $to (param i32 i32)
+                    (global.set $next (i32.const 4096))
+                    (call $call (local.get 0) (local.get 1) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)
+                        (i32.const 128)))
+                {extra}
+                (func (export "invoke") (param i32 i32 i32) (result i32) (local $i i32)
+                    {body}
+                    (i32.store (i32.const 64) (i32.const 200))
+                    i32.const 64))
+            (core instance $run (instantiate $code
+                (with "mem" (instance $mem)) (with "host" (instance (export "call" (func $call))))))
+            (func (export "invoke") (param "invocation" $invocation) (result $response)
+                (canon lift (core func $run "invoke")
+                    (memory (core memory $mem "memory")) (realloc (core func $mem "realloc"))))
+        )"#
+    );
+    wat::parse_str(text).unwrap()
+}
