@@ -4,6 +4,8 @@
 use std::collections::{BTreeSet, HashSet};
 
 use bytes::Bytes;
+use consort_crypto::preimage;
+use consort_msp::{IdentityError, MspManager};
 use consort_protos::fabric::gateway::{EndorseRequest, EndorseResponse, ErrorDetail};
 use consort_protos::fabric::protos::{ChaincodeInterest, Endorsement, ProposalResponse};
 use consort_protos::ids::MspId;
@@ -151,7 +153,9 @@ impl Gateway {
             match judge(self.call(channel, member, request).await) {
                 Ok(answer) => {
                     let interest = answer.interest.clone().unwrap_or_default();
-                    collection.add(member, answer);
+                    if !collection.add(channel.bundle().msps(), member, answer) {
+                        continue;
+                    }
                     return Ok(if interest.chaincodes.is_empty() {
                         bare(&request.chaincode)
                     } else {
@@ -222,7 +226,9 @@ impl Gateway {
                 let calls = next.iter().map(|member| self.call(channel, member, request));
                 for (member, answer) in next.iter().zip(join_all(calls).await) {
                     match judge(answer) {
-                        Ok(answer) => collection.add(member, answer),
+                        Ok(answer) => {
+                            collection.add(channel.bundle().msps(), member, answer);
+                        }
                         Err(failure) => collection.fail(member, &failure.message),
                     }
                 }
@@ -241,7 +247,8 @@ impl Gateway {
 struct Collection {
     payload: Option<Bytes>,
     endorsed: Vec<(MspId, Endorsement)>,
-    asked: HashSet<String>,
+    /// Organisation and endpoint: a peer that announces another one's endpoint stands in nobody's way.
+    asked: HashSet<(MspId, String)>,
     details: Vec<ErrorDetail>,
 }
 
@@ -250,12 +257,18 @@ impl Collection {
         self.endorsed.first().map(|(organisation, _)| organisation)
     }
 
-    fn add(&mut self, member: &Member, answer: ProposalResponse) {
-        self.asked.insert(member.endpoint.clone());
+    /// Takes an endorsement if it is the member's and over the same payload as the others; answers whether it was taken.
+    fn add(&mut self, msps: &MspManager, member: &Member, answer: ProposalResponse) -> bool {
+        self.note(member);
         let Some(endorsement) = answer.endorsement else {
             self.fail(member, "the endorser's response has no endorsement");
-            return;
+            return false;
         };
+        if let Err(reason) = verify(msps, member, &answer.payload, &endorsement) {
+            tracing::warn!(endorser = %member.endpoint, msp_id = %member.msp_id, %reason, "an endorsement does not count");
+            self.fail(member, &reason);
+            return false;
+        }
         match &self.payload {
             None => self.payload = Some(answer.payload),
             Some(payload) if *payload == answer.payload => {}
@@ -263,17 +276,26 @@ impl Collection {
                 let difference = super::difference::describe(payload, &answer.payload);
                 tracing::warn!(endorser = %member.endpoint, %difference, "endorsers disagree on a result");
                 self.fail(member, MISMATCH);
-                return;
+                return false;
             }
         }
         if self.endorsed.iter().all(|(_, other)| other.endorser != endorsement.endorser) {
             self.endorsed.push((member.msp_id.clone(), endorsement));
         }
+        true
     }
 
     fn fail(&mut self, member: &Member, message: &str) {
-        self.asked.insert(member.endpoint.clone());
+        self.note(member);
         self.details.push(detail(member, message));
+    }
+
+    fn note(&mut self, member: &Member) {
+        self.asked.insert((member.msp_id.clone(), member.endpoint.clone()));
+    }
+
+    fn may_ask(&self, member: &Member) -> bool {
+        !self.asked.contains(&(member.msp_id.clone(), member.endpoint.clone()))
     }
 
     /// Whom to ask next for a layout: nobody when it is complete, `None` when it cannot be completed.
@@ -284,7 +306,7 @@ impl Collection {
             let missing = count.saturating_sub(has);
             let fresh: Vec<&Member> = candidates
                 .iter()
-                .filter(|member| member.msp_id == *organisation && !self.asked.contains(&member.endpoint))
+                .filter(|member| member.msp_id == *organisation && self.may_ask(member))
                 .take(missing)
                 .collect();
             if fresh.len() < missing {
@@ -306,4 +328,26 @@ impl Collection {
             .collect();
         Ok((payload, endorsements))
     }
+}
+
+/// Whether an endorsement is what every committer will demand: by a valid identity, here of the member's organisation, and
+/// with a signature that holds.
+fn verify(
+    msps: &MspManager,
+    member: &Member,
+    payload: &[u8],
+    endorsement: &Endorsement,
+) -> Result<(), String> {
+    let refused = |error: IdentityError| format!("the endorsement does not count: {error}");
+    let endorser = msps.deserialize(&endorsement.endorser).map_err(refused)?;
+    if *endorser.msp_id() != member.msp_id {
+        return Err(format!(
+            "the endorsement does not count: it is of {}, not of {}",
+            endorser.msp_id(),
+            member.msp_id
+        ));
+    }
+    msps.validate(&endorser).map_err(refused)?;
+    let message = preimage::endorsement(payload, &endorsement.endorser);
+    endorser.verify(&message, &endorsement.signature).map_err(refused)
 }

@@ -37,6 +37,8 @@ use crate::testing::{CHANNEL, TestChannel, write, writes};
 enum Behaviour {
     /// Endorses a write of this value.
     Write(&'static str),
+    /// Endorses a write of this value, with a signature over something else.
+    Forge(&'static str),
     /// The chaincode answers with this status and text.
     Chaincode(i32, &'static str),
     /// The peer itself fails.
@@ -70,6 +72,13 @@ impl EndorserNetwork for Endorsers {
             Behaviour::Down => Err(CallError::Unavailable("connection refused".to_owned())),
             Behaviour::Broken(text) => Ok(status(500, text, b"")),
             Behaviour::Chaincode(code, text) => Ok(status(*code, text, b"payload")),
+            Behaviour::Forge(value) => {
+                let identity = &self.identities[&member.endpoint];
+                let mut answer = self.endorse(&proposal, value, identity);
+                let endorsement = answer.endorsement.as_mut().expect("an endorsement");
+                endorsement.signature = identity.sign(b"something else").expect("a signature").into();
+                Ok(answer)
+            }
             Behaviour::Write(value) => Ok(self.endorse(&proposal, value, &self.identities[&member.endpoint])),
         }
     }
@@ -344,6 +353,37 @@ async fn another_peer_of_the_organisation_replaces_a_failed_one() {
     let (gateway, test, endorsers) = bench.gateway();
     endorse(&gateway, &test, &[], false).await.expect("endorsed");
     assert_eq!(*endorsers.asked.lock().expect("asked"), [LOCAL, SECOND, OTHER]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_with_the_endpoint_of_another_organisation_stands_in_nobodys_way() {
+    let mut bench = Bench::new().await;
+    let mut impostor = bench.peers[1].clone();
+    OTHER.clone_into(&mut impostor.endpoint);
+    impostor.height = 9;
+    bench.peers.push(impostor);
+    let (gateway, test, endorsers) = bench.gateway();
+    endorse(&gateway, &test, &[], false).await.expect("endorsed");
+    assert_eq!(*endorsers.asked.lock().expect("asked"), [OTHER, LOCAL, OTHER]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_endorsement_with_a_bad_signature_is_replaced() {
+    let mut bench = Bench::new().await;
+    bench.behave(LOCAL, Behaviour::Forge("v"));
+    let (gateway, mut test, endorsers) = bench.gateway();
+    let mut envelope = endorse(&gateway, &test, &[], false).await.expect("another peer endorses");
+    assert_eq!(*endorsers.asked.lock().expect("asked"), [LOCAL, SECOND, OTHER]);
+    envelope.signature = test.network.org1.client.sign(&envelope.payload).expect("a signature").into();
+    assert_eq!(test.commit(vec![envelope.encode_to_vec().into()]).await, [TxValidationCode::Valid]);
+    let mut bench = Bench::new().await;
+    bench.behave(OTHER, Behaviour::Forge("v"));
+    let (gateway, test, _) = bench.gateway();
+    let status = endorse(&gateway, &test, &[], false).await.expect_err("nobody else of Org2");
+    let details = details(&status);
+    assert_eq!(details.len(), 1);
+    assert_eq!(details[0].address, OTHER);
+    assert!(details[0].message.starts_with("the endorsement does not count: "), "{}", details[0].message);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
