@@ -4,6 +4,7 @@
 
 mod books;
 mod fetch;
+mod incoming;
 mod log;
 mod machine;
 mod membership;
@@ -25,7 +26,13 @@ use raft::{
     RawNode,
     eraftpb::{Message, MessageType},
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{
+    mpsc::{
+        self,
+        error::{SendTimeoutError, TrySendError},
+    },
+    oneshot, watch,
+};
 
 use self::{
     books::ChannelBooks,
@@ -141,8 +148,13 @@ impl Consenter for RaftConsenter {
             leadership: leadership.subscribe(),
         };
         let inbox = Inbox { orders: orders_inbox, steps: steps_inbox, unreachable: unreachable_inbox };
-        let settings =
-            Settings { own, dialer: self.dialer.clone(), tick_interval: options.tick_interval, single };
+        let settings = Settings {
+            own,
+            dialer: self.dialer.clone(),
+            tick_interval: options.tick_interval,
+            election_timeout: options.tick_interval * options.election_tick,
+            single,
+        };
         let tasks = state.tasks.clone();
         let name = format!("channel {}", state.id());
         let parts = Parts { state, machine, transport, membership, leadership, metrics, inbox, settings };
@@ -241,14 +253,8 @@ impl Chain for RaftChain {
             Leadership::Other(_) | Leadership::Nobody => return Err(Refusal::unavailable("no Raft leader")),
         }
         let (reply, receipt) = oneshot::channel();
-        let order = Order { submission, reply };
-        match self.orders.send_timeout(order, ORDER_PATIENCE).await {
-            Ok(()) => Ok(receipt),
-            Err(mpsc::error::SendTimeoutError::Timeout(_)) => Err(Refusal::unavailable(format!(
-                "the orderer is busy: {ORDERS_QUEUE} messages wait on this channel"
-            ))),
-            Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(Refusal::unavailable("chain is stopped")),
-        }
+        enqueue(&self.orders, Order { submission, reply }, origin).await?;
+        Ok(receipt)
     }
 
     fn step(&self, certificate: &[u8], message: Bytes) -> Result<(), StepError> {
@@ -268,6 +274,25 @@ impl Chain for RaftChain {
     }
 }
 
+fn busy() -> Refusal {
+    Refusal::unavailable(format!("the orderer is busy: {ORDERS_QUEUE} messages wait on this channel"))
+}
+
+/// Hands an order to the channel's task. Clients wait a while for a place; other consenters never do, because Raft messages come behind
+/// their submissions on the same stream.
+async fn enqueue(orders: &mpsc::Sender<Order>, order: Order, origin: Origin) -> Result<(), Refusal> {
+    let order = match (orders.try_send(order), origin) {
+        (Ok(()), _) => return Ok(()),
+        (Err(TrySendError::Closed(_)), _) => return Err(Refusal::unavailable("chain is stopped")),
+        (Err(TrySendError::Full(_)), Origin::Consenter) => return Err(busy()),
+        (Err(TrySendError::Full(order)), Origin::Client) => order,
+    };
+    orders.send_timeout(order, ORDER_PATIENCE).await.map_err(|error| match error {
+        SendTimeoutError::Timeout(_) => busy(),
+        SendTimeoutError::Closed(_) => Refusal::unavailable("chain is stopped"),
+    })
+}
+
 /// The messages that consenters send each other. Proposals are not among them: blocks are made by the leader alone.
 fn is_from_others(kind: MessageType) -> bool {
     matches!(
@@ -283,4 +308,33 @@ fn is_from_others(kind: MessageType) -> bool {
             | MessageType::MsgHeartbeatResponse
             | MessageType::MsgTimeoutNow
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use consort_protos::fabric::common::Status;
+    use futures::FutureExt as _;
+
+    use super::*;
+    use crate::submission::Kind;
+
+    fn order() -> Order {
+        let submission = Submission {
+            original: Default::default(),
+            ordered: Bytes::new(),
+            size: 0,
+            kind: Kind::Normal,
+            sequence: 0,
+        };
+        Order { submission, reply: oneshot::channel().0 }
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_refuses_other_consenters_at_once_and_lets_clients_wait() {
+        let (orders, _inbox) = mpsc::channel(1);
+        enqueue(&orders, order(), Origin::Consenter).await.unwrap();
+        let refused = enqueue(&orders, order(), Origin::Consenter).now_or_never().unwrap();
+        assert_eq!(refused.unwrap_err().status, Status::ServiceUnavailable);
+        assert!(enqueue(&orders, order(), Origin::Client).now_or_never().is_none());
+    }
 }

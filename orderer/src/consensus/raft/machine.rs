@@ -18,7 +18,10 @@ use raft::{
 };
 use tracing::{debug, info, warn};
 
-use super::log::{Log, LogError, snapshot_block};
+use super::{
+    incoming,
+    log::{Log, LogError, snapshot_block},
+};
 use crate::{
     consensus::Leadership,
     cutter::{CutReason, Cutter},
@@ -139,17 +142,22 @@ impl<L: Log, B: Books> Machine<L, B> {
         self.node.tick();
     }
 
-    /// Asks for an election, unless a leader is known.
+    /// Asks for an election, unless a leader is known or the votes of an election are still being counted.
     pub(crate) fn campaign(&mut self) {
         if self.leadership() == Leadership::Nobody
+            && self.node.raft.state != StateRole::Candidate
             && let Err(error) = self.node.campaign()
         {
             debug!(%error, "no election");
         }
     }
 
-    /// A message of another consenter, which the caller has identified.
-    pub(crate) fn step(&mut self, message: Message) {
+    /// A message of another consenter, which the caller has identified. What no consenter sends that keeps to Raft is dropped.
+    pub(crate) fn step(&mut self, mut message: Message) {
+        if let Err(reason) = incoming::check(&self.node.raft, &mut message) {
+            warn!(from = message.from, reason, "Raft message dropped");
+            return;
+        }
         if let Err(error) = self.node.step(message) {
             debug!(%error, "Raft message ignored");
         }

@@ -41,7 +41,8 @@ use crate::{
 const DRAIN_MAX: usize = 512;
 
 /// While no leader has been seen since the start, elections are asked for after a random pause between these, so that a network is
-/// up quickly whatever its election timeout. A node that hears from a leader refuses (pre-vote), so this disturbs nobody.
+/// up quickly whatever its election timeout. A node that hears from a leader refuses (pre-vote), so this disturbs nobody. The pause doubles
+/// up to the election timeout, so that elections that take longer than it come to an end.
 const FIRST_ELECTION_MS: std::ops::Range<u64> = 100..400;
 
 /// How long a leader that stops waits for another one to take over.
@@ -82,6 +83,8 @@ pub(super) struct Shell {
     next_ticket: Ticket,
     batch_deadline: Option<Instant>,
     election: Option<Instant>,
+    /// Elections asked for since the start.
+    elections: u32,
     /// The configuration sequence that the transport knows.
     connected_at: Option<u64>,
     fetched: Option<mpsc::Receiver<Block>>,
@@ -92,6 +95,7 @@ pub(super) struct Settings {
     pub(super) own: u64,
     pub(super) dialer: Dialer,
     pub(super) tick_interval: Duration,
+    pub(super) election_timeout: Duration,
     /// There are no other consenters: the first election need not wait for anybody.
     pub(super) single: bool,
 }
@@ -116,6 +120,7 @@ impl Shell {
             next_ticket: 0,
             batch_deadline: None,
             election: None,
+            elections: 0,
             connected_at: None,
             fetched: None,
         }
@@ -138,7 +143,7 @@ impl Shell {
         if self.parts.settings.single {
             self.parts.machine.campaign();
         } else {
-            self.election = Some(first_election());
+            self.election = Some(Instant::now() + self.election_pause());
         }
         self.settle()?;
         loop {
@@ -153,7 +158,8 @@ impl Shell {
                 }
                 () = until(self.election) => {
                     self.parts.machine.campaign();
-                    self.election = Some(first_election());
+                    self.elections = self.elections.saturating_add(1);
+                    self.election = Some(Instant::now() + self.election_pause());
                 }
                 Some(message) = self.parts.inbox.steps.recv() => self.step(message),
                 Some(id) = self.parts.inbox.unreachable.recv() => self.parts.machine.unreachable(id),
@@ -162,6 +168,11 @@ impl Shell {
             }
             self.settle()?;
         }
+    }
+
+    fn election_pause(&self) -> Duration {
+        let first = Duration::from_millis(rand::random_range(FIRST_ELECTION_MS));
+        election_pause(first, self.elections, self.parts.settings.election_timeout)
     }
 
     fn step(&mut self, message: Message) {
@@ -357,8 +368,9 @@ impl Drop for Stopped {
     }
 }
 
-fn first_election() -> Instant {
-    Instant::now() + Duration::from_millis(rand::random_range(FIRST_ELECTION_MS))
+/// The pause before an election, after so many earlier ones.
+fn election_pause(first: Duration, earlier: u32, election_timeout: Duration) -> Duration {
+    first.saturating_mul(2_u32.saturating_pow(earlier)).min(election_timeout)
 }
 
 async fn until(deadline: Option<Instant>) {
@@ -380,5 +392,17 @@ fn blocking<T>(act: impl FnOnce() -> T) -> T {
     match tokio::runtime::Handle::current().runtime_flavor() {
         tokio::runtime::RuntimeFlavor::MultiThread => tokio::task::block_in_place(act),
         _ => act(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_between_first_elections_doubles_up_to_the_election_timeout() {
+        let pauses = [0, 1, 2, 3, u32::MAX]
+            .map(|earlier| election_pause(Duration::from_millis(300), earlier, Duration::from_secs(2)));
+        assert_eq!(pauses.map(|pause| pause.as_millis()), [300, 600, 1200, 2000, 2000]);
     }
 }
