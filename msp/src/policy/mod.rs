@@ -22,6 +22,7 @@ use std::{
 use bytes::Bytes;
 use consort_protos::ids::MspId;
 
+use self::organisations::Available;
 pub use self::{
     explanation::Explanation,
     implicit::{ImplicitRule, ImplicitTextError},
@@ -179,17 +180,27 @@ impl Policy {
     /// first, no set that contains another, at most [`MAX_ORGANISATION_SETS`]. Empty if nothing can satisfy it.
     #[must_use]
     pub fn organisation_sets(&self) -> Vec<BTreeMap<MspId, usize>> {
-        organisations::minimal(self.all_organisation_sets())
+        organisations::minimal(self.all_organisation_sets(None))
     }
 
-    fn all_organisation_sets(&self) -> Vec<BTreeMap<MspId, usize>> {
+    /// The same, but only sets for which there are enough signers. The limit counts these alone, so that many organisations
+    /// out of reach do not hide the few that can be reached.
+    #[must_use]
+    pub fn organisation_sets_within(
+        &self,
+        available: &BTreeMap<MspId, usize>,
+    ) -> Vec<BTreeMap<MspId, usize>> {
+        organisations::minimal(self.all_organisation_sets(Some(available)))
+    }
+
+    fn all_organisation_sets(&self, available: Available<'_>) -> Vec<BTreeMap<MspId, usize>> {
         match &self.kind {
-            Kind::Signature(policy) => policy.organisation_sets(),
+            Kind::Signature(policy) => policy.organisation_sets(available),
             Kind::Implicit(implicit) => {
                 let options = implicit.children.iter().map(|(_, policy)| {
-                    policy.as_ref().map(|policy| policy.all_organisation_sets()).unwrap_or_default()
+                    policy.as_ref().map(|policy| policy.all_organisation_sets(available)).unwrap_or_default()
                 });
-                organisations::choose(implicit.threshold, options)
+                organisations::choose(implicit.threshold, options, available)
             }
         }
     }

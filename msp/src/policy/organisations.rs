@@ -9,9 +9,21 @@ pub const MAX_ORGANISATION_SETS: usize = 256;
 
 type Set = BTreeMap<MspId, usize>;
 
+/// How many signers each organisation has; `None` when it does not matter.
+pub(crate) type Available<'a> = Option<&'a BTreeMap<MspId, usize>>;
+
+/// Whether there are enough signers for a set.
+pub(crate) fn fits(set: &Set, available: Available<'_>) -> bool {
+    available.is_none_or(|available| contains(available, set))
+}
+
 /// All ways to satisfy `count` of the rules, each rule given by its own alternatives. Adds signers up, as one signer counts for
-/// one principal only.
-pub(crate) fn choose(count: usize, rules: impl Iterator<Item = Vec<Set>>) -> Vec<Set> {
+/// one principal only. What lacks signers is left out before the rest is bounded: sets only grow, so it never comes to fit.
+pub(crate) fn choose(
+    count: usize,
+    rules: impl Iterator<Item = Vec<Set>>,
+    available: Available<'_>,
+) -> Vec<Set> {
     // chosen[k]: the sets that satisfy exactly k of the rules seen so far.
     let mut chosen: Vec<Vec<Set>> = vec![vec![Set::new()]];
     for alternatives in rules {
@@ -21,7 +33,8 @@ pub(crate) fn choose(count: usize, rules: impl Iterator<Item = Vec<Set>>) -> Vec
         for already in (0..chosen.len() - 1).rev() {
             let mut grown = std::mem::take(&mut chosen[already + 1]);
             for set in &chosen[already] {
-                grown.extend(alternatives.iter().map(|alternative| sum(set, alternative)));
+                let sums = alternatives.iter().map(|alternative| sum(set, alternative));
+                grown.extend(sums.filter(|set| fits(set, available)));
                 if grown.len() > MAX_ORGANISATION_SETS {
                     break;
                 }
@@ -73,7 +86,7 @@ mod tests {
         let policy = SignaturePolicy::from_proto(&parse(policy).unwrap()).unwrap();
         let show =
             |set: &Set| set.iter().map(|(msp, count)| format!("{msp}{count}")).collect::<Vec<_>>().join("+");
-        minimal(policy.organisation_sets()).iter().map(show).collect()
+        minimal(policy.organisation_sets(None)).iter().map(show).collect()
     }
 
     #[test]
@@ -92,5 +105,18 @@ mod tests {
         let names: Vec<String> = (0..40).map(|n| format!("'O{n}.peer'")).collect();
         let found = sets(&format!("OutOf(20, {})", names.join(", ")));
         assert!(!found.is_empty() && found.len() <= MAX_ORGANISATION_SETS);
+    }
+
+    #[test]
+    fn sets_without_signers_do_not_push_out_those_with_signers() {
+        let names: Vec<String> = (0..20).map(|n| format!("'O{n:02}.peer'")).collect();
+        let policy = parse(&format!("OutOf(10, {})", names.join(", "))).unwrap();
+        let policy = SignaturePolicy::from_proto(&policy).unwrap();
+        // The first organisations, which every bounded set would hold, have nobody.
+        let available: Set = (10..20).map(|n| (MspId::parse(&format!("O{n:02}")).unwrap(), 1)).collect();
+        assert!(minimal(policy.organisation_sets(None)).iter().all(|set| !fits(set, Some(&available))));
+        assert_eq!(minimal(policy.organisation_sets(Some(&available))), std::slice::from_ref(&available));
+        let policy = SignaturePolicy::from_proto(&parse("OR('O00.peer', 'O11.peer')").unwrap()).unwrap();
+        assert_eq!(policy.organisation_sets(Some(&available)).len(), 1);
     }
 }

@@ -10,7 +10,10 @@ use consort_protos::{
 };
 use prost::Message;
 
-use super::{Explanation, MAX_NESTING, evaluation, organisations};
+use super::{
+    Explanation, MAX_NESTING, evaluation,
+    organisations::{self, Available},
+};
 use crate::{Identity, MspManager, principal};
 
 /// A signature policy cannot be compiled.
@@ -116,11 +119,11 @@ impl SignaturePolicy {
         explanation
     }
 
-    pub(crate) fn organisation_sets(&self) -> Vec<BTreeMap<MspId, usize>> {
-        self.sets_of(&self.rule)
+    pub(crate) fn organisation_sets(&self, available: Available<'_>) -> Vec<BTreeMap<MspId, usize>> {
+        self.sets_of(&self.rule, available)
     }
 
-    fn sets_of(&self, rule: &Rule) -> Vec<BTreeMap<MspId, usize>> {
+    fn sets_of(&self, rule: &Rule, available: Available<'_>) -> Vec<BTreeMap<MspId, usize>> {
         match rule {
             Rule::SignedBy(index) => self
                 .principals
@@ -128,11 +131,16 @@ impl SignaturePolicy {
                 .and_then(principal::msp_id)
                 .and_then(|id| MspId::parse(&id).ok())
                 .map(|id| BTreeMap::from([(id, 1)]))
+                .filter(|set| organisations::fits(set, available))
                 .into_iter()
                 .collect(),
             Rule::OutOf { count, rules } => {
                 let count = usize::try_from(*count).unwrap_or(0);
-                organisations::choose(count, rules.iter().map(|rule| self.sets_of(rule)))
+                organisations::choose(
+                    count,
+                    rules.iter().map(|rule| self.sets_of(rule, available)),
+                    available,
+                )
             }
         }
     }

@@ -83,12 +83,15 @@ impl Rule {
             .map_err(|error| format!("{error:#}").lines().map(str::trim).collect::<Vec<_>>().join("; "))
     }
 
-    /// The combinations of organisations that can satisfy the rule.
+    /// The combinations of organisations that can satisfy the rule with the given numbers of peers.
     ///
     /// # Errors
     /// Why there is none.
-    pub fn organisation_sets(&self) -> Result<Vec<BTreeMap<MspId, usize>>, String> {
-        Ok(self.0.as_ref().map_err(Clone::clone)?.organisation_sets())
+    pub fn organisation_sets(
+        &self,
+        peers: &BTreeMap<MspId, usize>,
+    ) -> Result<Vec<BTreeMap<MspId, usize>>, String> {
+        Ok(self.0.as_ref().map_err(Clone::clone)?.organisation_sets_within(peers))
     }
 }
 

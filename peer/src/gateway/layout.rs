@@ -16,14 +16,18 @@ pub(super) type Layout = BTreeMap<MspId, usize>;
 const LAYOUTS_MAX: usize = 1_000;
 
 /// Combines the alternatives of several policies; no policies need nothing. The result has no layout that contains
-/// another one.
-pub(super) fn combine(policies: &[Vec<Layout>]) -> Vec<Layout> {
+/// another one, and none that the given numbers of peers cannot fill: those are left out before the rest is bounded.
+pub(super) fn combine(policies: &[Vec<Layout>], peers: &BTreeMap<MspId, usize>) -> Vec<Layout> {
     let mut combined = vec![Layout::new()];
     for alternatives in policies {
         let mut next = BTreeSet::new();
         'policy: for left in &combined {
             for right in alternatives {
-                next.insert(merge(left, right));
+                let merged = merge(left, right);
+                if !fillable(&merged, peers) {
+                    continue;
+                }
+                next.insert(merged);
                 if next.len() >= LAYOUTS_MAX {
                     break 'policy;
                 }
@@ -34,15 +38,9 @@ pub(super) fn combine(policies: &[Vec<Layout>]) -> Vec<Layout> {
     combined
 }
 
-/// The layouts that the given numbers of peers can fill.
-pub(super) fn fillable(layouts: &[Layout], peers: &BTreeMap<MspId, usize>) -> Vec<Layout> {
-    layouts
-        .iter()
-        .filter(|layout| {
-            layout.iter().all(|(organisation, count)| peers.get(organisation).copied().unwrap_or(0) >= *count)
-        })
-        .cloned()
-        .collect()
+/// Whether the given numbers of peers can fill a layout.
+fn fillable(layout: &Layout, peers: &BTreeMap<MspId, usize>) -> bool {
+    layout.iter().all(|(organisation, count)| peers.get(organisation).copied().unwrap_or(0) >= *count)
 }
 
 /// Puts first what uses the endorsement that is there already, then what needs fewer endorsements.
@@ -85,18 +83,23 @@ mod tests {
     fn one_endorsement_serves_two_policies() {
         let both = vec![layout(&[("Org1MSP", 1), ("Org2MSP", 1)])];
         let one = vec![layout(&[("Org1MSP", 1)])];
-        assert_eq!(combine(&[both.clone(), one]), both);
+        assert_eq!(combine(&[both.clone(), one], &both[0]), both);
     }
 
     #[test]
     fn larger_alternatives_are_dropped() {
         let either = vec![layout(&[("Org1MSP", 1)]), layout(&[("Org2MSP", 1)])];
-        assert_eq!(combine(&[either.clone(), either.clone()]), either);
+        assert_eq!(
+            combine(&[either.clone(), either.clone()], &layout(&[("Org1MSP", 1), ("Org2MSP", 1)])),
+            either
+        );
     }
 
     #[test]
     fn an_unsatisfiable_policy_leaves_nothing() {
-        assert!(combine(&[vec![layout(&[("Org1MSP", 1)])], Vec::new()]).is_empty());
+        assert!(
+            combine(&[vec![layout(&[("Org1MSP", 1)])], Vec::new()], &layout(&[("Org1MSP", 1)])).is_empty()
+        );
     }
 
     #[test]
@@ -108,8 +111,17 @@ mod tests {
 
     #[test]
     fn layouts_without_enough_peers_are_left_out() {
-        let layouts = [layout(&[("Org1MSP", 2)]), layout(&[("Org1MSP", 1)])];
-        assert_eq!(fillable(&layouts, &layout(&[("Org1MSP", 1)])), vec![layout(&[("Org1MSP", 1)])]);
+        let layouts = vec![layout(&[("Org1MSP", 2)]), layout(&[("Org1MSP", 1)])];
+        assert_eq!(combine(&[layouts], &layout(&[("Org1MSP", 1)])), vec![layout(&[("Org1MSP", 1)])]);
+        let choices = |policy: usize| -> Vec<Layout> {
+            (0..40).map(|choice| layout(&[(format!("Org{policy}x{choice:02}").as_str(), 1)])).collect()
+        };
+        let last = layout(&[("Org0x39", 1), ("Org1x39", 1)]);
+        assert_eq!(
+            combine(&[choices(0), choices(1)], &last),
+            vec![last.clone()],
+            "1600 combinations, one filled"
+        );
     }
 
     #[test]
@@ -119,6 +131,7 @@ mod tests {
                 (0..3).map(|choice| layout(&[(format!("Org{policy}x{choice}").as_str(), 1)])).collect()
             })
             .collect();
-        assert!(combine(&policies).len() <= LAYOUTS_MAX);
+        let everybody = policies.iter().flatten().flat_map(Clone::clone).collect();
+        assert!(combine(&policies, &everybody).len() <= LAYOUTS_MAX);
     }
 }

@@ -8,7 +8,7 @@ use consort_protos::fabric::protos::{ChaincodeCall, ChaincodeInterest};
 use consort_protos::ids::MspId;
 use prost::Message;
 
-use super::layout::{Layout, combine, fillable};
+use super::layout::{Layout, combine};
 use super::network::Member;
 use super::request::is_system;
 use crate::committer::governance::{Governance, Rule};
@@ -42,23 +42,30 @@ pub(super) fn plan(
     members: &[Member],
     members_only: bool,
 ) -> Result<Plan, String> {
-    let mut policies = Vec::new();
+    let mut rules = Vec::new();
     let mut needs = Needs::default();
     for call in &interest.chaincodes {
-        needs.add_call(bundle, state, call, members_only, &mut policies)?;
+        needs.add_call(bundle, state, call, members_only, &mut rules)?;
     }
-    let layouts = combine(&policies);
     let reachable: Vec<Member> = members.iter().filter(|member| needs.may_see(member)).cloned().collect();
-    let satisfiable = fillable(&layouts, &count(&reachable));
-    if satisfiable.is_empty() {
-        return Err("no peer combination can satisfy the endorsement policy".to_owned());
+    let candidates: Vec<Member> = reachable.iter().filter(|member| needs.runs(member)).cloned().collect();
+    let layouts = layouts(&rules, &candidates)?;
+    if !layouts.is_empty() {
+        return Ok(Plan { layouts, candidates });
     }
-    let candidates: Vec<Member> = reachable.into_iter().filter(|member| needs.runs(member)).collect();
-    let layouts = fillable(&satisfiable, &count(&candidates));
-    if layouts.is_empty() {
-        return Err("required chaincodes are not installed on sufficient peers".to_owned());
-    }
-    Ok(Plan { layouts, candidates })
+    Err(if self::layouts(&rules, &reachable)?.is_empty() {
+        "no peer combination can satisfy the endorsement policy".to_owned()
+    } else {
+        "required chaincodes are not installed on sufficient peers".to_owned()
+    })
+}
+
+/// The alternatives that the peers can fill.
+fn layouts(rules: &[Rule], peers: &[Member]) -> Result<Vec<Layout>, String> {
+    let peers = count(peers);
+    let policies: Vec<_> =
+        rules.iter().map(|rule| rule.organisation_sets(&peers)).collect::<Result<_, _>>()?;
+    Ok(combine(&policies, &peers))
 }
 
 /// What a peer must have to endorse.
@@ -77,14 +84,13 @@ impl Needs {
         state: &StateSnapshot,
         call: &ChaincodeCall,
         members_only: bool,
-        policies: &mut Vec<Vec<Layout>>,
+        rules: &mut Vec<Rule>,
     ) -> Result<(), String> {
         let governance = Governance::find(bundle, state, &call.name)
             .map_err(|error| with_causes(&error))?
             .ok_or_else(|| {
                 format!("No metadata was found for chaincode {} in channel {}", call.name, bundle.channel())
             })?;
-        let mut rules: Vec<Rule> = Vec::new();
         for collection in &call.collection_names {
             rules.push(governance.collection_rule(bundle, collection)?);
             if members_only || !call.no_private_reads {
@@ -94,12 +100,7 @@ impl Needs {
         if call.collection_names.is_empty() && !call.disregard_namespace_policy {
             rules.push(governance.rule().clone());
         }
-        for rule in rules {
-            policies.push(rule.organisation_sets()?);
-        }
-        for policy in &call.key_policies {
-            policies.push(Rule::of_key(bundle, &policy.encode_to_vec()).organisation_sets()?);
-        }
+        rules.extend(call.key_policies.iter().map(|policy| Rule::of_key(bundle, &policy.encode_to_vec())));
         if !is_system(&call.name) {
             self.chaincodes.insert((call.name.clone(), governance.version().to_owned()));
         }
