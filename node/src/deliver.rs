@@ -5,7 +5,10 @@
 
 mod request;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use consort_channel_config::ChannelBundle;
@@ -28,8 +31,11 @@ const TIME_WINDOW: Duration = Duration::from_secs(15 * 60);
 /// Blocks that are read ahead of a slow client; more would only hold memory.
 const RESPONSES_IN_FLIGHT: usize = 8;
 
-/// Streams that one server feeds at a time (Fabric's default limit of its deliver service).
+/// Streams that one server feeds at a time (Fabric's default limit of its deliver service). Only who may read takes a place.
 const STREAMS_MAX: usize = 2_500;
+
+/// A client that opens a stream and sends no request for this long is sent away: nothing is known of it, and it holds a task.
+const FIRST_REQUEST_WAIT: Duration = Duration::from_secs(10);
 
 /// Whether a source can go on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,7 +138,7 @@ impl<C: Channels> Deliver<C> {
     /// Serves one stream, in a task of its own.
     ///
     /// # Errors
-    /// RESOURCE_EXHAUSTED when too many streams are being served.
+    /// UNAVAILABLE once the tasks are cancelled. Too many streams are found out later: then the stream ends with RESOURCE_EXHAUSTED.
     pub fn serve<F, R>(
         &self,
         form: F,
@@ -143,12 +149,12 @@ impl<C: Channels> Deliver<C> {
         F: Form<C::Source>,
         R: Stream<Item = Result<Envelope, tonic::Status>> + Unpin + Send + 'static,
     {
-        let place = Arc::clone(&self.places)
-            .try_acquire_owned()
-            .map_err(|_full| tonic::Status::resource_exhausted("too many deliver streams"))?;
-        let (responses, stream) = mpsc::channel(RESPONSES_IN_FLIGHT);
-        let server = Session { deliver: self.clone(), form, peer, responses, _place: place };
         let cancelled = self.tasks.cancelled();
+        if cancelled.is_cancelled() {
+            return Err(tonic::Status::unavailable("the server stops"));
+        }
+        let (responses, stream) = mpsc::channel(RESPONSES_IN_FLIGHT);
+        let server = Session { deliver: self.clone(), form, peer, responses, place: OnceLock::new() };
         self.tasks.spawn("deliver stream", false, async move {
             tokio::select! {
                 () = cancelled.cancelled() => {}
@@ -165,7 +171,8 @@ struct Session<C: Channels, F: Form<C::Source>> {
     form: F,
     peer: Option<PeerCertificate>,
     responses: mpsc::Sender<Result<F::Response, tonic::Status>>,
-    _place: OwnedSemaphorePermit,
+    /// One of the places, from the first range on that the client may read.
+    place: OnceLock<OwnedSemaphorePermit>,
 }
 
 /// The client is gone; nobody is left to be told.
@@ -176,7 +183,12 @@ impl<C: Channels, F: Form<C::Source>> Session<C, F> {
     where
         R: Stream<Item = Result<Envelope, tonic::Status>> + Unpin + Send,
     {
-        while let Some(Ok(envelope)) = requests.next().await {
+        let Ok(mut next) = tokio::time::timeout(FIRST_REQUEST_WAIT, requests.next()).await else {
+            let status = tonic::Status::deadline_exceeded("no request came");
+            let _client_may_be_gone = self.responses.send(Err(status)).await;
+            return;
+        };
+        while let Some(Ok(envelope)) = next {
             let ended = tokio::select! {
                 ended = self.range(envelope) => ended,
                 () = self.responses.closed() => return,
@@ -184,11 +196,17 @@ impl<C: Channels, F: Form<C::Source>> Session<C, F> {
             let status = match ended {
                 Ok(()) => Status::Success,
                 Err(Ended::With(status)) => status,
+                Err(Ended::Full) => {
+                    let status = tonic::Status::resource_exhausted("too many deliver streams");
+                    let _client_may_be_gone = self.responses.send(Err(status)).await;
+                    return;
+                }
                 Err(Ended::Gone) => return,
             };
             if self.send(self.form.status(status)).await.is_err() || status != Status::Success {
                 return;
             }
+            next = requests.next().await;
         }
     }
 
@@ -209,6 +227,7 @@ impl<C: Channels, F: Form<C::Source>> Session<C, F> {
         seek.check_condition(&condition.borrow())?;
         let mut access = Access { request: &request.signed, allowed_at: None };
         self.check_access(&source, &mut access)?;
+        self.take_place()?;
         let mut heights = source.heights();
         let (mut number, stop) = seek.bounds(*heights.borrow())?;
         loop {
@@ -228,6 +247,14 @@ impl<C: Channels, F: Form<C::Source>> Session<C, F> {
             }
             number += 1;
         }
+    }
+
+    fn take_place(&self) -> Result<(), Ended> {
+        if self.place.get().is_none() {
+            let place = Arc::clone(&self.deliver.places).try_acquire_owned();
+            let _first = self.place.set(place.map_err(|_full| Ended::Full)?);
+        }
+        Ok(())
     }
 
     /// The reader's certificate has not expired and satisfies the policy of the configuration in force.
@@ -266,6 +293,8 @@ struct Access<'a> {
 /// Why a range has ended early.
 enum Ended {
     With(Status),
+    /// No place is left.
+    Full,
     Gone,
 }
 
@@ -316,5 +345,72 @@ async fn wait_beyond(
 async fn changed(condition: &mut watch::Receiver<Condition>) {
     if condition.changed().await.is_err() {
         std::future::pending::<()>().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::SystemClock;
+
+    enum Nothing {}
+
+    impl BlockSource for Nothing {
+        fn heights(&self) -> watch::Receiver<u64> {
+            match *self {}
+        }
+
+        fn block(&self, _number: BlockNumber) -> Result<Option<Block>, String> {
+            match *self {}
+        }
+
+        fn bundle(&self) -> Arc<ChannelBundle> {
+            match *self {}
+        }
+    }
+
+    struct NoChannels;
+
+    impl Channels for NoChannels {
+        type Source = Nothing;
+
+        fn source(&self, _channel: &str) -> Option<Arc<Nothing>> {
+            None
+        }
+    }
+
+    struct Statuses;
+
+    impl Form<Nothing> for Statuses {
+        type Response = Status;
+
+        fn policy<'a>(&self, _bundle: &'a ChannelBundle) -> &'a str {
+            "/Channel/Readers"
+        }
+
+        fn status(&self, status: Status) -> Status {
+            status
+        }
+
+        fn block(&self, source: &Nothing, _block: Block, _reader: &Bytes) -> Result<Status, String> {
+            match *source {}
+        }
+    }
+
+    #[tokio::test]
+    async fn streams_without_a_request_take_no_place_from_others() {
+        let tasks = Tasks::new();
+        let deliver = Deliver::new(Arc::new(NoChannels), Arc::new(SystemClock), tasks.clone(), false);
+        let silent: Vec<_> = (0..STREAMS_MAX)
+            .map(|_| deliver.serve(Statuses, futures::stream::pending(), None).unwrap())
+            .collect();
+        tokio::task::yield_now().await;
+        assert_eq!(deliver.places.available_permits(), STREAMS_MAX);
+        let request = futures::stream::iter([Ok(Envelope::default())]);
+        let mut answers = deliver.serve(Statuses, request, None).unwrap();
+        assert_eq!(answers.next().await.unwrap().unwrap(), Status::BadRequest);
+        drop(silent);
+        tasks.shutdown(Duration::from_secs(10)).await.unwrap();
+        assert!(deliver.serve(Statuses, futures::stream::pending(), None).is_err());
     }
 }
