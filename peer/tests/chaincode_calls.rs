@@ -1,7 +1,5 @@
 //! Chaincodes that call each other: together they use up what one execution may.
 
-#![expect(clippy::unwrap_used, reason = "a test stops where something is wrong")]
-
 mod chaincode_parts;
 
 use std::sync::Arc;
@@ -72,5 +70,45 @@ async fn what_called_chaincodes_burn_is_missing_to_their_caller() {
         let expected = "chaincode outer did not finish within its 50000000 units of fuel (in function Run";
         assert!(response.message.starts_with(expected), "{}", response.message);
         assert_eq!(run(outermost, called).await, response);
+    }
+}
+
+/// A chaincode that goes `frames` calls deep, calls the chaincode `other` there, and with `endless` recurses without end afterwards.
+fn deep(frames: u32, endless: bool) -> Vec<u8> {
+    let extra = format!(
+        "(func $end (param i32) (result i32) (i32.add (call $end (local.get 0)) (i32.const 1)))
+         (func $down (param i32) (result i32)
+            (if (result i32) (i32.eqz (local.get 0))
+                (then {CALL_OTHER} (i32.const 0))
+                (else (i32.add (call $down (i32.sub (local.get 0) (i32.const 1))) (i32.const 1)))))"
+    );
+    let after = if endless { "(drop (call $end (i32.const 0)))" } else { "" };
+    calling(&extra, &format!("(drop (call $down (i32.const {frames}))) {after}"))
+}
+
+/// A current-thread runtime has threads of the default size for what blocks, as every runtime that does not choose.
+#[tokio::test]
+async fn chaincodes_that_use_up_the_stack_at_every_depth_end_in_errors() {
+    let limits = Limits { instances_max: 2, ..small_limits() };
+    let runtime = Runtime::new(limits);
+    let alone = async |frames: u32| {
+        let package = runtime.install(&format!("deep_{frames}"), &deep(frames, false));
+        let response =
+            runtime.invoke("deep", &package, Arc::new(MemoryHost::new()), &["Run"]).await.unwrap().response;
+        response.status == 200
+    };
+    // As deep as one chaincode can go, within a hundredth.
+    let (mut fits, mut overflows) = (1_000, 1_000_000);
+    assert!(alone(fits).await);
+    while overflows - fits > fits / 100 {
+        let middle = u32::midpoint(fits, overflows);
+        if alone(middle).await { fits = middle } else { overflows = middle }
+    }
+    for endless in [false, true] {
+        let package = runtime.install(&format!("nested_{endless}"), &deep(fits, endless));
+        let mut host = MemoryHost::new();
+        host.callees.insert("other".to_owned(), package.clone());
+        let response = runtime.invoke("deep", &package, Arc::new(host), &["Run"]).await.unwrap().response;
+        assert_eq!(response.status, if endless { 500 } else { 200 }, "{}", response.message);
     }
 }

@@ -3,9 +3,14 @@
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use super::runtime::Limits;
+use super::sandbox::CALL_DEPTH_MAX;
 
-/// Stack of the executing code. The thread that runs it has 2 MiB, of which the peer's own functions need a small part.
+/// Stack of the executing code, for each chaincode in a chain of calls.
 const STACK_BYTES_MAX: usize = 512 << 10;
+/// Stack of the peer's own functions, for each chaincode in a chain of calls: the ledger below it, and making an instance.
+const HOST_STACK_BYTES: usize = 512 << 10;
+/// Stack of a thread that executes chaincode: called chaincodes run on the thread of their caller, so it has room for all.
+pub(super) const THREAD_STACK_BYTES: usize = CALL_DEPTH_MAX * (STACK_BYTES_MAX + HOST_STACK_BYTES);
 /// Core modules in one component: the chaincode, and the adapters that `wit-component` puts around it.
 const CORE_INSTANCES_PER_COMPONENT: u32 = 10;
 /// Linear memories in one component. Chaincode has one.

@@ -10,11 +10,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Engine, Store, UpdateDeadline};
 
 use super::compiled::CompiledCache;
-use super::engine::engine;
+use super::engine::{THREAD_STACK_BYTES, engine};
 use super::failure::{Broken, Expired, Failure, judge};
 use super::host::Host;
 use super::package::{Package, PackageError, PackageId};
@@ -170,6 +171,7 @@ pub trait ChaincodeRuntime: Send + Sync {
 /// Executes WebAssembly components in wasmtime. Shared as `Arc`.
 pub struct WasmRuntime {
     runner: Runner,
+    threads: Threads,
     /// Keeps executions within the pool; a waiting invocation costs nothing but its proposal.
     slots: Arc<Semaphore>,
 }
@@ -203,7 +205,10 @@ impl WasmRuntime {
         link(&mut linker).map_err(broken)?;
         let inner = Inner { engine, linker, cache, packages, limits, prepared: Mutex::default() };
         let slots = Arc::new(Semaphore::new(limits.instances_max as usize));
-        Ok(Self { runner: Runner { inner: Arc::new(inner) }, slots })
+        let threads = Threads::new(limits.instances_max).map_err(|error| {
+            RuntimeError::Broken(format!("the threads for chaincode cannot start: {error}"))
+        })?;
+        Ok(Self { runner: Runner { inner: Arc::new(inner) }, threads, slots })
     }
 
     /// The installed packages.
@@ -246,11 +251,40 @@ impl ChaincodeRuntime for WasmRuntime {
                 let _slot = slot;
                 runner.run(&invocation, &budget, &mut fuel, 0)
             };
-            tokio::task::spawn_blocking(run)
+            self.threads
+                .run(run)
                 .await
                 .map_err(|error| RuntimeError::Broken(format!("the execution ended unexpectedly: {error}")))?
         };
         tokio::time::timeout(limits.timeout, execution).await.unwrap_or(Err(RuntimeError::Expired))
+    }
+}
+
+/// Threads for executions, with a stack of our own choice: what the caller's runtime gives its threads may not do.
+struct Threads(Option<tokio::runtime::Runtime>);
+
+impl Threads {
+    fn new(threads_max: u32) -> std::io::Result<Self> {
+        // Its own thread is never driven; threads for what blocks come and go with the executions.
+        tokio::runtime::Builder::new_current_thread()
+            .thread_name("chaincode")
+            .thread_stack_size(THREAD_STACK_BYTES)
+            .max_blocking_threads(threads_max.max(1) as usize)
+            .build()
+            .map(|runtime| Self(Some(runtime)))
+    }
+
+    fn run<T: Send + 'static>(&self, run: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+        self.0.as_ref().expect("invariant: only dropping takes it").spawn_blocking(run)
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        // Waiting is not allowed where a runtime is dropped, and not needed: executions own all that they use.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 
