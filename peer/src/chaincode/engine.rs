@@ -25,9 +25,6 @@ const INSTANCE_BYTES_MAX: usize = 4 << 20;
 /// never use more.
 const KEPT_BYTES: usize = 256 << 10;
 
-/// Instances that may exist for each execution: the chaincode itself and those it calls.
-const INSTANCES_PER_EXECUTION: u32 = 2;
-
 /// Makes the engine.
 ///
 /// # Errors
@@ -44,12 +41,15 @@ pub(super) fn engine(limits: &Limits) -> wasmtime::Result<Engine> {
     Engine::new(&config)
 }
 
+/// Room for every execution and all that it may call at one time, so that no load makes an instance fail. What is not in use is
+/// address space without memory behind it.
 fn pool(limits: &Limits) -> PoolingAllocationConfig {
-    let components = limits.instances_max.saturating_mul(INSTANCES_PER_EXECUTION);
+    let depth_max = u32::try_from(CALL_DEPTH_MAX).unwrap_or(u32::MAX);
+    let components = limits.instances_max.saturating_mul(depth_max);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(components)
         .total_core_instances(components.saturating_mul(CORE_INSTANCES_PER_COMPONENT))
-        .total_memories(components)
+        .total_memories(components.saturating_mul(MEMORIES_PER_COMPONENT))
         .total_tables(components.saturating_mul(TABLES_PER_COMPONENT))
         .max_core_instances_per_component(CORE_INSTANCES_PER_COMPONENT)
         .max_memories_per_component(MEMORIES_PER_COMPONENT)

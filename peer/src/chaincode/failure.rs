@@ -29,6 +29,16 @@ pub(super) struct Broken(pub(super) String);
 #[error("timeout expired while executing transaction")]
 pub(super) struct Expired;
 
+/// The error of making an instance. Only what the chaincode's own code does or asks for is its failure; anything else, such as
+/// an exhausted pool, depends on this peer's load and must not be endorsed.
+pub(super) fn of_instance(error: wasmtime::Error) -> wasmtime::Error {
+    let own = error.downcast_ref::<Trap>().is_some() || error.downcast_ref::<Bound>().is_some();
+    if own || error.downcast_ref::<Broken>().is_some() || error.downcast_ref::<Expired>().is_some() {
+        return error;
+    }
+    Broken(format!("no instance of the chaincode could be made: {error:#}")).into()
+}
+
 /// How an execution ended that did not return.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Failure {
@@ -100,4 +110,37 @@ fn functions(backtrace: &WasmBacktrace) -> Vec<String> {
         }
     }
     names
+}
+
+#[cfg(test)]
+mod tests {
+    use wasmtime::{
+        Config, Engine, Instance, InstanceAllocationStrategy, Module, PoolingAllocationConfig, Store,
+    };
+
+    use super::*;
+
+    fn instance_error(wat: &str) -> wasmtime::Error {
+        let mut pool = PoolingAllocationConfig::new();
+        pool.total_core_instances(1).total_memories(1).total_tables(1);
+        let mut config = Config::new();
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+        let engine = Engine::new(&config).unwrap();
+        let mut store = Store::new(&engine, ());
+        let module = Module::new(&engine, wat::parse_str(wat).unwrap()).unwrap();
+        match Instance::new(&mut store, &module, &[]) {
+            Err(error) => error,
+            Ok(_) => Instance::new(&mut store, &module, &[]).unwrap_err(),
+        }
+    }
+
+    #[test]
+    fn an_exhausted_pool_is_the_peers_failure_and_a_trap_at_the_start_is_the_chaincodes() {
+        let error = of_instance(instance_error("(module)"));
+        assert!(matches!(judge(&error, "basic", "Run", None, 1), Failure::Peer(_)), "{error:#}");
+        let error = of_instance(instance_error("(module (func $start unreachable) (start $start))"));
+        assert!(matches!(judge(&error, "basic", "Run", None, 1), Failure::Chaincode(_)), "{error:#}");
+        let error = of_instance(Bound::Work { limit: 1 }.into());
+        assert!(matches!(judge(&error, "basic", "Run", None, 1), Failure::Chaincode(_)), "{error:#}");
+    }
 }

@@ -16,7 +16,7 @@ use wasmtime::{Engine, Store, UpdateDeadline};
 
 use super::compiled::CompiledCache;
 use super::engine::{THREAD_STACK_BYTES, engine};
-use super::failure::{Broken, Expired, Failure, judge};
+use super::failure::{Broken, Expired, Failure, judge, of_instance};
 use super::host::Host;
 use super::package::{Package, PackageError, PackageId};
 use super::sandbox::bindings::{ChaincodePre, Invocation as GuestInvocation};
@@ -446,8 +446,10 @@ impl Runner {
             arguments: invocation.arguments.iter().map(|argument| argument.to_vec()).collect(),
             is_init: invocation.is_init,
         };
-        let result =
-            prepared.instantiate(&mut store).and_then(|instance| instance.call_invoke(&mut store, &guest));
+        let result = prepared
+            .instantiate(&mut store)
+            .map_err(of_instance)
+            .and_then(|instance| instance.call_invoke(&mut store, &guest));
         *fuel = store.get_fuel().map_err(broken)?.min(fuel_max);
         let sandbox = store.into_data();
         match result {
