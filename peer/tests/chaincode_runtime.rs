@@ -244,3 +244,27 @@ async fn a_panic_shows_its_message() {
         "{message}"
     );
 }
+
+#[tokio::test]
+async fn invocations_beyond_the_queue_are_refused_at_once() {
+    let limits = Limits {
+        fuel_max: u64::MAX / 2,
+        timeout: Duration::from_millis(300),
+        instances_max: 1,
+        ..small_limits()
+    };
+    let runtime = Arc::new(Runtime::new(limits));
+    let package = runtime.install("slow", &component("", "(loop $again br $again) unreachable"));
+    let mut invocations = tokio::task::JoinSet::new();
+    // One is executed, and four wait.
+    for _ in 0..7 {
+        let (runtime, package) = (Arc::clone(&runtime), package.clone());
+        invocations.spawn(async move {
+            runtime.invoke("slow", &package, Arc::new(MemoryHost::new()), &["Run"]).await.unwrap_err()
+        });
+    }
+    let errors = invocations.join_all().await;
+    let refused = errors.iter().filter(|error| matches!(error, RuntimeError::Overloaded)).count();
+    let expired = errors.iter().filter(|error| matches!(error, RuntimeError::Expired)).count();
+    assert_eq!((refused, expired), (2, 5), "{errors:?}");
+}

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Engine, Store, UpdateDeadline};
@@ -31,6 +31,10 @@ const STATUS_FAILED: i32 = 500;
 /// Longest function name that a message repeats.
 const FUNCTION_SHOWN_CHARACTERS: usize = 64;
 
+/// Invocations that may wait for each that is executed. Those further behind would rather find another peer than wait, and hold
+/// their proposals meanwhile.
+const WAITING_PER_INSTANCE: usize = 4;
+
 /// What one execution may use. Equal on all endorsers of a channel, or some refuse what others endorse.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -40,7 +44,7 @@ pub struct Limits {
     pub memory_bytes_max: usize,
     /// Wall-clock time, waiting included. Only a backstop: it depends on the machine, so it is never the chaincode's failure.
     pub timeout: Duration,
-    /// Executions at one time; more wait.
+    /// Executions at one time; more wait, up to four times as many.
     pub instances_max: u32,
 }
 
@@ -133,6 +137,9 @@ pub enum RuntimeError {
         /// The engine's words.
         reason: String,
     },
+    /// As many invocations wait as may.
+    #[error("too many chaincode executions are waiting on this peer")]
+    Overloaded,
     /// The books or the engine failed.
     #[error("{0}")]
     Broken(String),
@@ -174,6 +181,8 @@ pub struct WasmRuntime {
     threads: Threads,
     /// Keeps executions within the pool; a waiting invocation costs nothing but its proposal.
     slots: Arc<Semaphore>,
+    /// Places to wait for a slot.
+    queue: Semaphore,
 }
 
 impl fmt::Debug for WasmRuntime {
@@ -205,10 +214,11 @@ impl WasmRuntime {
         link(&mut linker).map_err(broken)?;
         let inner = Inner { engine, linker, cache, packages, limits, prepared: Mutex::default() };
         let slots = Arc::new(Semaphore::new(limits.instances_max as usize));
+        let queue = Semaphore::new((limits.instances_max as usize).saturating_mul(WAITING_PER_INSTANCE));
         let threads = Threads::new(limits.instances_max).map_err(|error| {
             RuntimeError::Broken(format!("the threads for chaincode cannot start: {error}"))
         })?;
-        Ok(Self { runner: Runner { inner: Arc::new(inner) }, threads, slots })
+        Ok(Self { runner: Runner { inner: Arc::new(inner) }, threads, slots, queue })
     }
 
     /// The installed packages.
@@ -232,6 +242,16 @@ impl WasmRuntime {
         tracing::info!(package = %package.id, "chaincode installed");
         Ok(package.id)
     }
+
+    /// A slot for an execution: one that is free, or the next one if there is a place to wait for it.
+    async fn slot(&self) -> Result<OwnedSemaphorePermit, RuntimeError> {
+        if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
+            return Ok(slot);
+        }
+        let _place = self.queue.try_acquire().map_err(|_| RuntimeError::Overloaded)?;
+        let slot = Arc::clone(&self.slots).acquire_owned().await;
+        slot.map_err(|_| RuntimeError::Broken("the runtime is closed".to_owned()))
+    }
 }
 
 #[async_trait]
@@ -242,8 +262,7 @@ impl ChaincodeRuntime for WasmRuntime {
         // Dropping this (the client gave up, or the time is over) ends the execution at its next step.
         let _end = EndOnDrop { engine: self.runner.inner.engine.clone(), budget: Arc::clone(&budget) };
         let execution = async {
-            let slot = Arc::clone(&self.slots).acquire_owned().await;
-            let slot = slot.map_err(|_| RuntimeError::Broken("the runtime is closed".to_owned()))?;
+            let slot = self.slot().await?;
             let runner = self.runner.clone();
             let mut fuel = limits.fuel_max;
             let run = move || {
