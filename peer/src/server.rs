@@ -325,6 +325,7 @@ fn assemble(
         Arc::new(orderers.clone()),
         msp_id,
         config.gateway.clone(),
+        Arc::clone(&clock),
     );
     let tls_binding = config.tls.client_auth == ClientAuth::Required;
     let events = BlockEvents::new(Arc::clone(&channels), Arc::clone(&clock), tasks, tls_binding);

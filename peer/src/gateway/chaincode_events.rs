@@ -13,6 +13,7 @@ use prost::Message;
 use tonic::Status;
 
 use super::Gateway;
+use super::access::Access;
 use crate::channel::{BlockCursor, ChannelHandle, CommittedBlock};
 use consort_node::dial::with_causes;
 
@@ -23,7 +24,7 @@ const RESOURCE: &str = "gateway/ChaincodeEvents";
 pub(super) type EventStream = Pin<Box<dyn Stream<Item = Result<ChaincodeEventsResponse, Status>> + Send>>;
 
 impl Gateway {
-    /// Starts a stream of events; it ends only with the caller or with the channel.
+    /// Starts a stream of events; it ends with the caller, with the channel, or when the caller may not read any more.
     pub(super) fn chaincode_event_stream(
         &self,
         signed: SignedChaincodeEventsRequest,
@@ -41,16 +42,17 @@ impl Gateway {
         if request.chaincode_id.is_empty() {
             return Err(Status::invalid_argument("no chaincode ID provided"));
         }
-        let channel = self.permitted(
+        let access = self.permitted(
             &request.channel_id,
             RESOURCE,
             request.identity,
             signed.request,
             signed.signature,
         )?;
-        let (first, skip) = start(&channel, request.start_position.as_ref(), request.after_transaction_id)?;
-        let reader =
-            EventReader { blocks: channel.blocks_from(first), chaincode: request.chaincode_id, skip };
+        let (first, skip) =
+            start(access.channel(), request.start_position.as_ref(), request.after_transaction_id)?;
+        let blocks = access.channel().blocks_from(first);
+        let reader = EventReader { access, blocks, chaincode: request.chaincode_id, skip };
         Ok(Box::pin(futures::stream::try_unfold(reader, |mut reader| async move {
             let response = reader.next().await?;
             Ok(Some((response, reader)))
@@ -98,6 +100,7 @@ struct Skip {
 }
 
 struct EventReader {
+    access: Access,
     blocks: BlockCursor,
     chaincode: String,
     /// Events up to and including this transaction's are known to the caller.
@@ -108,6 +111,7 @@ impl EventReader {
     async fn next(&mut self) -> Result<ChaincodeEventsResponse, Status> {
         loop {
             let block = self.blocks.next().await.map_err(|error| Status::aborted(with_causes(&error)))?;
+            self.access.check()?;
             let events = self.events_of(&block);
             if !events.is_empty() {
                 return Ok(ChaincodeEventsResponse { events, block_number: block.number().get() });

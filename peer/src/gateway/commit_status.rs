@@ -30,14 +30,14 @@ impl Gateway {
         if request.transaction_id.is_empty() {
             return Err(Status::invalid_argument("transaction ID should not be empty"));
         }
-        let channel = self.permitted(
+        let access = self.permitted(
             &request.channel_id,
             RESOURCE,
             request.identity,
             signed.request,
             signed.signature,
         )?;
-        wait_for(&channel, &request.transaction_id).await
+        wait_for(access.channel(), &request.transaction_id).await
     }
 }
 

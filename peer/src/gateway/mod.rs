@@ -4,6 +4,7 @@
 //! hands it to the ordering service, and tells its fate. Codes, texts and details are those of Fabric's gateway, since
 //! clients compare with them. It never signs for the client and keeps no state of its own.
 
+mod access;
 mod chaincode_events;
 mod commit_status;
 mod details;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use consort_msp::policy::SignedData;
+use consort_node::Clock;
 use consort_protos::fabric::gateway::gateway_server::Gateway as GatewayService;
 use consort_protos::fabric::gateway::{
     CommitStatusResponse, EndorseRequest, EndorseResponse, EvaluateRequest, EvaluateResponse,
@@ -32,6 +34,7 @@ use consort_protos::fabric::protos::ProposalResponse;
 use consort_protos::ids::MspId;
 use tonic::{Request as GrpcRequest, Response as GrpcResponse, Status};
 
+use self::access::{Access, denied};
 pub(crate) use self::chaincode_events::event_of;
 pub use self::network::{CallError, Directory, EndorserNetwork, Member, OrderingService};
 use self::request::{Request, deadline, within};
@@ -48,6 +51,7 @@ pub struct Gateway {
     orderers: Arc<dyn OrderingService>,
     msp_id: MspId,
     limits: GatewayConfig,
+    clock: Arc<dyn Clock>,
 }
 
 impl Gateway {
@@ -60,8 +64,9 @@ impl Gateway {
         orderers: Arc<dyn OrderingService>,
         msp_id: MspId,
         limits: GatewayConfig,
+        clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { channels, directory, endorsers, orderers, msp_id, limits }
+        Self { channels, directory, endorsers, orderers, msp_id, limits, clock }
     }
 
     fn channel(&self, channel: &str) -> Result<Arc<ChannelHandle>, String> {
@@ -74,25 +79,19 @@ impl Gateway {
         }
     }
 
-    /// The channel, if the signed request satisfies the policy of the resource. An unknown channel looks the same as a
-    /// known one that the caller may not see.
+    /// Access to the channel, if the signer's certificate has not expired and the request satisfies the policy of the
+    /// resource.
     fn permitted(
         &self,
         channel: &str,
-        resource: &str,
+        resource: &'static str,
         identity: Bytes,
         message: Bytes,
         signature: Bytes,
-    ) -> Result<Arc<ChannelHandle>, Status> {
-        let denied = || Status::permission_denied(format!("access denied: channel [{channel}]"));
-        let handle = self.channels.get(channel).ok_or_else(denied)?;
-        let bundle = handle.bundle();
-        let policy = bundle.policies().policy(bundle.acl(resource)).ok_or_else(denied)?;
-        policy.evaluate(&[SignedData { identity, message, signature }]).map_err(|error| {
-            tracing::info!(%channel, %resource, reason = %error, "access denied");
-            denied()
-        })?;
-        Ok(handle)
+    ) -> Result<Access, Status> {
+        let handle = self.channels.get(channel).ok_or_else(|| denied(channel))?;
+        let signed = SignedData { identity, message, signature };
+        Access::new(handle, resource, signed, Arc::clone(&self.clock))
     }
 
     async fn call(

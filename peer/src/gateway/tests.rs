@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use consort_crypto::preimage;
 use consort_msp::SigningIdentity;
+use consort_node::{Clock, ManualClock};
 use consort_protos::fabric::common::{self, Envelope};
 use consort_protos::fabric::gateway::gateway_server::Gateway as _;
 use consort_protos::fabric::gateway::{
@@ -24,6 +25,7 @@ use consort_protos::proposal::{Proposal, ProposalParts, new_proposal};
 use consort_protos::transaction::Transaction;
 use futures::StreamExt;
 use prost::Message;
+use time::macros::datetime;
 use tonic::{Code, Request, Status};
 
 use super::{CallError, Directory, EndorserNetwork, Gateway, Member, OrderingService};
@@ -166,6 +168,7 @@ impl OrderingService for OrderersInMemory {
 /// A gateway of Org1 in front of three peers: two of Org1, one of Org2.
 struct Bench {
     test: TestChannel,
+    clock: Arc<ManualClock>,
     endorsers: Endorsers,
     peers: Vec<Member>,
     orderers: BTreeMap<String, Result<(i32, &'static str), &'static str>>,
@@ -197,7 +200,8 @@ impl Bench {
             chaincodes: vec![ChaincodeCall { name: "basic".to_owned(), ..ChaincodeCall::default() }],
         };
         let endorsers = Endorsers { identities, behaviours, interest, asked: Mutex::default() };
-        Self { test, endorsers, peers, orderers: BTreeMap::new() }
+        let clock = Arc::new(ManualClock::new(datetime!(2026-01-01 00:00 UTC)));
+        Self { test, clock, endorsers, peers, orderers: BTreeMap::new() }
     }
 
     fn behave(&mut self, endpoint: &str, behaviour: Behaviour) {
@@ -213,6 +217,7 @@ impl Bench {
             Arc::new(OrderersInMemory(self.orderers)),
             MspId::parse("Org1MSP").expect("an MSP id"),
             GatewayConfig { orderer_wait_ms: 0, ..GatewayConfig::default() },
+            Arc::clone(&self.clock) as Arc<dyn Clock>,
         );
         (gateway, self.test, endorsers)
     }
@@ -636,4 +641,48 @@ async fn events_resume_after_any_committed_transaction() {
         assert_eq!((response.events[0].event_name.as_str(), response.block_number), (name, block));
         assert_eq!(response.events.len(), 1);
     }
+}
+
+/// Longer than any certificate of the test network lasts.
+const AGES: std::time::Duration = std::time::Duration::from_secs(3_000 * 366 * 24 * 3600);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_expired_certificate_opens_no_door_and_ends_a_stream() {
+    let bench = Bench::new().await;
+    let clock = Arc::clone(&bench.clock);
+    let (gateway, mut test, _) = bench.gateway();
+    let request = Request::new(events_request(&test, None, ""));
+    let mut live = gateway.chaincode_events(request).await.expect("a stream").into_inner();
+    test.commit(vec![test.basic().event("one", b"1").build()]).await;
+    live.next().await.expect("an answer").expect("events");
+    clock.advance(AGES);
+    test.commit(vec![test.basic().event("two", b"2").build()]).await;
+    let status = live.next().await.expect("an answer").expect_err("expired");
+    assert_eq!(
+        (status.code(), status.message()),
+        (Code::PermissionDenied, "access denied: channel [mychannel]")
+    );
+    let status = gateway.commit_status(Request::new(commit_status(&test, "0"))).await.expect_err("expired");
+    assert_eq!(status.code(), Code::PermissionDenied);
+    let request = Request::new(events_request(&test, None, ""));
+    let status = gateway.chaincode_events(request).await.map(drop).expect_err("expired");
+    assert_eq!(status.code(), Code::PermissionDenied);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_ends_when_the_policy_is_changed_against_its_reader() {
+    let (gateway, mut test, _) = Bench::new().await.gateway();
+    let request = Request::new(events_request(&test, None, ""));
+    let mut live = gateway.chaincode_events(request).await.expect("a stream").into_inner();
+    test.commit(vec![test.basic().event("one", b"1").build()]).await;
+    live.next().await.expect("an answer").expect("events");
+    let configuration = test.network.configuration(&test.channel.bundle(), |root| {
+        let application = root.groups.get_mut("Application").expect("an application group");
+        let admins = application.policies["Admins"].policy.clone();
+        let readers = application.policies.get_mut("Readers").expect("readers");
+        readers.policy = admins;
+    });
+    assert_eq!(test.commit(vec![configuration]).await, [TxValidationCode::Valid]);
+    let status = live.next().await.expect("an answer").expect_err("clients are no readers any more");
+    assert_eq!(status.code(), Code::PermissionDenied);
 }

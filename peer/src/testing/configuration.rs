@@ -14,7 +14,7 @@ use prost::Message;
 use super::{CHANNEL, Network};
 
 impl Network {
-    /// The CONFIG transaction that changes existing values, agreed to by all administrators and signed by the orderer.
+    /// The CONFIG transaction that changes existing values or policies, agreed to by all administrators and signed by the orderer.
     pub(crate) fn configuration(
         &self,
         bundle: &ChannelBundle,
@@ -43,11 +43,16 @@ impl Network {
     }
 }
 
-/// Raises the versions of the values that changed, as authorising an update does.
+/// Raises the versions of the values and policies that changed, as authorising an update does.
 fn raise_versions(before: &ConfigGroup, after: &mut ConfigGroup) {
     for (name, value) in &mut after.values {
         if before.values[name] != *value {
             value.version += 1;
+        }
+    }
+    for (name, policy) in &mut after.policies {
+        if before.policies[name] != *policy {
+            policy.version += 1;
         }
     }
     for (name, group) in &mut after.groups {
