@@ -94,6 +94,13 @@ impl Tasks {
         Self { shared: Arc::clone(&self.shared), token: self.token.child_token() }
     }
 
+    /// Tasks that go on when these are cancelled, for what others need to finish their work. A shutdown waits for them too, so whoever
+    /// made them must [cancel](Tasks::cancel) them.
+    #[must_use]
+    pub fn lasting(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared), token: CancellationToken::new() }
+    }
+
     /// Starts a task. It must be called inside a tokio runtime.
     pub fn spawn<F>(&self, name: impl Into<Cow<'static, str>>, critical: bool, future: F)
     where
@@ -265,6 +272,18 @@ mod tests {
         tasks.shared.tracker.wait().await;
         assert!(!tasks.cancelled().is_cancelled());
         assert_eq!(tasks.failure(), None);
+    }
+
+    #[tokio::test]
+    async fn lasting_tasks_end_when_they_are_cancelled_themselves() {
+        let tasks = Tasks::new();
+        let lasting = tasks.lasting();
+        let cancelled = lasting.cancelled();
+        lasting.spawn("link", false, async move { cancelled.cancelled().await });
+        let left = tasks.shutdown(Duration::from_millis(1)).await.unwrap_err();
+        assert_eq!(left, StillRunning(vec!["link".to_owned()]));
+        lasting.cancel();
+        tasks.shutdown(PATIENCE).await.unwrap();
     }
 
     #[tokio::test]

@@ -113,8 +113,16 @@ impl ChannelState {
     /// The channel stops on this orderer; the first reason stays.
     pub(crate) fn fail(&self, reason: String) {
         tracing::error!(channel = %self.id, reason, "the channel stops on this orderer");
-        self.set_condition(Condition::Unavailable(reason.clone()));
-        let _first_stays = self.failure.set(reason);
+        let _first_stays = self.failure.set(reason.clone());
+        self.set_condition(Condition::Unavailable(reason));
+    }
+
+    /// Waits until the channel's chain has ended, in whatever way.
+    pub(crate) async fn ended(&self) {
+        let mut condition = self.condition.subscribe();
+        let has_ended = |now: &Condition| *now == Condition::Closed || self.failure.get().is_some();
+        // It fails only when the sender is gone, which is part of this state.
+        let _now = condition.wait_for(has_ended).await;
     }
 
     /// Why the channel has stopped on this orderer.

@@ -54,10 +54,15 @@ impl Cluster for ClusterService {
             certificate,
             responses,
         };
-        let cancelled = self.tasks.cancelled();
+        let (cancelled, registrar) = (self.tasks.cancelled(), Arc::clone(&self.registrar));
+        // A leader that stops hears from the others until it has handed over.
+        let ended = async move {
+            cancelled.cancelled().await;
+            registrar.ended().await;
+        };
         self.tasks.spawn("consenter stream", false, async move {
             tokio::select! {
-                () = cancelled.cancelled() => {}
+                () = ended => {}
                 () = session.run(request.into_inner()) => {}
             }
         });

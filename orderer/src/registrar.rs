@@ -139,6 +139,13 @@ impl Registrar {
         self.channels.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
+    /// Waits until the chains of all channels have ended.
+    pub(crate) async fn ended(&self) {
+        for channel in self.all() {
+            channel.state().ended().await;
+        }
+    }
+
     /// Joins a channel by its genesis block.
     ///
     /// # Errors

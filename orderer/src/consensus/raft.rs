@@ -135,7 +135,7 @@ impl Consenter for RaftConsenter {
         let machine = Machine::new(node, books, start.applied, start.behind);
         let (unreachable, unreachable_inbox) = mpsc::channel(STEPS_QUEUE);
         let transport =
-            Transport::new(state.id().as_str(), own, self.dialer.clone(), state.tasks.clone(), unreachable);
+            Transport::new(state.id().as_str(), own, self.dialer.clone(), &state.tasks, unreachable);
         let (orders, orders_inbox) = mpsc::channel(ORDERS_QUEUE);
         let (steps, steps_inbox) = mpsc::channel(STEPS_QUEUE);
         let leadership = watch::Sender::new(Leadership::Nobody);

@@ -100,6 +100,25 @@ async fn the_others_go_on_without_one_which_catches_up_when_it_is_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_stops_hands_over_so_that_nobody_waits_for_an_election() {
+    // The election timeout is longer than the test's patience.
+    let mut network = Network::up(3, Choices { election_tick: 4_000, ..Choices::default() }).await;
+    network.order(0, &network.message("with three")).await;
+    let leader = support::eventually(async || {
+        for index in 0..3 {
+            let (_, metrics) = network.operations(index, "/metrics").await;
+            if metrics.contains("orderer_is_leader{channel=\"mychannel\"} 1") {
+                return Some(index);
+            }
+        }
+        None
+    })
+    .await;
+    network.stop(leader).await;
+    network.order((leader + 1) % 3, &network.message("with two")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn everything_is_there_after_all_were_stopped() {
     let mut network = Network::up(3, Choices::default()).await;
     network.order(0, &network.message("before")).await;

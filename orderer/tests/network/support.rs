@@ -148,13 +148,15 @@ impl Organisation {
 pub(crate) struct Choices {
     pub(crate) batch: BatchProfile,
     pub(crate) snapshot_interval_bytes: u32,
+    /// Ticks of 50 ms.
+    pub(crate) election_tick: u32,
 }
 
 impl Default for Choices {
     fn default() -> Self {
         // A timeout that no test waits for: blocks must not depend on it.
         let batch = BatchProfile { timeout: "600s".to_owned(), ..BatchProfile::default() };
-        Self { batch, snapshot_interval_bytes: 16 * 1024 * 1024 }
+        Self { batch, snapshot_interval_bytes: 16 * 1024 * 1024, election_tick: 10 }
     }
 }
 
@@ -207,6 +209,7 @@ fn profile(
             raft: RaftProfile {
                 tick_interval: "50ms".to_owned(),
                 snapshot_interval_bytes: choices.snapshot_interval_bytes,
+                election_tick: choices.election_tick,
                 ..RaftProfile::default()
             },
             channels_max: 0,

@@ -128,7 +128,7 @@ impl Shell {
 
     /// Runs until the channel's tasks are cancelled or the disk fails; then the channel is marked as stopped.
     pub(super) async fn run(mut self) {
-        let stopped = Stopped(Arc::clone(&self.parts.state));
+        let stopped = Stopped(Arc::clone(&self.parts.state), Arc::clone(&self.parts.transport));
         let cancelled = self.parts.state.tasks.cancelled();
         if let Err(reason) = self.serve(&cancelled).await {
             self.parts.state.fail(reason);
@@ -355,11 +355,12 @@ impl Shell {
     }
 }
 
-/// Tells readers that no new blocks come when the task ends in whatever way.
-struct Stopped(Arc<ChannelState>);
+/// Tells readers that no new blocks come when the task ends in whatever way, and closes the streams to the other consenters.
+struct Stopped(Arc<ChannelState>, Arc<Transport>);
 
 impl Drop for Stopped {
     fn drop(&mut self) {
+        self.1.close();
         if std::thread::panicking() {
             self.0.fail("a fault in the consensus of this channel".to_owned());
         } else if self.0.failure().is_none() {

@@ -60,15 +60,16 @@ struct Peer {
 }
 
 impl Transport {
-    /// `unreachable` hears the ids of consenters whose stream breaks.
+    /// `unreachable` hears the ids of consenters whose stream breaks. The streams outlive the cancelling of `tasks`, so that leadership can be
+    /// handed over; [`Transport::close`] ends them.
     pub(crate) fn new(
         channel: &str,
         own: u64,
         dialer: Dialer,
-        tasks: Tasks,
+        tasks: &Tasks,
         unreachable: mpsc::Sender<u64>,
     ) -> Arc<Self> {
-        let channel = channel.to_owned();
+        let (channel, tasks) = (channel.to_owned(), tasks.lasting());
         Arc::new(Self { channel, own, dialer, tasks, unreachable, peers: Mutex::default() })
     }
 
@@ -88,6 +89,11 @@ impl Transport {
         for (id, consenter) in wanted {
             peers.entry(id).or_insert_with(|| self.open(id, consenter, roots));
         }
+    }
+
+    /// Ends all streams.
+    pub(crate) fn close(&self) {
+        self.tasks.cancel();
     }
 
     fn open(&self, id: u64, consenter: &Consenter, roots: &[Bytes]) -> Peer {
