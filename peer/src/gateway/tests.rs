@@ -32,7 +32,7 @@ use super::{CallError, Directory, EndorserNetwork, Gateway, Member, OrderingServ
 use crate::channel::ChannelHandle;
 use crate::config::GatewayConfig;
 use crate::deliver_client::OrdererEndpoint;
-use crate::testing::{CHANNEL, TestChannel, write, writes};
+use crate::testing::{CHANNEL, TestChannel, TransactionBuilder, write, writes};
 
 /// What a simulated endorser does with a proposal.
 #[derive(Clone)]
@@ -630,7 +630,7 @@ async fn events_resume_after_any_committed_transaction() {
     let other = test.basic().event("other", b"3");
     let second = test.basic().event("second", b"4");
     let later = test.basic().event("later", b"5");
-    test.commit([&first, &silent, &invalid, &second].map(|builder| builder.build()).to_vec()).await;
+    test.commit([&first, &silent, &invalid, &second].map(TransactionBuilder::build).to_vec()).await;
     test.commit(vec![other.build(), later.build()]).await;
     let seen = [(silent.tx_id(), "second", 2), (invalid.tx_id(), "second", 2), (other.tx_id(), "later", 3)];
     for (tx_id, name, block) in seen {
