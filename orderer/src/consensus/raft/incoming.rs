@@ -108,7 +108,7 @@ mod tests {
     }
 
     fn append(index: u64, log_term: u64, entries: Vec<Entry>) -> Message {
-        Message { index, log_term, entries: entries.into(), ..message(MessageType::MsgAppend) }
+        Message { index, log_term, entries, ..message(MessageType::MsgAppend) }
     }
 
     fn snapshot(data: Vec<u8>, voters: Vec<u64>) -> Message {
