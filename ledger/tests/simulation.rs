@@ -179,6 +179,19 @@ fn pages_end_where_the_next_one_begins() {
 }
 
 #[test]
+fn several_keys_are_read_in_the_order_asked_for_and_each_is_recorded() {
+    let mut many = simulator(3);
+    let keys = ["k002", "absent", "k000", "k002"].map(str::to_owned);
+    let value = Some(Bytes::from("v"));
+    assert_eq!(many.get_many("cc", &keys).unwrap(), [value.clone(), None, value.clone(), value]);
+    let mut single = simulator(3);
+    for key in &keys {
+        single.get("cc", key).unwrap();
+    }
+    assert_eq!(many.finish().rwset, single.finish().rwset);
+}
+
+#[test]
 fn queries_that_cannot_be_checked_again_exclude_writes() {
     let text = |result: Result<(), consort_ledger::SimulationError>| result.unwrap_err().to_string();
     let mut after_private = simulator(0);

@@ -8,7 +8,7 @@ mod private;
 mod ranges;
 mod record;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use consort_protos::rwset::{PrivateReadWriteSet, TxReadWriteSet};
@@ -16,7 +16,11 @@ use consort_protos::rwset::{PrivateReadWriteSet, TxReadWriteSet};
 pub use self::ranges::{BATCH_RESULTS, Page, QUERY_RESULTS_MAX, RangeBatch, RangeId};
 
 use self::{ranges::Ranges, record::Record};
-use crate::{error::Error, snapshot::StateSnapshot, state::VersionedValue};
+use crate::{
+    error::Error,
+    snapshot::StateSnapshot,
+    state::{StateKey, StateReader as _, VersionedValue},
+};
 
 /// A simulation cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +83,29 @@ impl TxSimulator {
     /// When the state cannot be read.
     pub fn get(&mut self, namespace: &str, key: &str) -> Result<Option<Bytes>, SimulationError> {
         Ok(self.read(namespace, key)?.map(|value| value.value))
+    }
+
+    /// Values of several public keys, in the order of the keys, in one trip to the store; each read is recorded
+    /// (Fabric `GetMultipleStates`). A key may be asked for more than once.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub fn get_many(
+        &mut self,
+        namespace: &str,
+        keys: &[String],
+    ) -> Result<Vec<Option<Bytes>>, SimulationError> {
+        let sorted: BTreeSet<StateKey> = keys.iter().map(|key| StateKey::public(namespace, key)).collect();
+        let sorted: Vec<StateKey> = sorted.into_iter().collect();
+        let values = self.snapshot.read(&sorted)?;
+        let reads = &mut self.record.namespace(namespace).reads;
+        let answer = |key: &String| {
+            let place = sorted.binary_search(&StateKey::public(namespace, key));
+            let value = place.ok().and_then(|place| values[place].as_ref());
+            reads.insert(key.clone(), value.map(|value| value.version));
+            value.map(|value| value.value.clone())
+        };
+        Ok(keys.iter().map(answer).collect())
     }
 
     /// Metadata of a public key by name, such as `VALIDATION_PARAMETER`; a read of the key is recorded.

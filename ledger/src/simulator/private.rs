@@ -43,6 +43,19 @@ impl TxSimulator {
         Ok(plain.map(|value| value.value))
     }
 
+    /// Several private values, in the order of the keys; the hashed reads are recorded (Fabric `GetMultiplePrivateData`).
+    ///
+    /// # Errors
+    /// As for [`TxSimulator::private`], for the first key that fails.
+    pub fn private_many(
+        &mut self,
+        namespace: &str,
+        collection: &str,
+        keys: &[String],
+    ) -> Result<Vec<Option<Bytes>>, SimulationError> {
+        keys.iter().map(|key| self.private(namespace, collection, key)).collect()
+    }
+
     /// The hash of a private value, which every peer has; the hashed read is recorded.
     ///
     /// # Errors
