@@ -11,10 +11,11 @@ use x509_parser::extensions::{GeneralName, ParsedExtension, X509Extension};
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::X509Name;
 
+use crate::document::{self, SignedDocument};
 use crate::hash::sha256;
 use crate::key::PublicKey;
 use crate::signature::EcdsaSignature;
-use crate::{Error, der, pem};
+use crate::{Error, pem};
 
 /// The extension in which Fabric's authorities put attributes of an identity, as JSON.
 pub const ATTRIBUTES_OID: &str = "1.2.3.4.5.6.7.8.1";
@@ -389,6 +390,7 @@ impl Certificate {
 }
 
 fn parse(der: &[u8]) -> Result<X509Certificate<'_>, Error> {
+    document::check_strict(der).map_err(malformed)?;
     let (rest, parsed) = X509Certificate::from_der(der).map_err(|cause| malformed(cause.to_string()))?;
     if !rest.is_empty() {
         return Err(malformed("trailing data"));
@@ -405,21 +407,16 @@ fn sanitised(bytes: &[u8]) -> Result<Option<Vec<u8>>, Error> {
     if !ECDSA_ALGORITHMS.contains(&parsed.signature_algorithm.algorithm.to_id_string().as_str()) {
         return Ok(None);
     }
-    let original: &[u8] = &parsed.signature_value.data;
-    let Ok(signature) = EcdsaSignature::from_der(original) else {
+    let document = SignedDocument::from_der(bytes).map_err(malformed)?;
+    let Ok(signature) = EcdsaSignature::from_exact_der(document.signature()) else {
         return Err(malformed("the signature is no pair of positive integers"));
     };
     let Some(curve) = signature.curve() else { return Ok(None) };
     let low = signature.into_low(curve).to_der();
-    if low == original {
+    if low == document.signature() {
         return Ok(None);
     }
-    // The algorithm stands between body and signature, byte for byte.
-    let outer = crate::der::content_of_sequence(bytes).ok_or_else(|| malformed("no sequence"))?;
-    let body: &[u8] = parsed.tbs_certificate.as_ref();
-    let algorithm = crate::der::first_element(outer.get(body.len()..).unwrap_or_default())
-        .ok_or_else(|| malformed("no signature algorithm"))?;
-    Ok(Some(der::sequence(&[body, algorithm, &der::bit_string(&low)])))
+    Ok(Some(document.with_signature(&low)))
 }
 
 /// All values of an attribute of a name, in order.

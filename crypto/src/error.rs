@@ -48,3 +48,8 @@ pub enum Error {
     #[error("unusable TLS configuration: {0}")]
     Tls(String),
 }
+
+/// A value that the writer of certificates refuses.
+pub(crate) fn unwritable(cause: impl std::fmt::Display) -> Error {
+    Error::Issue(cause.to_string())
+}

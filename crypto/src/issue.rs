@@ -1,28 +1,37 @@
 //! Issuing certificates and lists of revoked ones (RFC 5280).
 
 use std::net::IpAddr;
+use std::time::Duration;
 
+use der::asn1::{GeneralizedTime, Ia5String, ObjectIdentifier, OctetString, Uint, UtcTime};
+use der::oid::AssociatedOid;
+use der::{DateTime, Decode, Encode};
 use ring::rand::{SecureRandom, SystemRandom};
 use time::OffsetDateTime;
+use x509_cert::TbsCertificate;
+use x509_cert::builder::profile::BuilderProfile;
+use x509_cert::builder::{self, Builder, CertificateBuilder};
+use x509_cert::crl::{RevokedCert, TbsCertList};
+use x509_cert::ext::Extension;
+use x509_cert::ext::pkix::name::GeneralName;
+use x509_cert::ext::pkix::{
+    AuthorityKeyIdentifier, BasicConstraints, CrlNumber, CrlReason, ExtendedKeyUsage as Purposes,
+    KeyUsage as Usages, SubjectAltName, SubjectKeyIdentifier,
+};
+use x509_cert::name::Name;
+use x509_cert::serial_number::SerialNumber;
+use x509_cert::spki::{DynSignatureAlgorithmIdentifier, SubjectPublicKeyInfoRef};
+use x509_cert::time::Time;
 
-use crate::certificate::{Certificate, ExtendedKeyUsage, KeyUsage, SubjectAlternativeName};
-use crate::hash::sha256;
+use crate::Error;
+use crate::certificate::{ATTRIBUTES_OID, Certificate, ExtendedKeyUsage, KeyUsage, SubjectAlternativeName};
+use crate::document::{DocumentSigner, SignedDocument};
+use crate::error::unwritable;
+use crate::hash::{sha256, sm3};
 use crate::key::{PrivateKey, PublicKey};
 pub use crate::name::{DistinguishedName, NamePart};
 pub use crate::request::CertificateRequest;
 use crate::revocation::{RevocationList, RevokedCertificate};
-use crate::{Error, der};
-
-const ECDSA_WITH_SHA256: [u32; 7] = [1, 2, 840, 10045, 4, 3, 2];
-const SUBJECT_KEY_ID: [u32; 4] = [2, 5, 29, 14];
-const KEY_USAGE: [u32; 4] = [2, 5, 29, 15];
-const SUBJECT_ALTERNATIVE_NAME: [u32; 4] = [2, 5, 29, 17];
-const BASIC_CONSTRAINTS: [u32; 4] = [2, 5, 29, 19];
-const CRL_NUMBER: [u32; 4] = [2, 5, 29, 20];
-const REASON_CODE: [u32; 4] = [2, 5, 29, 21];
-const AUTHORITY_KEY_ID: [u32; 4] = [2, 5, 29, 35];
-const EXTENDED_KEY_USAGE: [u32; 4] = [2, 5, 29, 37];
-const ATTRIBUTES: [u32; 9] = [1, 2, 3, 4, 5, 6, 7, 8, 1];
 
 /// From when to when a certificate is valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,9 +122,7 @@ impl CertificateAuthority {
         template.key_usage =
             template.key_usage.and(KeyUsage::DIGITAL_SIGNATURE).and(KeyUsage::KEY_ENCIPHERMENT);
         template.extended = vec![ExtendedKeyUsage::ClientAuth, ExtendedKeyUsage::ServerAuth];
-        let issuer = subject.to_der()?;
-        let body = body(&template, key.public_key(), &issuer, None)?;
-        let certificate = Certificate::from_der(&signed(&body, &key)?)?;
+        let certificate = Profile::new(&template, key.public_key(), None)?.issue(&template, &key)?;
         Ok(Self { certificate, key })
     }
 
@@ -161,9 +168,8 @@ impl CertificateAuthority {
     ///
     /// When the template does not fit into a certificate, or there are no random numbers.
     pub fn issue(&self, template: &Template, public_key: &PublicKey) -> Result<Certificate, Error> {
-        let authority = Some(self.key_id());
-        let body = body(template, public_key, self.certificate.subject_bytes(), authority.as_deref())?;
-        Certificate::from_der(&signed(&body, &self.key)?)
+        let issuer = Name::from_der(self.certificate.subject_bytes()).map_err(unwritable)?;
+        Profile::new(template, public_key, Some((issuer, self.key_id())))?.issue(template, &self.key)
     }
 
     /// Issues the list of revoked certificates. `number` grows from list to list.
@@ -178,23 +184,18 @@ impl CertificateAuthority {
         this_update: OffsetDateTime,
         next_update: OffsetDateTime,
     ) -> Result<RevocationList, Error> {
-        let entries: Vec<Vec<u8>> = revoked.iter().map(revoked_entry).collect();
-        let entries =
-            if entries.is_empty() { Vec::new() } else { der::element(der::SEQUENCE, &entries.concat()) };
-        let extensions = der::sequence(&[
-            &authority_key_id(&self.key_id()),
-            &extension(&CRL_NUMBER, false, &der::unsigned(&number.to_be_bytes())),
-        ]);
-        let body = der::sequence(&[
-            &der::unsigned(&[1]),
-            &der::sequence(&[&der::object_identifier(&ECDSA_WITH_SHA256)]),
-            self.certificate.subject_bytes(),
-            &der::time(this_update),
-            &der::time(next_update),
-            &entries,
-            &der::tagged(0, &extensions),
-        ]);
-        RevocationList::from_der(&signed(&body, &self.key)?)
+        let entries = revoked.iter().map(revoked_entry).collect::<Result<Vec<_>, _>>()?;
+        let number = CrlNumber(Uint::new(&number.to_be_bytes()).map_err(unwritable)?);
+        let body = TbsCertList::<x509_cert::certificate::Rfc5280> {
+            version: x509_cert::Version::V2,
+            signature: DocumentSigner(&self.key).signature_algorithm_identifier().map_err(unwritable)?,
+            issuer: Name::from_der(self.certificate.subject_bytes()).map_err(unwritable)?,
+            this_update: moment(this_update)?,
+            next_update: Some(moment(next_update)?),
+            revoked_certificates: (!entries.is_empty()).then_some(entries),
+            crl_extensions: Some(vec![authority_key_id(&self.key_id())?, extension(false, &number)?]),
+        };
+        RevocationList::from_der(&SignedDocument::sign(&body.to_der().map_err(unwritable)?, &self.key)?)
     }
 
     fn key_id(&self) -> Vec<u8> {
@@ -203,130 +204,186 @@ impl CertificateAuthority {
     }
 }
 
-/// Identifier of a key: SHA-256 of the uncompressed point, as Fabric's key stores name it.
+/// Identifier of a key: SHA-256 of the uncompressed point, as Fabric's key stores name it; SM3 of it for a key of SM2.
 #[must_use]
 pub fn key_id(key: &PublicKey) -> Vec<u8> {
-    sha256(key.bytes()).to_vec()
-}
-
-/// Joins a body to its signature by a key on P-256.
-pub(crate) fn signed(body: &[u8], key: &PrivateKey) -> Result<Vec<u8>, Error> {
-    let algorithm = der::sequence(&[&der::object_identifier(&ECDSA_WITH_SHA256)]);
-    Ok(der::sequence(&[body, &algorithm, &der::bit_string(&key.sign(body)?)]))
-}
-
-fn body(
-    template: &Template,
-    key: &PublicKey,
-    issuer: &[u8],
-    authority: Option<&[u8]>,
-) -> Result<Vec<u8>, Error> {
-    if template.not_after <= template.not_before {
-        return Err(Error::Issue("the validity ends before it begins".to_owned()));
+    match key {
+        PublicKey::Sm2(_) => sm3(key.bytes()).to_vec(),
+        _ => sha256(key.bytes()).to_vec(),
     }
-    Ok(der::sequence(&[
-        &der::tagged(0, &der::unsigned(&[2])),
-        &der::unsigned(&serial()?),
-        &der::sequence(&[&der::object_identifier(&ECDSA_WITH_SHA256)]),
-        issuer,
-        &der::sequence(&[&der::time(template.not_before), &der::time(template.not_after)]),
-        &template.subject.to_der()?,
-        &key.to_der(),
-        &der::tagged(3, &extensions(template, key, authority)?),
-    ]))
+}
+
+/// What the builder asks for while it writes a certificate: names and extensions, the latter in the order of Go's writer,
+/// which Fabric's own tools use.
+struct Profile {
+    subject: Name,
+    issuer: Option<Name>,
+    extensions: Vec<Extension>,
+    public_key: PublicKey,
+}
+
+impl BuilderProfile for Profile {
+    fn get_issuer(&self, subject: &Name) -> Name {
+        self.issuer.as_ref().unwrap_or(subject).clone()
+    }
+
+    fn get_subject(&self) -> Name {
+        self.subject.clone()
+    }
+
+    fn build_extensions(
+        &self,
+        _key: SubjectPublicKeyInfoRef<'_>,
+        _issuer_key: SubjectPublicKeyInfoRef<'_>,
+        _body: &TbsCertificate,
+    ) -> builder::Result<Vec<Extension>> {
+        Ok(self.extensions.clone())
+    }
+}
+
+impl Profile {
+    /// `authority`: its name and key identifier; none for a certificate that signs itself.
+    fn new(template: &Template, key: &PublicKey, authority: Option<(Name, Vec<u8>)>) -> Result<Self, Error> {
+        let (issuer, authority) = authority.unzip();
+        Ok(Self {
+            subject: template.subject.to_name()?,
+            issuer,
+            extensions: extensions(template, key, authority.as_deref())?,
+            public_key: key.clone(),
+        })
+    }
+
+    fn issue(self, template: &Template, key: &PrivateKey) -> Result<Certificate, Error> {
+        if template.not_after <= template.not_before {
+            return Err(Error::Issue("the validity ends before it begins".to_owned()));
+        }
+        let validity =
+            x509_cert::time::Validity::new(moment(template.not_before)?, moment(template.not_after)?);
+        let info = self.public_key.to_info();
+        let mut builder = CertificateBuilder::new(self, serial()?, validity, info).map_err(unwritable)?;
+        let body = builder.finalize(&DocumentSigner(key)).map_err(unwritable)?;
+        Certificate::from_der(&SignedDocument::sign(&body, key)?)
+    }
 }
 
 /// A positive number of 128 bits; its highest bit is clear, so that it takes 16 bytes at most.
-fn serial() -> Result<[u8; 16], Error> {
+fn serial() -> Result<SerialNumber, Error> {
     let mut serial = [0; 16];
     SystemRandom::new().fill(&mut serial).map_err(|_| Error::Random)?;
     serial[0] = (serial[0] & 0x7f) | 0x40;
-    Ok(serial)
+    SerialNumber::new(&serial).map_err(unwritable)
 }
 
-/// Extensions in the order of Go's writer, which Fabric's own tools use.
-fn extensions(template: &Template, key: &PublicKey, authority: Option<&[u8]>) -> Result<Vec<u8>, Error> {
-    let mut all = extension(&KEY_USAGE, true, &der::named_bits(template.key_usage.bits()));
+fn extensions(
+    template: &Template,
+    key: &PublicKey,
+    authority: Option<&[u8]>,
+) -> Result<Vec<Extension>, Error> {
+    let usages = Usages(x509_cert::der::flagset::FlagSet::new_truncated(template.key_usage.bits()));
+    let mut all = vec![extension(true, &usages)?];
     if !template.extended.is_empty() {
         let purposes = template.extended.iter().map(purpose).collect::<Result<Vec<_>, _>>()?;
-        all.extend(extension(&EXTENDED_KEY_USAGE, false, &der::element(der::SEQUENCE, &purposes.concat())));
+        all.push(extension(false, &Purposes(purposes))?);
     }
-    all.extend(extension(&BASIC_CONSTRAINTS, true, &basic_constraints(template)));
-    all.extend(extension(&SUBJECT_KEY_ID, false, &der::element(der::OCTET_STRING, &key_id(key))));
+    let path_len_constraint = template.path_len.filter(|_| template.is_ca);
+    all.push(extension(true, &BasicConstraints { ca: template.is_ca, path_len_constraint })?);
+    let id = OctetString::new(key_id(key)).map_err(unwritable)?;
+    all.push(extension(false, &SubjectKeyIdentifier(id))?);
     if let Some(authority) = authority {
-        all.extend(authority_key_id(authority));
+        all.push(authority_key_id(authority)?);
     }
     if !template.sans.is_empty() {
-        all.extend(alternative_names(&template.sans)?);
+        all.push(alternative_names(&template.sans)?);
     }
     if let Some(attributes) = &template.attributes {
-        all.extend(extension(&ATTRIBUTES, false, attributes));
+        // JSON, not DER, is what Fabric's authority puts here.
+        all.push(Extension {
+            extn_id: ObjectIdentifier::new_unwrap(ATTRIBUTES_OID),
+            critical: false,
+            extn_value: OctetString::new(attributes.clone()).map_err(unwritable)?,
+        });
     }
-    Ok(der::element(der::SEQUENCE, &all))
+    Ok(all)
 }
 
-fn extension(identifier: &[u32], critical: bool, value: &[u8]) -> Vec<u8> {
-    let critical = if critical { der::boolean(true) } else { Vec::new() };
-    der::sequence(&[&der::object_identifier(identifier), &critical, &der::element(der::OCTET_STRING, value)])
+fn extension<T: Encode + AssociatedOid>(critical: bool, value: &T) -> Result<Extension, Error> {
+    let value = value.to_der().map_err(unwritable)?;
+    let extn_value = OctetString::new(value).map_err(unwritable)?;
+    Ok(Extension { extn_id: T::OID, critical, extn_value })
 }
 
-fn basic_constraints(template: &Template) -> Vec<u8> {
-    if !template.is_ca {
-        return der::sequence(&[]);
-    }
-    let path_len = template.path_len.map_or_else(Vec::new, |length| der::unsigned(&[length]));
-    der::sequence(&[&der::boolean(true), &path_len])
+fn authority_key_id(id: &[u8]) -> Result<Extension, Error> {
+    let key_identifier = Some(OctetString::new(id).map_err(unwritable)?);
+    extension(false, &AuthorityKeyIdentifier { key_identifier, ..AuthorityKeyIdentifier::default() })
 }
 
-fn authority_key_id(id: &[u8]) -> Vec<u8> {
-    extension(&AUTHORITY_KEY_ID, false, &der::sequence(&[&der::tagged_primitive(0, id)]))
-}
-
-fn purpose(purpose: &ExtendedKeyUsage) -> Result<Vec<u8>, Error> {
-    let components = match purpose {
-        ExtendedKeyUsage::Any => vec![2, 5, 29, 37, 0],
-        ExtendedKeyUsage::ServerAuth => vec![1, 3, 6, 1, 5, 5, 7, 3, 1],
-        ExtendedKeyUsage::ClientAuth => vec![1, 3, 6, 1, 5, 5, 7, 3, 2],
-        ExtendedKeyUsage::Other(text) => {
-            let components = text.split('.').map(str::parse).collect::<Result<Vec<u32>, _>>();
-            components.map_err(|_| Error::Issue(format!("{text} is no object identifier")))?
-        }
+fn purpose(purpose: &ExtendedKeyUsage) -> Result<ObjectIdentifier, Error> {
+    let text = match purpose {
+        ExtendedKeyUsage::Any => "2.5.29.37.0",
+        ExtendedKeyUsage::ServerAuth => "1.3.6.1.5.5.7.3.1",
+        ExtendedKeyUsage::ClientAuth => "1.3.6.1.5.5.7.3.2",
+        ExtendedKeyUsage::Other(text) => text,
     };
-    match components.as_slice() {
-        [0..=2, 0..=39, ..] => Ok(der::object_identifier(&components)),
-        _ => Err(Error::Issue("an object identifier begins with 0 to 2 and 0 to 39".to_owned())),
-    }
+    ObjectIdentifier::new(text).map_err(|_| Error::Issue(format!("{text} is no object identifier")))
 }
 
 /// The extension of alternative names.
-pub(crate) fn alternative_names(names: &[SubjectAlternativeName]) -> Result<Vec<u8>, Error> {
-    let mut all = Vec::new();
-    for name in names {
-        let (number, content) = match name {
-            SubjectAlternativeName::Email(text) => (1, ascii(text)?),
-            SubjectAlternativeName::Dns(text) => (2, ascii(text)?),
-            SubjectAlternativeName::Uri(text) => (6, ascii(text)?),
-            SubjectAlternativeName::Ip(IpAddr::V4(address)) => (7, address.octets().to_vec()),
-            SubjectAlternativeName::Ip(IpAddr::V6(address)) => (7, address.octets().to_vec()),
-        };
-        all.extend(der::tagged_primitive(number, &content));
-    }
-    Ok(extension(&SUBJECT_ALTERNATIVE_NAME, false, &der::element(der::SEQUENCE, &all)))
+pub(crate) fn alternative_names(names: &[SubjectAlternativeName]) -> Result<Extension, Error> {
+    let names = names.iter().map(|name| {
+        let octets = |bytes: &[u8]| OctetString::new(bytes).map_err(unwritable);
+        Ok(match name {
+            SubjectAlternativeName::Email(text) => GeneralName::Rfc822Name(ascii(text)?),
+            SubjectAlternativeName::Dns(text) => GeneralName::DnsName(ascii(text)?),
+            SubjectAlternativeName::Uri(text) => GeneralName::UniformResourceIdentifier(ascii(text)?),
+            SubjectAlternativeName::Ip(IpAddr::V4(address)) => {
+                GeneralName::IpAddress(octets(&address.octets())?)
+            }
+            SubjectAlternativeName::Ip(IpAddr::V6(address)) => {
+                GeneralName::IpAddress(octets(&address.octets())?)
+            }
+        })
+    });
+    extension(false, &SubjectAltName(names.collect::<Result<Vec<_>, Error>>()?))
 }
 
-fn ascii(text: &str) -> Result<Vec<u8>, Error> {
-    if text.is_ascii() && !text.is_empty() {
-        Ok(text.as_bytes().to_vec())
-    } else {
-        Err(Error::Issue(format!("{text:?} is no alternative name: only ASCII is allowed")))
+fn ascii(text: &str) -> Result<Ia5String, Error> {
+    let refused = || Error::Issue(format!("{text:?} is no alternative name: only ASCII is allowed"));
+    if text.is_empty() {
+        return Err(refused());
     }
+    Ia5String::new(text).map_err(|_| refused())
 }
 
-fn revoked_entry(revoked: &RevokedCertificate) -> Vec<u8> {
+fn revoked_entry(revoked: &RevokedCertificate) -> Result<RevokedCert, Error> {
     let reason = match revoked.reason {
         // "unspecified" is left out (RFC 5280 section 5.3.1).
-        0 => Vec::new(),
-        reason => der::sequence(&[&extension(&REASON_CODE, false, &der::enumerated(reason))]),
+        0 => None,
+        1 => Some(CrlReason::KeyCompromise),
+        2 => Some(CrlReason::CaCompromise),
+        3 => Some(CrlReason::AffiliationChanged),
+        4 => Some(CrlReason::Superseded),
+        5 => Some(CrlReason::CessationOfOperation),
+        6 => Some(CrlReason::CertificateHold),
+        8 => Some(CrlReason::RemoveFromCRL),
+        9 => Some(CrlReason::PrivilegeWithdrawn),
+        10 => Some(CrlReason::AaCompromise),
+        other => return Err(Error::Issue(format!("{other} is no reason of RFC 5280"))),
     };
-    der::sequence(&[&der::unsigned(&revoked.serial), &der::time(revoked.revoked_at), &reason])
+    let extension = reason.map(|reason| extension(false, &reason)).transpose()?;
+    Ok(RevokedCert {
+        serial_number: SerialNumber::new(&revoked.serial).map_err(unwritable)?,
+        revocation_date: moment(revoked.revoked_at)?,
+        crl_entry_extensions: extension.map(|extension| vec![extension]),
+    })
+}
+
+/// A time to the second, in the form that RFC 5280 section 4.1.2.5 demands for its year.
+fn moment(time: OffsetDateTime) -> Result<Time, Error> {
+    let seconds = u64::try_from(time.unix_timestamp()).map_err(unwritable)?;
+    let date = DateTime::from_unix_duration(Duration::from_secs(seconds)).map_err(unwritable)?;
+    if date.year() < 2050 {
+        UtcTime::from_date_time(date).map(Time::UtcTime).map_err(unwritable)
+    } else {
+        Ok(Time::GeneralTime(GeneralizedTime::from_date_time(date)))
+    }
 }

@@ -1,16 +1,25 @@
-//! Private and public keys.
+//! Private keys.
 
 use std::fmt;
 
-use bytes::Bytes;
+use der::asn1::OctetStringRef;
+use der::{Decode, Encode};
 use p256::elliptic_curve::sec1::ToSec1Point;
-use p256::pkcs8::{DecodePrivateKey, EncodePrivateKey, LineEnding};
+use p256::pkcs8::{EncodePrivateKey, LineEnding, PrivateKeyInfoRef};
+use ring::digest;
 use ring::rand::{SecureRandom, SystemRandom};
-use ring::signature as ring_signature;
+use ring::signature::{self as ring_signature, KeyPair};
+use signature::Signer as _;
+use signature::hazmat::PrehashSigner;
+use x509_cert::spki::AlgorithmIdentifierRef;
 use zeroize::Zeroizing;
 
+use crate::algorithm::{EC_PUBLIC_KEY, ED25519, P256_CURVE, P384_CURVE, SM2_CURVE};
 use crate::signature::{Curve, EcdsaSignature};
-use crate::{Error, der, pem};
+use crate::{Error, pem};
+
+pub use crate::algorithm::{KeyAlgorithm, SM2_ID};
+pub use crate::public_key::{PublicKey, Sm2PublicKey};
 
 /// Signs messages with a key that stays where it is.
 ///
@@ -24,57 +33,115 @@ pub trait Signer: Send + Sync {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Error>;
 }
 
-/// A private key on P-256. The scalar is wiped when the key is dropped; the signing context of `ring` beside it is not, as
-/// that library offers no way to.
+/// A private key. The secret is wiped when the key is dropped; signing contexts of the libraries beside it are not, as they
+/// offer no way to.
 pub struct PrivateKey {
-    secret: p256::SecretKey,
-    pair: ring_signature::EcdsaKeyPair,
+    secret: Secret,
     public: PublicKey,
     random: SystemRandom,
 }
 
+enum Secret {
+    P256 { secret: p256::SecretKey, pair: ring_signature::EcdsaKeyPair },
+    P384 { secret: p384::SecretKey, signing: p384::ecdsa::SigningKey },
+    Ed25519 { seed: Zeroizing<[u8; 32]>, pair: ring_signature::Ed25519KeyPair },
+    Sm2 { secret: sm2::SecretKey, signing: Box<sm2::dsa::SigningKey> },
+}
+
+fn unusable(cause: impl fmt::Display) -> Error {
+    Error::PrivateKey(cause.to_string())
+}
+
 impl PrivateKey {
+    /// Makes a new key.
+    ///
+    /// # Errors
+    ///
+    /// When the operating system gives no random numbers.
+    pub fn generate(algorithm: KeyAlgorithm) -> Result<Self, Error> {
+        let random = SystemRandom::new();
+        let mut bytes = Zeroizing::new([0; 48]);
+        loop {
+            random.fill(bytes.as_mut()).map_err(|_| Error::Random)?;
+            // All but one of 2^32 values at most are below a curve's order and not zero.
+            let made = match algorithm {
+                KeyAlgorithm::P256 => p256::SecretKey::from_slice(&bytes[..32]).map(Self::from_p256).ok(),
+                KeyAlgorithm::P384 => p384::SecretKey::from_slice(&bytes[..]).map(Self::from_p384).ok(),
+                KeyAlgorithm::Sm2 => sm2::SecretKey::from_slice(&bytes[..32]).map(Self::from_sm2).ok(),
+                KeyAlgorithm::Ed25519 => Some(Self::from_seed(&bytes[..32])),
+            };
+            if let Some(key) = made {
+                return key;
+            }
+        }
+    }
+
     /// Makes a new key on P-256.
     ///
     /// # Errors
     ///
     /// When the operating system gives no random numbers.
     pub fn generate_p256() -> Result<Self, Error> {
-        let random = SystemRandom::new();
-        let mut bytes = Zeroizing::new([0; 32]);
-        loop {
-            random.fill(bytes.as_mut()).map_err(|_| Error::Random)?;
-            // All but one of 2^32 values are below the order and not zero.
-            if let Ok(secret) = p256::SecretKey::from_slice(bytes.as_ref()) {
-                return Self::from_secret(secret);
-            }
-        }
+        Self::generate(KeyAlgorithm::P256)
     }
 
     /// Reads a PEM key: PKCS#8 (`PRIVATE KEY`, with or without the public key) or SEC 1 (`EC PRIVATE KEY`).
     ///
     /// # Errors
     ///
-    /// When there is no such block, or it holds no key on P-256.
+    /// When there is no such block, or it holds no key of a [`KeyAlgorithm`].
     pub fn from_pem(text: &str) -> Result<Self, Error> {
         for block in pem::blocks(text.as_bytes()) {
             let contents = Zeroizing::new(block.contents);
-            let secret = match block.label.as_str() {
-                "PRIVATE KEY" => {
-                    p256::SecretKey::from_pkcs8_der(&contents).map_err(|cause| cause.to_string())
-                }
-                "EC PRIVATE KEY" => {
-                    p256::SecretKey::from_sec1_der(&contents).map_err(|cause| cause.to_string())
-                }
-                _ => continue,
-            };
-            let explained = |cause| Error::PrivateKey(format!("{cause} (needed: a key on the curve P-256)"));
-            return Self::from_secret(secret.map_err(explained)?);
+            match block.label.as_str() {
+                "PRIVATE KEY" => return Self::from_pkcs8(&contents),
+                "EC PRIVATE KEY" => return Self::from_sec1(&contents),
+                _ => {}
+            }
         }
         Err(Error::Pem { expected: "PRIVATE KEY" })
     }
 
-    fn from_secret(secret: p256::SecretKey) -> Result<Self, Error> {
+    /// Reads a key as PKCS#8 in DER (RFC 5958).
+    ///
+    /// # Errors
+    ///
+    /// When it does not parse, or is of no [`KeyAlgorithm`].
+    pub fn from_pkcs8(contents: &[u8]) -> Result<Self, Error> {
+        let info = PrivateKeyInfoRef::try_from(contents).map_err(unusable)?;
+        if info.algorithm.oid == ED25519 {
+            let seed = <&OctetStringRef>::from_der(info.private_key.as_bytes()).map_err(unusable)?;
+            return Self::from_seed(seed.as_bytes());
+        }
+        let curve = info.algorithm.parameters_oid().ok();
+        match (info.algorithm.oid, curve) {
+            (EC_PUBLIC_KEY, Some(P256_CURVE)) => {
+                Self::from_p256(p256::SecretKey::try_from(info).map_err(unusable)?)
+            }
+            (EC_PUBLIC_KEY, Some(P384_CURVE)) => {
+                Self::from_p384(p384::SecretKey::try_from(info).map_err(unusable)?)
+            }
+            (EC_PUBLIC_KEY, Some(SM2_CURVE)) => {
+                Self::from_sm2(sm2::SecretKey::try_from(info).map_err(unusable)?)
+            }
+            (kind, curve) => Err(foreign(kind, curve)),
+        }
+    }
+
+    fn from_sec1(contents: &[u8]) -> Result<Self, Error> {
+        let parsed = sec1::EcPrivateKey::try_from(contents).map_err(unusable)?;
+        match parsed.parameters.and_then(sec1::EcParameters::named_curve) {
+            // Some tools leave the curve out; theirs is P-256.
+            None | Some(P256_CURVE) => {
+                Self::from_p256(p256::SecretKey::from_sec1_der(contents).map_err(unusable)?)
+            }
+            Some(P384_CURVE) => Self::from_p384(p384::SecretKey::from_sec1_der(contents).map_err(unusable)?),
+            Some(SM2_CURVE) => Self::from_sm2(sm2::SecretKey::from_sec1_der(contents).map_err(unusable)?),
+            curve => Err(foreign(EC_PUBLIC_KEY, curve)),
+        }
+    }
+
+    fn from_p256(secret: p256::SecretKey) -> Result<Self, Error> {
         let random = SystemRandom::new();
         let point = secret.public_key().to_sec1_point(false);
         let scalar = Zeroizing::new(<[u8; 32]>::from(secret.to_bytes()));
@@ -84,31 +151,88 @@ impl PrivateKey {
             point.as_bytes(),
             &random,
         )
-        .map_err(|cause| Error::PrivateKey(cause.to_string()))?;
-        let public = PublicKey::P256(Bytes::copy_from_slice(point.as_bytes()));
-        Ok(Self { secret, pair, public, random })
+        .map_err(unusable)?;
+        let public = PublicKey::from_point(KeyAlgorithm::P256, point.as_bytes())?;
+        Ok(Self { secret: Secret::P256 { secret, pair }, public, random })
+    }
+
+    fn from_p384(secret: p384::SecretKey) -> Result<Self, Error> {
+        let point = secret.public_key().to_sec1_point(false);
+        let public = PublicKey::from_point(KeyAlgorithm::P384, point.as_bytes())?;
+        let signing = p384::ecdsa::SigningKey::from(&secret);
+        Ok(Self { secret: Secret::P384 { secret, signing }, public, random: SystemRandom::new() })
+    }
+
+    fn from_sm2(secret: sm2::SecretKey) -> Result<Self, Error> {
+        let point = secret.public_key().to_sec1_point(false);
+        let public = PublicKey::from_point(KeyAlgorithm::Sm2, point.as_bytes())?;
+        let signing = Box::new(sm2::dsa::SigningKey::new(SM2_ID, &secret).map_err(unusable)?);
+        Ok(Self { secret: Secret::Sm2 { secret, signing }, public, random: SystemRandom::new() })
+    }
+
+    fn from_seed(seed: &[u8]) -> Result<Self, Error> {
+        let pair = ring_signature::Ed25519KeyPair::from_seed_unchecked(seed).map_err(unusable)?;
+        let seed = Zeroizing::new(<[u8; 32]>::try_from(seed).map_err(unusable)?);
+        let public = PublicKey::from_ed25519(pair.public_key().as_ref())?;
+        Ok(Self { secret: Secret::Ed25519 { seed, pair }, public, random: SystemRandom::new() })
     }
 
     /// The key as PKCS#8 in PEM.
     #[must_use]
     pub fn to_pem(&self) -> Zeroizing<String> {
-        self.secret.to_pkcs8_pem(LineEnding::LF).expect("invariant: a key on P-256 has a PKCS#8 form")
+        let text = match &self.secret {
+            Secret::P256 { secret, .. } => secret.to_pkcs8_pem(LineEnding::LF),
+            Secret::P384 { secret, .. } => secret.to_pkcs8_pem(LineEnding::LF),
+            Secret::Sm2 { secret, .. } => secret.to_pkcs8_pem(LineEnding::LF),
+            Secret::Ed25519 { seed, .. } => return seed_to_pem(seed),
+        };
+        text.expect("invariant: a key on a curve has a PKCS#8 form")
     }
 
-    /// Signs a message: ECDSA over its SHA-256, as DER with the lower S.
+    /// Signs a message: ECDSA over its SHA-256 whatever the curve, as DER with the lower S (as Fabric's nodes do); Ed25519
+    /// over the message itself; SM2 over SM3 with [`SM2_ID`], as DER.
     ///
     /// # Errors
     ///
     /// When the operating system gives no random numbers.
     pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
-        let signature = self.pair.sign(&self.random, message).map_err(|_| Error::Random)?;
-        Ok(EcdsaSignature::from_der(signature.as_ref())?.into_low(Curve::P256).to_der())
+        match &self.secret {
+            Secret::P384 { signing, .. } => sign_p384(signing, &digest::SHA256, message),
+            _ => self.sign_document(message),
+        }
+    }
+
+    /// Signs a certificate, request or list with [`KeyAlgorithm::document_signature`].
+    pub(crate) fn sign_document(&self, body: &[u8]) -> Result<Vec<u8>, Error> {
+        match &self.secret {
+            Secret::P256 { pair, .. } => {
+                let signature = pair.sign(&self.random, body).map_err(|_| Error::Random)?;
+                Ok(EcdsaSignature::from_der(signature.as_ref())?.into_low(Curve::P256).to_der())
+            }
+            Secret::P384 { signing, .. } => sign_p384(signing, &digest::SHA384, body),
+            Secret::Ed25519 { pair, .. } => Ok(pair.sign(body).as_ref().to_vec()),
+            Secret::Sm2 { signing, .. } => {
+                let signature: sm2::dsa::Signature = signing.try_sign(body).map_err(unusable)?;
+                Ok(signature.to_der().as_bytes().to_vec())
+            }
+        }
     }
 
     /// The key that verifies.
     #[must_use]
     pub fn public_key(&self) -> &PublicKey {
         &self.public
+    }
+
+    /// The kind of the key.
+    #[must_use]
+    pub fn algorithm(&self) -> KeyAlgorithm {
+        match &self.secret {
+            Secret::P256 { .. } => KeyAlgorithm::P256,
+            Secret::P384 { .. } => KeyAlgorithm::P384,
+            Secret::Ed25519 { .. } => KeyAlgorithm::Ed25519,
+            Secret::Sm2 { .. } => KeyAlgorithm::Sm2,
+        }
     }
 }
 
@@ -124,157 +248,31 @@ impl fmt::Debug for PrivateKey {
     }
 }
 
-/// A public key. Messages are verified with keys on P-256 and P-384 and with Ed25519 keys; RSA keys occur in certificates of
-/// authorities only.
-#[derive(Clone, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum PublicKey {
-    /// A point on NIST P-256, uncompressed (65 bytes).
-    P256(Bytes),
-    /// A point on NIST P-384, uncompressed (97 bytes).
-    P384(Bytes),
-    /// An Ed25519 key (32 bytes).
-    Ed25519(Bytes),
-    /// A PKCS#1 `RSAPublicKey`.
-    Rsa(Bytes),
+fn foreign(kind: der::asn1::ObjectIdentifier, curve: Option<der::asn1::ObjectIdentifier>) -> Error {
+    let curve = curve.map_or_else(String::new, |curve| format!(" with the curve {curve}"));
+    Error::PrivateKey(format!(
+        "algorithm {kind}{curve} (needed: a key on P-256, P-384 or the curve of SM2, or an Ed25519 key)"
+    ))
 }
 
-impl fmt::Debug for PublicKey {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "PublicKey::{}({})", self.algorithm(), hex::encode(self.bytes()))
-    }
-}
-
-const EC_PUBLIC_KEY: [u32; 6] = [1, 2, 840, 10045, 2, 1];
-const P256_CURVE: [u32; 7] = [1, 2, 840, 10045, 3, 1, 7];
-const P384_CURVE: [u32; 5] = [1, 3, 132, 0, 34];
-const ED25519: [u32; 4] = [1, 3, 101, 112];
-const RSA_ENCRYPTION: [u32; 7] = [1, 2, 840, 113_549, 1, 1, 1];
-
-impl PublicKey {
-    /// Verifies a signature over a message: ECDSA over SHA-256 whatever the curve, Ed25519 over the message itself.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::HighS`] when the signature is the higher of the two twins; [`Error::SignatureEncoding`],
-    /// [`Error::SignatureMismatch`]; [`Error::Unsupported`] for RSA.
-    pub fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), Error> {
-        match self {
-            Self::P256(point) => {
-                verify_low(&ring_signature::ECDSA_P256_SHA256_ASN1, Curve::P256, point, message, signature)
-            }
-            Self::P384(point) => {
-                verify_low(&ring_signature::ECDSA_P384_SHA256_ASN1, Curve::P384, point, message, signature)
-            }
-            Self::Ed25519(key) => check(&ring_signature::ED25519, key, message, signature),
-            Self::Rsa(_) => Err(Error::Unsupported("RSA keys sign no messages".to_owned())),
-        }
-    }
-
-    /// Name of the algorithm.
-    #[must_use]
-    pub fn algorithm(&self) -> &'static str {
-        match self {
-            Self::P256(_) => "P-256",
-            Self::P384(_) => "P-384",
-            Self::Ed25519(_) => "Ed25519",
-            Self::Rsa(_) => "RSA",
-        }
-    }
-
-    /// The content of the key's bit string: the point, the Ed25519 key or the `RSAPublicKey`.
-    #[must_use]
-    pub fn bytes(&self) -> &Bytes {
-        match self {
-            Self::P256(bytes) | Self::P384(bytes) | Self::Ed25519(bytes) | Self::Rsa(bytes) => bytes,
-        }
-    }
-
-    /// The key as `SubjectPublicKeyInfo` in DER (RFC 5280 section 4.1).
-    #[must_use]
-    pub fn to_der(&self) -> Vec<u8> {
-        let oid = der::object_identifier;
-        let algorithm = match self {
-            Self::P256(_) => der::sequence(&[&oid(&EC_PUBLIC_KEY), &oid(&P256_CURVE)]),
-            Self::P384(_) => der::sequence(&[&oid(&EC_PUBLIC_KEY), &oid(&P384_CURVE)]),
-            Self::Ed25519(_) => der::sequence(&[&oid(&ED25519)]),
-            Self::Rsa(_) => der::sequence(&[&oid(&RSA_ENCRYPTION), &[5, 0]]),
-        };
-        der::sequence(&[&algorithm, &der::bit_string(self.bytes())])
-    }
-
-    /// Takes the parts of a parsed `SubjectPublicKeyInfo`; points must lie on their curve.
-    pub(crate) fn from_info(info: &x509_parser::x509::SubjectPublicKeyInfo<'_>) -> Result<Self, Error> {
-        let bytes: &[u8] = &info.subject_public_key.data;
-        let algorithm = info.algorithm.algorithm.to_id_string();
-        let curve = info.algorithm.parameters.as_ref().and_then(|parameters| parameters.as_oid().ok());
-        let curve = curve.map(|curve| curve.to_id_string()).unwrap_or_default();
-        let kept = Bytes::copy_from_slice(bytes);
-        match (algorithm.as_str(), curve.as_str()) {
-            ("1.2.840.10045.2.1", "1.2.840.10045.3.1.7") => {
-                // Go's reader knows uncompressed points only, and so must we, or the same certificate would be judged twice.
-                if bytes.first() != Some(&4) || p256::PublicKey::from_sec1_bytes(bytes).is_err() {
-                    return Err(Error::PublicKey("not a point on P-256".to_owned()));
-                }
-                Ok(Self::P256(kept))
-            }
-            ("1.2.840.10045.2.1", "1.3.132.0.34") if bytes.len() == 97 && bytes[0] == 4 => {
-                Ok(Self::P384(kept))
-            }
-            ("1.3.101.112", _) if bytes.len() == 32 => Ok(Self::Ed25519(kept)),
-            ("1.2.840.113549.1.1.1", _) => Ok(Self::Rsa(kept)),
-            _ => Err(Error::PublicKey(format!("algorithm {algorithm} {curve}"))),
-        }
-    }
-
-    /// Verifies the signature of a certificate, request or list, whose algorithm is given by its identifier; high-S passes.
-    pub(crate) fn verify_document(
-        &self,
-        algorithm: &str,
-        signed: &[u8],
-        signature: &[u8],
-    ) -> Result<(), Error> {
-        let verifier: &dyn ring_signature::VerificationAlgorithm = match (self, algorithm) {
-            (Self::P256(_), "1.2.840.10045.4.3.2") => &ring_signature::ECDSA_P256_SHA256_ASN1,
-            (Self::P256(_), "1.2.840.10045.4.3.3") => &ring_signature::ECDSA_P256_SHA384_ASN1,
-            (Self::P384(_), "1.2.840.10045.4.3.2") => &ring_signature::ECDSA_P384_SHA256_ASN1,
-            (Self::P384(_), "1.2.840.10045.4.3.3") => &ring_signature::ECDSA_P384_SHA384_ASN1,
-            (Self::Ed25519(_), "1.3.101.112") => &ring_signature::ED25519,
-            (Self::Rsa(_), "1.2.840.113549.1.1.11") => &ring_signature::RSA_PKCS1_2048_8192_SHA256,
-            (Self::Rsa(_), "1.2.840.113549.1.1.12") => &ring_signature::RSA_PKCS1_2048_8192_SHA384,
-            (Self::Rsa(_), "1.2.840.113549.1.1.13") => &ring_signature::RSA_PKCS1_2048_8192_SHA512,
-            _ => {
-                return Err(Error::Unsupported(format!(
-                    "signature {algorithm} by a key of {}",
-                    self.algorithm()
-                )));
-            }
-        };
-        check(verifier, self.bytes(), signed, signature)
-    }
-}
-
-fn verify_low(
-    algorithm: &'static ring_signature::EcdsaVerificationAlgorithm,
-    curve: Curve,
-    point: &[u8],
+fn sign_p384(
+    key: &p384::ecdsa::SigningKey,
+    hash: &'static digest::Algorithm,
     message: &[u8],
-    signature: &[u8],
-) -> Result<(), Error> {
-    let parsed = EcdsaSignature::from_der(signature)?;
-    if !parsed.is_low(curve) {
-        return Err(Error::HighS);
-    }
-    check(algorithm, point, message, &parsed.to_der())
+) -> Result<Vec<u8>, Error> {
+    let hashed = digest::digest(hash, message);
+    let signature: p384::ecdsa::Signature = key.sign_prehash(hashed.as_ref()).map_err(unusable)?;
+    Ok(EcdsaSignature::from_der(signature.to_der().as_bytes())?.into_low(Curve::P384).to_der())
 }
 
-fn check(
-    algorithm: &'static dyn ring_signature::VerificationAlgorithm,
-    key: &[u8],
-    message: &[u8],
-    signature: &[u8],
-) -> Result<(), Error> {
-    ring_signature::UnparsedPublicKey::new(algorithm, key)
-        .verify(message, signature)
-        .map_err(|_| Error::SignatureMismatch)
+/// PKCS#8 of an Ed25519 key: the seed as an octet string within the octet string (RFC 8410 section 7).
+fn seed_to_pem(seed: &[u8; 32]) -> Zeroizing<String> {
+    let written = || -> Result<Zeroizing<String>, der::Error> {
+        let inner = Zeroizing::new(OctetStringRef::new(seed)?.to_der()?);
+        let algorithm = AlgorithmIdentifierRef { oid: ED25519, parameters: None };
+        let info = PrivateKeyInfoRef::new(algorithm, OctetStringRef::new(&inner)?);
+        let contents = Zeroizing::new(info.to_der()?);
+        Ok(Zeroizing::new(pem::encode("PRIVATE KEY", &contents)))
+    };
+    written().expect("invariant: 32 bytes have a PKCS#8 form")
 }

@@ -9,8 +9,9 @@
 //! Always: signatures that leave are low-S; signatures over messages that are high-S are refused; a certificate whose
 //! signature is high-S is rewritten before anything else looks at it; keys never show up in `Debug` output.
 
+mod algorithm;
 pub mod certificate;
-mod der;
+mod document;
 mod error;
 pub mod hash;
 pub mod issue;
@@ -19,6 +20,7 @@ pub mod name;
 pub mod pem;
 pub mod preimage;
 pub mod provider;
+mod public_key;
 pub mod request;
 pub mod revocation;
 mod signature;

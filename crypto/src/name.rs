@@ -1,6 +1,12 @@
 //! Distinguished names, written.
 
-use crate::{Error, der};
+use der::asn1::{Any, ObjectIdentifier};
+use der::{Decode, Encode, Tag};
+use x509_cert::attr::AttributeTypeAndValue;
+use x509_cert::name::{Name, RdnSequence, RelativeDistinguishedName};
+
+use crate::Error;
+use crate::error::unwritable;
 
 /// Kinds of parts of a name, with their object identifiers (RFC 5280 appendix A.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,19 +32,18 @@ pub enum NamePart {
 }
 
 impl NamePart {
-    fn identifier(self) -> [u32; 4] {
-        let last = match self {
-            Self::CommonName => 3,
-            Self::SerialNumber => 5,
-            Self::Country => 6,
-            Self::Locality => 7,
-            Self::State => 8,
-            Self::Street => 9,
-            Self::Organization => 10,
-            Self::OrganizationalUnit => 11,
-            Self::PostalCode => 17,
-        };
-        [2, 5, 4, last]
+    fn identifier(self) -> ObjectIdentifier {
+        ObjectIdentifier::new_unwrap(match self {
+            Self::CommonName => "2.5.4.3",
+            Self::SerialNumber => "2.5.4.5",
+            Self::Country => "2.5.4.6",
+            Self::Locality => "2.5.4.7",
+            Self::State => "2.5.4.8",
+            Self::Street => "2.5.4.9",
+            Self::Organization => "2.5.4.10",
+            Self::OrganizationalUnit => "2.5.4.11",
+            Self::PostalCode => "2.5.4.17",
+        })
     }
 
     /// Longest value (RFC 5280 appendix A.1, upper bounds).
@@ -55,8 +60,7 @@ impl NamePart {
     /// Its object identifier as text.
     #[must_use]
     pub(crate) fn identifier_text(self) -> String {
-        let [a, b, c, d] = self.identifier();
-        format!("{a}.{b}.{c}.{d}")
+        self.identifier().to_string()
     }
 
     /// All kinds, in the order in which Fabric's tools write them.
@@ -116,18 +120,18 @@ impl DistinguishedName {
         self.relative.iter().flatten().map(|(part, value)| (*part, value.as_str()))
     }
 
-    pub(crate) fn to_der(&self) -> Result<Vec<u8>, Error> {
-        let mut relative = Vec::new();
+    pub(crate) fn to_name(&self) -> Result<Name, Error> {
+        let mut sequence = RdnSequence::default();
         for parts in &self.relative {
-            let parts =
-                parts.iter().map(|(part, value)| part_to_der(*part, value)).collect::<Result<_, _>>()?;
-            relative.extend(der::set(parts));
+            let parts = parts.iter().map(|(part, value)| written(*part, value));
+            let parts = parts.collect::<Result<Vec<_>, _>>()?;
+            sequence.push(RelativeDistinguishedName::try_from(parts).map_err(unwritable)?);
         }
-        Ok(der::element(der::SEQUENCE, &relative))
+        Name::from_der(&sequence.to_der().map_err(unwritable)?).map_err(unwritable)
     }
 }
 
-fn part_to_der(part: NamePart, value: &str) -> Result<Vec<u8>, Error> {
+fn written(part: NamePart, value: &str) -> Result<AttributeTypeAndValue, Error> {
     if value.is_empty() || value.chars().count() > part.characters_max() {
         return Err(Error::Issue(format!("{part:?} must have 1 to {} characters", part.characters_max())));
     }
@@ -136,6 +140,7 @@ fn part_to_der(part: NamePart, value: &str) -> Result<Vec<u8>, Error> {
     if part == NamePart::Country && !is_printable {
         return Err(Error::Issue("Country must be printable".to_owned()));
     }
-    let tag = if is_printable { der::PRINTABLE_STRING } else { der::UTF8_STRING };
-    Ok(der::sequence(&[&der::object_identifier(&part.identifier()), &der::element(tag, value.as_bytes())]))
+    let tag = if is_printable { Tag::PrintableString } else { Tag::Utf8String };
+    let value = Any::new(tag, value.as_bytes()).map_err(unwritable)?;
+    Ok(AttributeTypeAndValue { oid: part.identifier(), value })
 }

@@ -4,8 +4,9 @@
 //! Arguments are bytes as received; only a block's header, whose hash is defined over a DER form of its own, is encoded here.
 
 use consort_protos::fabric::common::{BlockData, BlockHeader};
+use der::asn1::OctetStringRef;
+use der::{Encode, Sequence};
 
-use crate::der;
 use crate::hash::{sha256, sha256_parts};
 
 /// Transaction id: lower-case hex of SHA-256(nonce, creator).
@@ -27,14 +28,23 @@ pub fn endorsement(proposal_response_payload: &[u8], endorser: &[u8]) -> Vec<u8>
     [proposal_response_payload, endorser].concat()
 }
 
+#[derive(Sequence)]
+struct HashedHeader<'a> {
+    number: u64,
+    previous: &'a OctetStringRef,
+    data: &'a OctetStringRef,
+}
+
 /// The hashed form of a block header: DER of SEQUENCE { INTEGER number, OCTET STRING previous, OCTET STRING data }.
 #[must_use]
 pub fn block_header(header: &BlockHeader) -> Vec<u8> {
-    der::sequence(&[
-        &der::unsigned(&header.number.to_be_bytes()),
-        &der::element(der::OCTET_STRING, &header.previous_hash),
-        &der::element(der::OCTET_STRING, &header.data_hash),
-    ])
+    let octets = |bytes| OctetStringRef::new(bytes).expect("invariant: a message is shorter than 4 GiB");
+    let hashed = HashedHeader {
+        number: header.number,
+        previous: octets(&header.previous_hash),
+        data: octets(&header.data_hash),
+    };
+    hashed.to_der().expect("invariant: a message is shorter than 4 GiB")
 }
 
 /// Hash of a block: SHA-256 of its header's hashed form.

@@ -1,16 +1,17 @@
 //! Certificate signing requests (PKCS#10, RFC 2986).
 
+use der::Encode;
+use x509_cert::request::{CertReqInfo, ExtensionReq, Version};
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::FromDer;
 
 use crate::certificate::{SubjectAlternativeName, alternative_name, values};
+use crate::document::SignedDocument;
+use crate::error::unwritable;
 use crate::key::{PrivateKey, PublicKey};
 use crate::name::{DistinguishedName, NamePart};
-use crate::{Error, der, issue, pem};
-
-/// Object identifier of the attribute that asks for extensions (RFC 2985 section 5.4.2).
-const EXTENSION_REQUEST: [u32; 7] = [1, 2, 840, 113_549, 1, 9, 14];
+use crate::{Error, issue, pem};
 
 /// A certificate signing request: somebody shows a public key, and with a signature that the private key is theirs.
 #[derive(Clone, Debug)]
@@ -53,19 +54,18 @@ impl CertificateRequest {
         subject: &DistinguishedName,
         sans: &[SubjectAlternativeName],
     ) -> Result<Self, Error> {
-        let attributes = if sans.is_empty() {
-            Vec::new()
-        } else {
-            let extensions = der::sequence(&[&issue::alternative_names(sans)?]);
-            der::sequence(&[&der::object_identifier(&EXTENSION_REQUEST), &der::set(vec![extensions])])
+        let mut body = CertReqInfo {
+            version: Version::V1,
+            subject: subject.to_name()?,
+            public_key: key.public_key().to_info(),
+            attributes: x509_cert::attr::Attributes::default(),
         };
-        let body = der::sequence(&[
-            &der::unsigned(&[]),
-            &subject.to_der()?,
-            &key.public_key().to_der(),
-            &der::tagged(0, &attributes),
-        ]);
-        Self::from_der(&issue::signed(&body, key)?)
+        if !sans.is_empty() {
+            let extensions = ExtensionReq(vec![issue::alternative_names(sans)?]);
+            let attribute = extensions.try_into().map_err(unwritable)?;
+            body.attributes.insert(attribute).map_err(unwritable)?;
+        }
+        Self::from_der(&SignedDocument::sign(&body.to_der().map_err(unwritable)?, key)?)
     }
 
     /// Reads a PEM request (`CERTIFICATE REQUEST` or `NEW CERTIFICATE REQUEST`).

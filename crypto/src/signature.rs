@@ -1,6 +1,9 @@
 //! ECDSA signatures as DER, and the rule that S is in the lower half (Fabric `bccsp/utils/ecdsa.go`).
 
-use crate::{Error, der};
+use der::asn1::UintRef;
+use der::{Decode, Encode, Sequence, SliceReader};
+
+use crate::Error;
 
 /// Order of NIST P-256 (SP 800-186), big-endian.
 const P256_ORDER: [u8; 32] = [
@@ -38,20 +41,34 @@ pub(crate) struct EcdsaSignature {
     s: Vec<u8>,
 }
 
+/// `ECDSA-Sig-Value` (RFC 3279 section 2.2.3).
+#[derive(Sequence)]
+struct Encoded<'a> {
+    r: UintRef<'a>,
+    s: UintRef<'a>,
+}
+
 impl EcdsaSignature {
     /// Reads a DER sequence. Bytes after the sequence are ignored, as Fabric's nodes do.
     pub(crate) fn from_der(bytes: &[u8]) -> Result<Self, Error> {
-        let (tag, content, _) = take(bytes).ok_or(Error::SignatureEncoding)?;
-        if tag != der::SEQUENCE {
-            return Err(Error::SignatureEncoding);
-        }
-        let (r, rest) = take_positive(content)?;
-        let (s, rest) = take_positive(rest)?;
-        if rest.is_empty() { Ok(Self { r, s }) } else { Err(Error::SignatureEncoding) }
+        let parsed = SliceReader::new(bytes).and_then(|mut reader| Encoded::decode(&mut reader));
+        Self::from_parsed(&parsed.map_err(|_| Error::SignatureEncoding)?)
+    }
+
+    /// Reads a DER sequence that fills the input.
+    pub(crate) fn from_exact_der(bytes: &[u8]) -> Result<Self, Error> {
+        Self::from_parsed(&Encoded::from_der(bytes).map_err(|_| Error::SignatureEncoding)?)
+    }
+
+    fn from_parsed(parsed: &Encoded<'_>) -> Result<Self, Error> {
+        let [r, s] = [parsed.r, parsed.s].map(|number| without_zeros(number.as_bytes()).to_vec());
+        if r.is_empty() || s.is_empty() { Err(Error::SignatureEncoding) } else { Ok(Self { r, s }) }
     }
 
     pub(crate) fn to_der(&self) -> Vec<u8> {
-        der::sequence(&[&der::unsigned(&self.r), &der::unsigned(&self.s)])
+        let number = |bytes| UintRef::new(bytes).expect("invariant: a signature's number is short");
+        let encoded = Encoded { r: number(&self.r), s: number(&self.s) };
+        encoded.to_der().expect("invariant: a signature is short")
     }
 
     /// The curve that a signature of this size stands for: an integer of a larger curve fits into a smaller one only with
@@ -81,35 +98,6 @@ impl EcdsaSignature {
         }
         self
     }
-}
-
-/// Tag, content and rest of a DER element; `None` when the length is not minimal or not there.
-fn take(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let (&[tag, first], mut rest) = bytes.split_first_chunk::<2>()?;
-    let mut length = usize::from(first);
-    if first >= 0x80 {
-        // Two integers of the largest curve need one length byte.
-        let (&long, after) = rest.split_first()?;
-        if first != 0x81 || long < 0x80 {
-            return None;
-        }
-        (length, rest) = (usize::from(long), after);
-    }
-    let (content, rest) = rest.split_at_checked(length)?;
-    Some((tag, content, rest))
-}
-
-fn take_positive(bytes: &[u8]) -> Result<(Vec<u8>, &[u8]), Error> {
-    let (tag, content, rest) = take(bytes).ok_or(Error::SignatureEncoding)?;
-    let minimal = match content {
-        [] | [0] => false,
-        [0, second, ..] => *second >= 0x80,
-        [first, ..] => *first < 0x80,
-    };
-    if tag != 2 || !minimal {
-        return Err(Error::SignatureEncoding);
-    }
-    Ok((without_zeros(content).to_vec(), rest))
 }
 
 fn without_zeros(bytes: &[u8]) -> &[u8] {
