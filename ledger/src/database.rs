@@ -19,6 +19,10 @@ const PAGE_CACHE_BYTES: usize = 32 << 20;
 /// All write buffers of one database together: some hundred blocks of the usual size.
 const WRITE_BUFFERS_BYTES: usize = 48 << 20;
 
+/// Write-ahead logs kept at most. Columns that change little would otherwise hold back logs of gigabytes, whose content stands in
+/// the tables and blob files already.
+const LOGS_BYTES_MAX: u64 = 64 << 20;
+
 /// Values from this size on go to blob files: compaction then moves a pointer instead of a block.
 const BLOB_BYTES_MIN: u64 = 1024;
 
@@ -102,6 +106,7 @@ impl Database {
         options.set_db_write_buffer_size(WRITE_BUFFERS_BYTES);
         options.set_max_open_files(OPEN_FILES_MAX);
         options.set_keep_log_file_num(2);
+        options.set_max_total_wal_size(LOGS_BYTES_MAX);
         options.set_paranoid_checks(true);
         let mut tables = BlockBasedOptions::default();
         tables.set_block_cache(&Cache::new_lru_cache(PAGE_CACHE_BYTES));

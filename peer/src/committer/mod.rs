@@ -23,3 +23,5 @@ pub(crate) use self::golden_tests::{feed, feed_until_it_stops, golden as golden_
 mod golden_tests;
 #[cfg(test)]
 mod mutation_tests;
+#[cfg(test)]
+mod serial_tests;

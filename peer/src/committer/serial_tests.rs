@@ -1,0 +1,233 @@
+//! Judging blocks ahead and on all cores gives what judging one transaction after the other gives, whatever the blocks
+//! change for their successors: configuration, chaincode definitions, policies of keys.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use consort_ledger::state::{Entry, KeyRange, Space, StateReader};
+use consort_ledger::{Ledger, StateSnapshot, TxSimulator, ValidatedBlock};
+use consort_msp::SigningIdentity;
+use consort_protos::block::{commit_hash, envelopes, flags};
+use consort_protos::fabric::common::{self, Block, Envelope, Policy, policy};
+use consort_protos::fabric::protos::CollectionConfigPackage;
+use consort_protos::ids::BlockNumber;
+use prost::Message;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::block::{self, Position};
+use super::structure::{self, Opened};
+use super::{feed, validator};
+use crate::channel::{ChannelHandle, CommittedBlock};
+use crate::testing::{JoinedPeer, Network, TransactionBuilder, channel_policy, collections, spelled_policy};
+
+/// Blocks of one history.
+const BLOCKS: usize = 24;
+/// Transactions of a block at most.
+const TRANSACTIONS_MAX: usize = 8;
+/// Keys that the transactions meet at.
+const KEYS: [&str; 5] = ["a", "b", "c", "d", "e"];
+
+/// A growing channel, judged one transaction after the other, and the dice that make it grow.
+struct History {
+    network: Network,
+    peer: JoinedPeer,
+    blocks: Vec<Block>,
+    before: StateSnapshot,
+    dice: StdRng,
+    one_thread: rayon::ThreadPool,
+}
+
+impl History {
+    fn new(seed: u64) -> Self {
+        let network = Network::new(&[]);
+        let peer = JoinedPeer::new(&network.genesis);
+        let before = peer.channel.ledger().snapshot();
+        let one_thread = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread");
+        let mut history =
+            Self { network, peer, blocks: Vec::new(), before, dice: StdRng::seed_from_u64(seed), one_thread };
+        let policy = channel_policy("/Channel/Application/Endorsement");
+        let definition = history.network.definition("basic", &policy, &collections()).build();
+        history.append(vec![definition]);
+        history
+    }
+
+    fn append(&mut self, envelopes: Vec<Bytes>) {
+        let last = self.blocks.last().unwrap_or(&self.network.genesis);
+        let block = self.network.block_after(last, envelopes);
+        self.before = self.peer.channel.ledger().snapshot();
+        self.one_thread.install(|| commit_serially(&self.peer.channel, block.clone()));
+        self.blocks.push(block);
+    }
+
+    fn grow(&mut self) {
+        if self.dice.random_range(0..6) == 0 {
+            let text = self.pick(&[
+                "AND('Org1MSP.peer', 'Org2MSP.peer')",
+                "OR('Org1MSP.peer', 'Org2MSP.peer')",
+                "OR('Org2MSP.peer')",
+            ]);
+            let bundle = self.peer.channel.bundle();
+            let sequence = bundle.sequence();
+            let envelope = self
+                .network
+                .configuration(&bundle, |root| set_endorsement(root, text, sequence.is_multiple_of(2)));
+            return self.append(vec![envelope]);
+        }
+        let mut envelopes: Vec<Bytes> = Vec::new();
+        for _ in 0..self.dice.random_range(1..=TRANSACTIONS_MAX) {
+            let envelope = match self.dice.random_range(0..12) {
+                0 => self.definition(),
+                1 => self.repeated(&envelopes),
+                2 => self.forged(),
+                _ => self.invocation().build(),
+            };
+            envelopes.push(envelope);
+        }
+        self.append(envelopes);
+    }
+
+    fn pick<T: Copy>(&mut self, choice: &[T]) -> T {
+        choice[self.dice.random_range(0..choice.len())]
+    }
+
+    fn definition(&mut self) -> Bytes {
+        let policy = match self.dice.random_range(0..3) {
+            0 => channel_policy("/Channel/Application/Endorsement"),
+            1 => spelled_policy("OR('Org1MSP.peer')"),
+            _ => spelled_policy("OR('Org2MSP.peer')"),
+        };
+        let collections = if self.dice.random() { collections() } else { CollectionConfigPackage::default() };
+        self.network.definition("basic", &policy, &collections).build()
+    }
+
+    fn repeated(&mut self, envelopes: &[Bytes]) -> Bytes {
+        let last = self.blocks.last().map(consort_protos::block::envelopes).unwrap_or_default();
+        let known: Vec<Bytes> = envelopes.iter().chain(last).cloned().collect();
+        let index = self.dice.random_range(0..known.len());
+        // A configuration cannot share a block with others.
+        let opened = consort_protos::transaction::Transaction::open(known[index].clone());
+        match opened {
+            Ok(transaction) if transaction.endorser().is_some() => known[index].clone(),
+            _ => self.invocation().build(),
+        }
+    }
+
+    fn forged(&mut self) -> Bytes {
+        let mut builder = self.invocation();
+        builder.change_envelope = Some(Box::new(|envelope: &mut Envelope| {
+            let mut signature = envelope.signature.to_vec();
+            let last = signature.len() - 1;
+            signature[last] ^= 1;
+            envelope.signature = signature.into();
+        }));
+        builder.build()
+    }
+
+    /// Runs a few random steps over the present state, or over that of a block ago.
+    fn invocation(&mut self) -> TransactionBuilder {
+        let old = self.dice.random_range(0..5) == 0;
+        let snapshot = if old { self.before.clone() } else { self.peer.channel.ledger().snapshot() };
+        let mut simulator = TxSimulator::new(snapshot, "random");
+        for _ in 0..self.dice.random_range(1..=3) {
+            self.step(&mut simulator);
+        }
+        let (org1, org2) = (Arc::clone(&self.network.org1.peer), Arc::clone(&self.network.org2.peer));
+        let endorsers: &[&Arc<SigningIdentity>] = match self.dice.random_range(0..4) {
+            0 => &[&org1],
+            1 => &[&org2],
+            _ => &[&org1, &org2],
+        };
+        self.network.transaction("basic").endorsed_by(endorsers).set(simulator.finish().rwset)
+    }
+
+    fn step(&mut self, simulator: &mut TxSimulator) {
+        let key = self.pick(&KEYS);
+        let value = Bytes::from(format!("{}", self.dice.random_range(0..1000)));
+        match self.dice.random_range(0..7) {
+            0 => drop(simulator.get("basic", key).expect("readable")),
+            1 => simulator.delete("basic", key).expect("may write"),
+            2 => {
+                let text = self.pick(&["", "OR('Org1MSP.peer')", "OR('Org2MSP.peer')"]);
+                let entries = (!text.is_empty()).then(|| {
+                    let policy = consort_msp::policy::parse(text).expect("a policy").encode_to_vec();
+                    ("VALIDATION_PARAMETER".to_owned(), policy.into())
+                });
+                simulator.put_metadata("basic", key, entries.into_iter().collect()).expect("may write");
+            }
+            3 => {
+                let range = simulator.range("basic", key, "");
+                simulator.next_batch(range).expect("readable");
+            }
+            4 => simulator.put_private("basic", "own", key, value).expect("may write"),
+            _ => simulator.put("basic", key, value).expect("may write"),
+        }
+    }
+}
+
+/// Sets the default endorsement policy. The capability list stays; `twice` writes an equal policy in another form, so that
+/// there is always a difference.
+fn set_endorsement(root: &mut common::ConfigGroup, text: &str, twice: bool) {
+    let application = root.groups.get_mut("Application").expect("an application group");
+    let mut envelope = consort_msp::policy::parse(text).expect("a policy");
+    if twice {
+        let again = envelope.identities[0].clone();
+        envelope.identities.push(again);
+    }
+    let entry = application.policies.get_mut("Endorsement").expect("the policy");
+    entry.policy =
+        Some(Policy { r#type: policy::PolicyType::Signature as i32, value: envelope.encode_to_vec().into() });
+}
+
+/// Nothing ahead, nothing beside: the whole of a block after the whole of the block before it.
+fn commit_serially(channel: &ChannelHandle, block: Block) {
+    let (bundle, ledger) = (channel.bundle(), channel.ledger());
+    let position = Position { next: ledger.height(), last_hash: ledger.last_hash().unwrap_or_default() };
+    block::verify(&bundle, &position, &block).expect("the next block");
+    let transactions: Vec<Opened> =
+        envelopes(&block).iter().map(|entry| structure::open(&bundle, entry.clone())).collect();
+    let outcome = validator::validate(&bundle, ledger, &transactions).expect("decidable");
+    let opened: Vec<_> = transactions.into_iter().map(Opened::into_transaction).collect();
+    let validated = ValidatedBlock::new(block, opened.clone(), outcome.codes).expect("judged");
+    let committed = ledger.commit(validated).expect("committed");
+    let committed = CommittedBlock::new(Arc::new(committed.block), opened, committed.codes);
+    channel.publish(Arc::new(committed), outcome.bundle.map(Arc::new));
+}
+
+fn state(ledger: &Ledger) -> Vec<Entry> {
+    let snapshot = ledger.snapshot();
+    let spaces = [Space::Public, Space::Hashed, Space::Private];
+    spaces
+        .into_iter()
+        .flat_map(|space| {
+            let scan = snapshot.scan(&KeyRange::all(space)).expect("readable");
+            scan.collect::<Result<Vec<_>, _>>().expect("readable")
+        })
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn judging_ahead_and_in_parallel_equals_judging_serially() {
+    let histories =
+        std::env::var("CONSORT_TEST_HISTORIES").ok().and_then(|text| text.parse().ok()).unwrap_or(4);
+    let mut seen = std::collections::BTreeSet::new();
+    for seed in 0..histories {
+        let mut history = History::new(seed);
+        for _ in 0..BLOCKS {
+            history.grow();
+        }
+        let pipelined = JoinedPeer::new(&history.network.genesis);
+        feed(&pipelined.channel, history.blocks.clone()).await;
+        let (serial, ours) = (history.peer.channel.ledger(), pipelined.channel.ledger());
+        for number in (1..serial.height()).map(BlockNumber::new) {
+            let expected = serial.block(number).expect("readable").expect("stored");
+            let found = ours.block(number).expect("readable").expect("stored");
+            assert_eq!(flags(&found), flags(&expected), "codes of block {number}, seed {seed}");
+            assert_eq!(commit_hash(&found), commit_hash(&expected), "hash of block {number}, seed {seed}");
+            seen.extend(flags(&found).expect("codes").iter().copied());
+        }
+        assert_eq!(state(ours), state(serial), "state, seed {seed}");
+    }
+    let seen: Vec<u8> = seen.into_iter().collect();
+    assert_eq!(seen, [0, 4, 9, 10, 11, 12], "every way to fail occurred");
+}
