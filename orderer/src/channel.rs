@@ -202,7 +202,13 @@ impl Channel {
         open: &OpenEnvelope,
         origin: Origin,
     ) -> Result<Receipt, Refusal> {
-        let submission = self.state.judge.judge(&self.state.bundle(), envelope, open)?;
+        let (judge, bundle) = (&self.state.judge, self.state.bundle());
+        let submission = match origin {
+            Origin::Client | Origin::Consenter { judged_at: None } => judge.judge(&bundle, envelope, open)?,
+            Origin::Consenter { judged_at: Some(sequence) } => {
+                judge.judge_forwarded(&bundle, envelope, open, sequence)?
+            }
+        };
         self.chain.order(submission, origin).await
     }
 

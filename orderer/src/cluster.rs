@@ -115,7 +115,10 @@ impl Session {
     async fn forwarded(&self, channel: String, submission: Submission) {
         let id = submission.id;
         let taken = match submission.envelope {
-            Some(envelope) => submit(&self.registrar, envelope, Origin::Consenter).await,
+            Some(envelope) => {
+                let origin = Origin::Consenter { judged_at: submission.config_sequence };
+                submit(&self.registrar, envelope, origin).await
+            }
             None => Err(Refusal::bad_request("Message was empty")),
         };
         let responses = self.responses.clone();

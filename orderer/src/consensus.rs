@@ -58,7 +58,10 @@ pub(crate) enum Origin {
     /// A client: it is forwarded when another node leads.
     Client,
     /// Another consenter, which took this node for the leader: it is not forwarded again.
-    Consenter,
+    Consenter {
+        /// The configuration sequence under which that consenter judged it, if it says so.
+        judged_at: Option<u64>,
+    },
 }
 
 /// What becomes of a message that was taken: agreed on, or refused after all.

@@ -21,6 +21,10 @@ const MAINTENANCE_WRITERS: &str = "/Channel/Orderer/Writers";
 /// Header type of legacy system channels (Fabric `common.HeaderType`, value 4).
 const ORDERER_TRANSACTION: i32 = 4;
 
+/// A configuration, which only orderers make, and the update that leads to one.
+const CONFIG: i32 = HeaderType::Config as i32;
+const CONFIG_UPDATE: i32 = HeaderType::ConfigUpdate as i32;
+
 /// Bytes of a nonce in a signature header, as everywhere in Fabric.
 const NONCE_BYTES: usize = 24;
 
@@ -84,10 +88,8 @@ impl Judge {
         open: &OpenEnvelope,
     ) -> Result<Submission, Refusal> {
         match open.channel_header.r#type {
-            kind if kind == HeaderType::ConfigUpdate as i32 => self.config(bundle, envelope, open),
-            kind if kind == HeaderType::Config as i32 => {
-                Err(Refusal::bad_request("message is of type that cannot be processed directly"))
-            }
+            CONFIG_UPDATE => self.config(bundle, envelope, open),
+            CONFIG => Err(Refusal::bad_request("message is of type that cannot be processed directly")),
             ORDERER_TRANSACTION => {
                 Err(Refusal::bad_request("message is of type that is no longer supported"))
             }
@@ -96,6 +98,24 @@ impl Judge {
                 Ok(submission(bundle, envelope.clone(), &envelope, Kind::Normal))
             }
         }
+    }
+
+    /// Takes a normal message as judged when another consenter judged it under the same configuration: that consenter could as well put
+    /// it into a block of its own once it leads, and the signature check is the dearest part of ordering. A configuration is judged again,
+    /// because what comes out of it is this orderer's.
+    pub(crate) fn judge_forwarded(
+        &self,
+        bundle: &ChannelBundle,
+        envelope: Envelope,
+        open: &OpenEnvelope,
+        sequence: u64,
+    ) -> Result<Submission, Refusal> {
+        let is_normal = !matches!(open.channel_header.r#type, ORDERER_TRANSACTION | CONFIG | CONFIG_UPDATE);
+        if !is_normal || sequence != bundle.sequence() {
+            return self.judge(bundle, envelope, open);
+        }
+        check_size(bundle, &envelope)?;
+        Ok(submission(bundle, envelope.clone(), &envelope, Kind::Normal))
     }
 
     /// Judges again what was judged under an earlier configuration.
@@ -159,15 +179,7 @@ impl Judge {
         open: &OpenEnvelope,
     ) -> Result<(), Refusal> {
         let orderer = bundle.orderer();
-        if envelope.payload.is_empty() {
-            return Err(Refusal::bad_request("Message was empty"));
-        }
-        let (size, limit) = (size(envelope), orderer.batch.absolute_max_bytes as usize);
-        if size > limit {
-            return Err(Refusal::bad_request(format!(
-                "message payload is {size} bytes and exceeds maximum allowed {limit} bytes"
-            )));
-        }
+        check_size(bundle, envelope)?;
         // Who cannot be read here fails the policy below.
         let creator = bundle.msps().deserialize(&open.creator);
         if creator.is_ok_and(|creator| creator.expires_at() <= self.clock.now()) {
@@ -215,6 +227,20 @@ pub(crate) fn open(envelope: &Envelope) -> Result<OpenEnvelope, Refusal> {
     }
     OpenEnvelope::from_message(envelope.clone())
         .map_err(|error| Refusal::bad_request(format!("could not determine channel ID: {error}")))
+}
+
+/// Neither empty nor larger than the configuration allows.
+fn check_size(bundle: &ChannelBundle, envelope: &Envelope) -> Result<(), Refusal> {
+    if envelope.payload.is_empty() {
+        return Err(Refusal::bad_request("Message was empty"));
+    }
+    let (size, limit) = (size(envelope), bundle.orderer().batch.absolute_max_bytes as usize);
+    if size > limit {
+        return Err(Refusal::bad_request(format!(
+            "message payload is {size} bytes and exceeds maximum allowed {limit} bytes"
+        )));
+    }
+    Ok(())
 }
 
 fn size(envelope: &Envelope) -> usize {

@@ -248,7 +248,7 @@ impl Chain for RaftChain {
         match leadership {
             Leadership::Own => {}
             Leadership::Other(id) if origin == Origin::Client => {
-                return self.transport.submit(id, submission.original);
+                return self.transport.submit(id, submission.original, submission.sequence);
             }
             Leadership::Other(_) | Leadership::Nobody => return Err(Refusal::unavailable("no Raft leader")),
         }
@@ -284,7 +284,7 @@ async fn enqueue(orders: &mpsc::Sender<Order>, order: Order, origin: Origin) -> 
     let order = match (orders.try_send(order), origin) {
         (Ok(()), _) => return Ok(()),
         (Err(TrySendError::Closed(_)), _) => return Err(Refusal::unavailable("chain is stopped")),
-        (Err(TrySendError::Full(_)), Origin::Consenter) => return Err(busy()),
+        (Err(TrySendError::Full(_)), Origin::Consenter { .. }) => return Err(busy()),
         (Err(TrySendError::Full(order)), Origin::Client) => order,
     };
     orders.send_timeout(order, ORDER_PATIENCE).await.map_err(|error| match error {
@@ -332,8 +332,9 @@ mod tests {
     #[tokio::test]
     async fn a_full_queue_refuses_other_consenters_at_once_and_lets_clients_wait() {
         let (orders, _inbox) = mpsc::channel(1);
-        enqueue(&orders, order(), Origin::Consenter).await.unwrap();
-        let refused = enqueue(&orders, order(), Origin::Consenter).now_or_never().unwrap();
+        let consenter = Origin::Consenter { judged_at: None };
+        enqueue(&orders, order(), consenter).await.unwrap();
+        let refused = enqueue(&orders, order(), consenter).now_or_never().unwrap();
         assert_eq!(refused.unwrap_err().status, Status::ServiceUnavailable);
         assert!(enqueue(&orders, order(), Origin::Client).now_or_never().is_none());
     }

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails where it stands")]
 
+mod load;
+mod processes;
 mod support;
 
 use std::time::{Duration, Instant};
@@ -104,16 +106,7 @@ async fn a_leader_that_stops_hands_over_so_that_nobody_waits_for_an_election() {
     // The election timeout is longer than the test's patience.
     let mut network = Network::up(3, Choices { election_tick: 4_000, ..Choices::default() }).await;
     network.order(0, &network.message("with three")).await;
-    let leader = support::eventually(async || {
-        for index in 0..3 {
-            let (_, metrics) = network.operations(index, "/metrics").await;
-            if metrics.contains("orderer_is_leader{channel=\"mychannel\"} 1") {
-                return Some(index);
-            }
-        }
-        None
-    })
-    .await;
+    let leader = network.leader().await;
     network.stop(leader).await;
     network.order((leader + 1) % 3, &network.message("with two")).await;
 }

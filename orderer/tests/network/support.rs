@@ -2,8 +2,9 @@
 
 use std::{
     fs,
-    net::TcpListener,
+    net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -163,12 +164,39 @@ impl Default for Choices {
 /// Orderers, an application organisation, and the genesis block of their channel.
 pub(crate) struct Network {
     /// Deleted with the network.
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
     pub(crate) orderers: Organisation,
     pub(crate) members: Organisation,
     configs: Vec<OrdererConfig>,
     pub(crate) genesis: Block,
-    running: Vec<Option<(Tasks, Orderer)>>,
+    running: Vec<Running>,
+}
+
+/// How an orderer runs.
+enum Running {
+    Not,
+    /// As tasks of this process.
+    Here(Tasks),
+    /// As a process of its own, which ends with the network.
+    Process(Process),
+}
+
+/// The program `consort-orderer`; killed when it is dropped.
+pub(crate) struct Process(Child);
+
+impl Process {
+    /// Its id.
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _gone = self.0.kill();
+        let _gone = self.0.wait();
+    }
 }
 
 fn host(index: usize) -> String {
@@ -276,8 +304,19 @@ impl Network {
         let profile = profile(choices, consenters, &orderers, &members);
         let channel = ChannelId::parse(CHANNEL).unwrap();
         let genesis = profile.genesis_block(&channel, [7; 24], now()).unwrap();
-        let running = (0..count).map(|_| None).collect();
-        Self { _folder: folder, orderers, members, configs, genesis, running }
+        let running = (0..count).map(|_| Running::Not).collect();
+        Self { folder, orderers, members, configs, genesis, running }
+    }
+
+    /// Starts orderers as processes of their own and lets all of them join the channel.
+    pub(crate) async fn up_as_processes(count: usize, choices: Choices) -> Self {
+        let mut network = Self::new(count, choices);
+        for index in 0..count {
+            network.start_process(index).await;
+            let (status, body) = network.join(index, network.genesis.encode_to_vec()).await;
+            assert_eq!(status, 201, "{body}");
+        }
+        network
     }
 
     /// Starts orderers and lets all of them join the channel.
@@ -293,14 +332,75 @@ impl Network {
 
     pub(crate) async fn start(&mut self, index: usize) {
         let tasks = Tasks::new();
-        let orderer =
-            Orderer::start(&self.configs[index], Arc::new(SystemClock), None, &tasks).await.unwrap();
-        self.running[index] = Some((tasks, orderer));
+        Orderer::start(&self.configs[index], Arc::new(SystemClock), None, &tasks).await.unwrap();
+        self.running[index] = Running::Here(tasks);
     }
 
+    /// Stops an orderer as an operator does: SIGTERM for a process.
     pub(crate) async fn stop(&mut self, index: usize) {
-        let (tasks, _) = self.running[index].take().unwrap();
-        tasks.shutdown(PATIENCE).await.unwrap();
+        match std::mem::replace(&mut self.running[index], Running::Not) {
+            Running::Not => panic!("orderer {index} does not run"),
+            Running::Here(tasks) => tasks.shutdown(PATIENCE).await.unwrap(),
+            Running::Process(mut process) => {
+                let sent = Command::new("kill").args(["-TERM", &process.id().to_string()]).status().unwrap();
+                assert!(sent.success());
+                eventually(async || process.0.try_wait().unwrap()).await;
+            }
+        }
+    }
+
+    /// Starts the program itself, with its output in `orderer.log` of its folder.
+    pub(crate) async fn start_process(&mut self, index: usize) {
+        let folder = self.folder(index);
+        let config = write(&folder.join("orderer.json"), serde_json::to_vec(&self.configs[index]).unwrap());
+        let log = fs::File::options().create(true).append(true).open(folder.join("orderer.log")).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_consort-orderer"))
+            .arg("--config")
+            .arg(config)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut process = Process(child);
+        let operations: SocketAddr = self.operations_address(index);
+        eventually(async || {
+            if let Some(status) = process.0.try_wait().unwrap() {
+                panic!("orderer {index} ended with {status}: {}", self.log(index));
+            }
+            TcpStream::connect(operations).ok()
+        })
+        .await;
+        self.running[index] = Running::Process(process);
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill(&mut self, index: usize) {
+        let id = self.process_id(index).to_string();
+        assert!(Command::new("kill").args(["-9", &id]).status().unwrap().success());
+        self.running[index] = Running::Not;
+    }
+
+    /// The process id of an orderer that runs as a process.
+    pub(crate) fn process_id(&self, index: usize) -> u32 {
+        match &self.running[index] {
+            Running::Process(process) => process.id(),
+            Running::Not | Running::Here(_) => panic!("orderer {index} is no process"),
+        }
+    }
+
+    /// What an orderer's process has logged.
+    pub(crate) fn log(&self, index: usize) -> String {
+        fs::read_to_string(self.folder(index).join("orderer.log")).unwrap_or_default()
+    }
+
+    /// The folder of an orderer's keys, configuration, data and log.
+    pub(crate) fn folder(&self, index: usize) -> PathBuf {
+        self.folder.path().join(host(index))
+    }
+
+    fn operations_address(&self, index: usize) -> SocketAddr {
+        self.configs[index].operations.as_ref().unwrap().address.parse().unwrap()
     }
 
     /// The admin API of one orderer, as seen by a client with a certificate of the orderers' TLS authority.
@@ -325,7 +425,7 @@ impl Network {
     /// Status and body of one of the operations' paths.
     pub(crate) async fn operations(&self, index: usize, path: &str) -> (u16, String) {
         consort_crypto::tls::install_default_provider();
-        let address = self.running[index].as_ref().unwrap().1.operations_address.unwrap();
+        let address = self.operations_address(index);
         let response = reqwest::get(format!("http://{address}{path}")).await.unwrap();
         (response.status().as_u16(), response.text().await.unwrap())
     }
@@ -388,6 +488,46 @@ impl Network {
         let at = SeekPosition { r#type: Some(seek_position::Type::Newest(SeekNewest {})) };
         let newest = eventually(async || self.seek(index, at).await.ok()).await;
         newest.header.unwrap().number + 1
+    }
+
+    /// All blocks that one orderer has now.
+    pub(crate) async fn blocks(&self, index: usize) -> Vec<Block> {
+        let at = |position| Some(SeekPosition { r#type: Some(position) });
+        let height = self.height(index).await;
+        let seek = SeekInfo {
+            start: at(seek_position::Type::Specified(SeekSpecified { number: 0 })),
+            stop: at(seek_position::Type::Specified(SeekSpecified { number: height - 1 })),
+            ..SeekInfo::default()
+        };
+        let client = self.members.identity("client");
+        let request = sign(&client, CHANNEL, HeaderType::DeliverSeekInfo, seek.encode_to_vec());
+        let mut responses =
+            self.client(index).deliver(tokio_stream::once(request)).await.unwrap().into_inner();
+        let mut blocks = Vec::new();
+        while blocks.len() as u64 != height {
+            let next = tokio::time::timeout(PATIENCE, responses.message()).await.expect("no block in time");
+            match next.unwrap().unwrap().r#type.unwrap() {
+                Type::Block(block) => blocks.push(block),
+                Type::Status(status) => panic!("the range ended with status {status}"),
+            }
+        }
+        blocks
+    }
+
+    /// Whoever leads the channel, as soon as somebody does.
+    pub(crate) async fn leader(&self) -> usize {
+        let leads = format!("orderer_is_leader{{channel=\"{CHANNEL}\"}} 1");
+        eventually(async || {
+            for (index, running) in self.running.iter().enumerate() {
+                if !matches!(running, Running::Not)
+                    && self.operations(index, "/metrics").await.1.contains(&leads)
+                {
+                    return Some(index);
+                }
+            }
+            None
+        })
+        .await
     }
 
     async fn seek(&self, index: usize, at: SeekPosition) -> Result<Block, Status> {

@@ -39,7 +39,7 @@ const FORWARD_TIMEOUT: Duration = Duration::from_secs(30);
 /// One thing to send.
 enum Outgoing {
     Raft(Bytes),
-    Submit { envelope: Envelope, reply: oneshot::Sender<Result<(), Refusal>> },
+    Submit { envelope: Envelope, sequence: u64, reply: oneshot::Sender<Result<(), Refusal>> },
 }
 
 /// The way to the other consenters of one channel.
@@ -127,12 +127,12 @@ impl Transport {
         }
     }
 
-    /// Forwards a client's message to the consenter that leads.
-    pub(crate) fn submit(&self, to: u64, envelope: Envelope) -> Result<Receipt, Refusal> {
+    /// Forwards a client's message, judged under the configuration of that sequence, to the consenter that leads.
+    pub(crate) fn submit(&self, to: u64, envelope: Envelope, sequence: u64) -> Result<Receipt, Refusal> {
         let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
         let peer = peers.get(&to).ok_or_else(|| Refusal::unavailable("no Raft leader"))?;
         let (reply, answer) = oneshot::channel();
-        peer.queue.try_send(Outgoing::Submit { envelope, reply }).map_err(|_full| {
+        peer.queue.try_send(Outgoing::Submit { envelope, sequence, reply }).map_err(|_full| {
             Refusal::unavailable(format!("too many messages wait for the Raft leader {to}"))
         })?;
         let (outcome, receipt) = oneshot::channel();
@@ -240,11 +240,15 @@ impl Link {
                     let content = match item {
                         None => return Ok(()),
                         Some(Outgoing::Raft(message)) => Content::RaftMessage(message),
-                        Some(Outgoing::Submit { envelope, reply }) => {
+                        Some(Outgoing::Submit { envelope, sequence, reply }) => {
                             next_id += 1;
                             waiting.retain(|_, reply| !reply.is_closed());
                             waiting.insert(next_id, reply);
-                            Content::Submission(ForwardedSubmission { envelope: Some(envelope), id: next_id })
+                            Content::Submission(ForwardedSubmission {
+                                envelope: Some(envelope),
+                                id: next_id,
+                                config_sequence: Some(sequence),
+                            })
                         }
                     };
                     let request = StepRequest { channel: self.channel.clone(), content: Some(content) };
