@@ -15,7 +15,7 @@ use consort_protos::{
 use crate::{
     ApplicationConfig, ConfigError, OrdererConfig, acl,
     capabilities::{Capabilities, Level},
-    consensus, envelope,
+    consensus, envelope, maintenance,
     names::{
         APPLICATION, BLOCK_DATA_HASHING_STRUCTURE, CAPABILITIES, CONSORTIUM, CONSORTIUMS, HASHING_ALGORITHM,
         ORDERER, ORDERER_ADDRESSES, ORDERERS,
@@ -195,6 +195,7 @@ impl ChannelBundle {
             .map_err(ConfigError::Capabilities)?;
         transition::check(self, &draft)?;
         let next = draft.complete()?;
+        maintenance::check(self, next.orderer(), &update).map_err(ConfigError::Maintenance)?;
         consensus::check_update(self, &next).map_err(ConfigError::Consensus)?;
         let config =
             ConfigEnvelope { config: Some(next.config.clone()), last_update: Some(update_envelope.clone()) };

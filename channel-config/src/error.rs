@@ -35,6 +35,11 @@ pub enum ConfigError {
     /// The new configuration may not follow the old one.
     #[error("{0}")]
     Transition(String),
+    /// Maintenance mode does not allow this change, or this change needs it.
+    #[error(
+        "config update for existing channel did not pass maintenance checks: config transaction inspection failed: {0}"
+    )]
+    Maintenance(String),
     /// The consenters of the new configuration are not acceptable.
     #[error("consensus metadata update for channel config update is invalid: {0}")]
     Consensus(String),

@@ -20,6 +20,7 @@ mod endorsement;
 mod envelope;
 mod error;
 mod genesis;
+mod maintenance;
 mod names;
 mod orderer;
 pub mod profile;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use consort_channel_config::{
-    ChannelBundle, ConfigError, Profile,
+    ChannelBundle, ConfigError, ConsensusState, Profile,
     profile::{
         ApplicationProfile, BatchProfile, ConsenterProfile, MspSource, OrdererProfile, OrganisationProfile,
         PemSource, Policies, RaftProfile,
@@ -29,7 +29,7 @@ use consort_protos::{
         },
         etcdraft::ConfigMetadata,
         msp::{FabricMspConfig, FabricNodeOUs, FabricOuIdentifier, MspConfig},
-        orderer::{BatchSize, ConsensusType},
+        orderer::{BatchSize, ConsensusType, consensus_type::State},
     },
     ids::{ChannelId, MspId},
 };
@@ -595,5 +595,66 @@ fn an_incomplete_configuration_is_refused_with_its_fault() {
             entry.policy = Some(Policy { r#type: 2, value: Bytes::new() });
         }),
         "initializing policymanager failed: policy Writers at path Channel/Orderer has unknown policy type: 2"
+    );
+}
+
+/// Rewrites the consensus type.
+fn change_consensus(root: &mut ConfigGroup, change: impl FnOnce(&mut ConsensusType)) {
+    let orderer = at(root, &["Orderer"]);
+    let mut consensus = ConsensusType::decode(orderer.values["ConsensusType"].value.as_ref()).unwrap();
+    change(&mut consensus);
+    set(orderer, "ConsensusType", &consensus);
+}
+
+#[test]
+fn maintenance_is_entered_and_left_by_an_update_of_its_own() {
+    const PREFIX: &str = "config update for existing channel did not pass maintenance checks: config transaction inspection failed: ";
+    let network = Network::new();
+    let everybody = network.everybody();
+    let enter =
+        |root: &mut ConfigGroup| change_consensus(root, |consensus| consensus.set_state(State::Maintenance));
+    let refused = |change: &dyn Fn(&mut ConfigGroup)| {
+        let text = network.refusal(&everybody, |root| {
+            enter(root);
+            change(root);
+        });
+        text.strip_prefix(PREFIX).unwrap_or_else(|| panic!("{text}")).to_owned()
+    };
+    let (_, inside) = network.propose(&[&network.orderer_admin], enter).unwrap();
+    assert_eq!(inside.orderer().state, ConsensusState::Maintenance);
+
+    assert_eq!(
+        refused(&|root| smaller_batch(root)),
+        "config update contain more then just the ConsensusType value in the Orderer group"
+    );
+    let timing = refused(&|root| {
+        change_consenters(root, |metadata| metadata.options.as_mut().unwrap().election_tick += 1);
+    });
+    assert_eq!(
+        timing,
+        "attempted to change ConsensusType.Metadata, but ConsensusType.State is changing from STATE_NORMAL to STATE_MAINTENANCE"
+    );
+    let consensus = refused(&|root| change_consensus(root, |consensus| consensus.r#type = "BFT".to_owned()));
+    assert_eq!(
+        consensus,
+        "attempted to change ConsensusType.Type from etcdraft to BFT, but ConsensusType.State is changing from STATE_NORMAL to STATE_MAINTENANCE"
+    );
+    let members = refused(&|root| {
+        at(root, &["Application"]).policies.remove("Endorsement");
+    });
+    assert_eq!(members, "config update contains changes to more than one group");
+}
+
+#[test]
+fn the_consensus_type_changes_only_in_maintenance() {
+    let network = Network::new();
+    let outside = network.refusal(&[&network.orderer_admin], |root| {
+        change_consensus(root, |consensus| consensus.r#type = "BFT".to_owned());
+    });
+    assert!(
+        outside.ends_with(
+            "attempted to change consensus type from etcdraft to BFT, but current config ConsensusType.State is not in maintenance mode"
+        ),
+        "{outside}"
     );
 }

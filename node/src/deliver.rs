@@ -20,7 +20,7 @@ use consort_protos::{
 use futures::{Stream, StreamExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use self::request::Request;
 use crate::{Clock, Tasks, server::PeerCertificate};
@@ -33,6 +33,10 @@ const RESPONSES_IN_FLIGHT: usize = 8;
 
 /// Streams that one server feeds at a time (Fabric's default limit of its deliver service). Only who may read takes a place.
 const STREAMS_MAX: usize = 2_500;
+
+/// A client that takes no block for this long is sent away: it holds a place, and blocks in memory. Applications that work on one block for
+/// longer than this ask again from where they are.
+const SLOW_READER_WAIT: Duration = Duration::from_secs(120);
 
 /// A client that opens a stream and sends no request for this long is sent away: nothing is known of it, and it holds a task.
 const FIRST_REQUEST_WAIT: Duration = Duration::from_secs(10);
@@ -105,6 +109,7 @@ pub struct Deliver<C> {
     clock: Arc<dyn Clock>,
     tasks: Tasks,
     tls_binding: bool,
+    slow_reader_wait: Duration,
     places: Arc<Semaphore>,
 }
 
@@ -115,6 +120,7 @@ impl<C> Clone for Deliver<C> {
             clock: Arc::clone(&self.clock),
             tasks: self.tasks.clone(),
             tls_binding: self.tls_binding,
+            slow_reader_wait: self.slow_reader_wait,
             places: Arc::clone(&self.places),
         }
     }
@@ -132,7 +138,15 @@ pub type Responses<R> = ReceiverStream<Result<R, tonic::Status>>;
 impl<C: Channels> Deliver<C> {
     /// `tls_binding`: the server requires client certificates, so that each request must name the one it came with.
     pub fn new(channels: Arc<C>, clock: Arc<dyn Clock>, tasks: Tasks, tls_binding: bool) -> Self {
-        Self { channels, clock, tasks, tls_binding, places: Arc::new(Semaphore::new(STREAMS_MAX)) }
+        let places = Arc::new(Semaphore::new(STREAMS_MAX));
+        Self { channels, clock, tasks, tls_binding, slow_reader_wait: SLOW_READER_WAIT, places }
+    }
+
+    /// Another bound for how long a client may take no block.
+    #[must_use]
+    pub fn slow_reader_wait(mut self, wait: Duration) -> Self {
+        self.slow_reader_wait = wait;
+        self
     }
 
     /// Serves one stream, in a task of its own.
@@ -153,15 +167,14 @@ impl<C: Channels> Deliver<C> {
         if cancelled.is_cancelled() {
             return Err(tonic::Status::unavailable("the server stops"));
         }
-        let (responses, stream) = mpsc::channel(RESPONSES_IN_FLIGHT);
-        let server = Session { deliver: self.clone(), form, peer, responses, place: OnceLock::new() };
+        let (server, stream) = Session::new(self.clone(), form, peer);
         self.tasks.spawn("deliver stream", false, async move {
             tokio::select! {
                 () = cancelled.cancelled() => {}
                 () = server.run(requests) => {}
             }
         });
-        Ok(ReceiverStream::new(stream))
+        Ok(stream)
     }
 }
 
@@ -171,21 +184,36 @@ struct Session<C: Channels, F: Form<C::Source>> {
     form: F,
     peer: Option<PeerCertificate>,
     responses: mpsc::Sender<Result<F::Response, tonic::Status>>,
+    /// Room for the reason with which the stream ends, however full the queue is.
+    last_word: LastWord<F::Response>,
     /// One of the places, from the first range on that the client may read.
     place: OnceLock<OwnedSemaphorePermit>,
 }
 
-/// The client is gone; nobody is left to be told.
-struct Gone;
+type LastWord<R> = mpsc::OwnedPermit<Result<R, tonic::Status>>;
+
+/// Why nothing more can be sent.
+enum Unsent {
+    /// The client is gone; nobody is left to be told.
+    Gone,
+    /// The client reads too slowly.
+    Slow,
+}
 
 impl<C: Channels, F: Form<C::Source>> Session<C, F> {
+    fn new(deliver: Deliver<C>, form: F, peer: Option<PeerCertificate>) -> (Self, Responses<F::Response>) {
+        let (responses, stream) = mpsc::channel(RESPONSES_IN_FLIGHT + 1);
+        let last_word = responses.clone().try_reserve_owned().expect("invariant: a new queue is empty");
+        let session = Self { deliver, form, peer, responses, last_word, place: OnceLock::new() };
+        (session, ReceiverStream::new(stream))
+    }
+
     async fn run<R>(self, mut requests: R)
     where
         R: Stream<Item = Result<Envelope, tonic::Status>> + Unpin + Send,
     {
         let Ok(mut next) = tokio::time::timeout(FIRST_REQUEST_WAIT, requests.next()).await else {
-            let status = tonic::Status::deadline_exceeded("no request came");
-            let _client_may_be_gone = self.responses.send(Err(status)).await;
+            self.last_word.send(Err(tonic::Status::deadline_exceeded("no request came")));
             return;
         };
         while let Some(Ok(envelope)) = next {
@@ -198,20 +226,36 @@ impl<C: Channels, F: Form<C::Source>> Session<C, F> {
                 Err(Ended::With(status)) => status,
                 Err(Ended::Full) => {
                     let status = tonic::Status::resource_exhausted("too many deliver streams");
-                    let _client_may_be_gone = self.responses.send(Err(status)).await;
+                    self.last_word.send(Err(status));
                     return;
                 }
-                Err(Ended::Gone) => return,
+                Err(Ended::Unsent(unsent)) => return self.give_up(&unsent),
             };
-            if self.send(self.form.status(status)).await.is_err() || status != Status::Success {
-                return;
+            match self.send(self.form.status(status)).await {
+                Err(unsent) => return self.give_up(&unsent),
+                Ok(()) if status != Status::Success => return,
+                Ok(()) => {}
             }
             next = requests.next().await;
         }
     }
 
-    async fn send(&self, response: F::Response) -> Result<(), Gone> {
-        self.responses.send(Ok(response)).await.map_err(|_closed| Gone)
+    async fn send(&self, response: F::Response) -> Result<(), Unsent> {
+        let sending = self.responses.send(Ok(response));
+        match tokio::time::timeout(self.deliver.slow_reader_wait, sending).await {
+            Ok(sent) => sent.map_err(|_closed| Unsent::Gone),
+            Err(_elapsed) => Err(Unsent::Slow),
+        }
+    }
+
+    fn give_up(self, unsent: &Unsent) {
+        if matches!(unsent, Unsent::Slow) {
+            let wait = self.deliver.slow_reader_wait.as_secs();
+            info!(wait, "a reader that took no block for so many seconds is sent away");
+            let text =
+                format!("no block was taken for {wait} s: read faster, and ask again from the next block on");
+            self.last_word.send(Err(tonic::Status::resource_exhausted(text)));
+        }
     }
 
     /// Answers one request with its blocks.
@@ -241,7 +285,11 @@ impl<C: Channels, F: Form<C::Source>> Session<C, F> {
                 .form
                 .block(&source, block, &request.signed.identity)
                 .map_err(|reason| internal(&reason))?;
-            self.send(response).await?;
+            tokio::select! {
+                sent = self.send(response) => sent?,
+                // Nobody who reads slowly keeps a channel from being left.
+                () = closed(&mut condition) => return Err(Ended::With(Status::ServiceUnavailable)),
+            }
             if number == stop {
                 return Ok(());
             }
@@ -295,12 +343,12 @@ enum Ended {
     With(Status),
     /// No place is left.
     Full,
-    Gone,
+    Unsent(Unsent),
 }
 
-impl From<Gone> for Ended {
-    fn from(_: Gone) -> Self {
-        Self::Gone
+impl From<Unsent> for Ended {
+    fn from(unsent: Unsent) -> Self {
+        Self::Unsent(unsent)
     }
 }
 
@@ -344,6 +392,13 @@ async fn wait_beyond(
 /// A condition whose owner is gone stays as it is.
 async fn changed(condition: &mut watch::Receiver<Condition>) {
     if condition.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Returns when the source is served no more.
+async fn closed(condition: &mut watch::Receiver<Condition>) {
+    if condition.wait_for(|now| *now == Condition::Closed).await.is_err() {
         std::future::pending::<()>().await;
     }
 }
@@ -412,5 +467,25 @@ mod tests {
         drop(silent);
         tasks.shutdown(Duration::from_secs(10)).await.unwrap();
         assert!(deliver.serve(Statuses, futures::stream::pending(), None).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_client_that_reads_nothing_is_sent_away_with_the_reason() {
+        let tasks = Tasks::new();
+        let deliver = Deliver::new(Arc::new(NoChannels), Arc::new(SystemClock), tasks, false)
+            .slow_reader_wait(Duration::from_millis(5));
+        let (session, mut answers) = Session::new(deliver, Statuses, None);
+        for _ in 0..RESPONSES_IN_FLIGHT {
+            assert!(session.send(Status::Success).await.is_ok());
+        }
+        let Err(unsent) = session.send(Status::Success).await else { panic!("the queue is bounded") };
+        session.give_up(&unsent);
+        for _ in 0..RESPONSES_IN_FLIGHT {
+            assert_eq!(answers.next().await.unwrap().unwrap(), Status::Success);
+        }
+        let reason = answers.next().await.unwrap().unwrap_err();
+        assert_eq!(reason.code(), tonic::Code::ResourceExhausted);
+        assert!(reason.message().contains("no block was taken"), "{reason}");
+        assert!(answers.next().await.is_none());
     }
 }

@@ -141,12 +141,20 @@ impl ChannelState {
 
     /// Appends the next block and puts its configuration into force.
     pub(crate) fn append(&self, block: &Block, next: Option<ChannelBundle>) -> Result<(), String> {
-        self.store.append(block).map_err(|error| with_causes(&error))?;
-        if let Some(next) = next {
-            *self.bundle.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
-            *self.last_config.write().unwrap_or_else(PoisonError::into_inner) = block::number(block);
-        }
-        Ok(())
+        let Some(next) = next else { return self.store.append(block).map_err(|error| with_causes(&error)) };
+        // In force before readers hear of the block: it may be the one that revokes their right to read. Should the block not be written,
+        // the channel stops here.
+        let before = (self.bundle(), self.last_config());
+        self.put_in_force(Arc::new(next), block::number(block));
+        self.store.append(block).map_err(|error| {
+            self.put_in_force(before.0, before.1);
+            with_causes(&error)
+        })
+    }
+
+    fn put_in_force(&self, bundle: Arc<ChannelBundle>, number: BlockNumber) {
+        *self.bundle.write().unwrap_or_else(PoisonError::into_inner) = bundle;
+        *self.last_config.write().unwrap_or_else(PoisonError::into_inner) = number;
     }
 
     /// Checks a block that another orderer delivered: canonical, signed as the configuration in force demands. Number, link and data

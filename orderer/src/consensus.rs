@@ -17,12 +17,6 @@ use crate::{
 ///
 /// Duties of an implementation: `start` continues exactly where the books on disk end.
 pub(crate) trait Consenter: Send + Sync {
-    /// Whether this node agrees on this channel's blocks.
-    ///
-    /// # Errors
-    /// Why the channel's consensus metadata cannot be used.
-    fn is_member(&self, state: &ChannelState) -> Result<bool, StartError>;
-
     /// Starts agreeing.
     ///
     /// # Errors

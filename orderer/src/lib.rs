@@ -1,7 +1,7 @@
 //! The ordering service: takes messages, agrees with other orderers on their order, cuts blocks, signs and delivers them.
 //!
 //! Owns what happens between broadcast and deliver: filters (`submission`), the cutter, the consensus seam with Raft behind it
-//! (`consensus`), the block writer, the channels on disk (`registrar`), and the participation API. Does not know transactions: what an
+//! (`consensus`), the block writer, the channels on disk (`registrar`), those that are only followed (`follower`), and the participation API. Does not know transactions: what an
 //! envelope does to a ledger is the peers' business.
 //!
 //! A message comes in by broadcast, is judged under the channel's configuration, and goes to the chain of its channel, or on to the
@@ -17,9 +17,12 @@ mod cluster;
 pub mod config;
 mod consensus;
 mod cutter;
+mod follower;
+mod join_block;
 mod metrics;
 mod node;
 mod participation;
+mod pull;
 mod registrar;
 mod submission;
 mod writer;

@@ -8,7 +8,7 @@ use consort_msp::SigningIdentity;
 use consort_node::{
     Clock, Metrics, Tasks,
     config::{ClientAuth, ListenConfig},
-    deliver::{Condition, Deliver},
+    deliver::Deliver,
     dial::{ClientIdentity, Dialer},
     operations::{self, HealthCheck, Operations, Version},
     server::{self, GrpcServer, Limits, Listener, MESSAGE_BYTES_MAX},
@@ -154,7 +154,7 @@ fn own_tls(config: &OrdererConfig) -> Result<(Certificate, ClientIdentity), Orde
     Ok((certificate, ClientIdentity::from_pem(&cert, &key)))
 }
 
-/// Healthy when every channel has a leader.
+/// Healthy when every channel can be served and, where this orderer is a consenter, has a leader.
 struct ChannelHealth(Arc<Registrar>);
 
 #[async_trait]
@@ -164,13 +164,7 @@ impl HealthCheck for ChannelHealth {
     }
 
     async fn check(&self) -> Result<(), String> {
-        let stopped = self.0.broken().into_iter().map(|(name, reason)| format!("{name}: {reason}"));
-        let waiting = self.0.all().into_iter().filter_map(|channel| match channel.state().condition_now() {
-            Condition::Serving => None,
-            Condition::Unavailable(reason) => Some(format!("{}: {reason}", channel.state().id())),
-            Condition::Closed => Some(format!("{}: closed", channel.state().id())),
-        });
-        let faults: Vec<String> = stopped.chain(waiting).collect();
+        let faults = self.0.faults();
         if faults.is_empty() { Ok(()) } else { Err(faults.join("; ")) }
     }
 }

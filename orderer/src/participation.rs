@@ -16,16 +16,15 @@ use consort_node::server::MESSAGE_BYTES_MAX;
 use consort_protos::{
     block,
     fabric::common::{Block, Envelope},
-    ids::BlockNumber,
+    ids::{BlockNumber, ChannelId},
 };
 use prost::Message;
 use serde_json::{Value, json};
 
 use crate::{
     broadcast::{outcome, submit},
-    channel::Channel,
     consensus::Origin,
-    registrar::{Registrar, RegistrarError},
+    registrar::{Description, Registrar, RegistrarError, Relation, Status},
 };
 
 const CHANNELS: &str = "/participation/v1/channels";
@@ -89,24 +88,31 @@ async fn one(
     if !accepts_json(&headers) {
         return error(StatusCode::NOT_ACCEPTABLE, "response Content-Type is application/json only");
     }
-    let description = match (registrar.get(&name), registrar.broken().get(&name)) {
-        (Some(channel), _) => describe(&channel),
-        (None, Some(_)) => json!({
-            "name": name, "url": url(&name), "consensusRelation": "consenter", "status": "failed", "height": 0,
-        }),
-        (None, None) => return error(StatusCode::NOT_FOUND, "channel does not exist"),
+    if let Err(invalid) = ChannelId::parse(&name) {
+        return error(StatusCode::BAD_REQUEST, format!("invalid channel ID: {invalid}"));
+    }
+    let Some(description) = registrar.describe(&name) else {
+        return error(StatusCode::NOT_FOUND, "channel does not exist");
     };
-    ([(header::CACHE_CONTROL, "no-store")], Json(description)).into_response()
+    ([(header::CACHE_CONTROL, "no-store")], Json(in_json(&description))).into_response()
 }
 
-fn describe(channel: &Channel) -> Value {
-    let state = channel.state();
+/// As Fabric writes it, in its order.
+fn in_json(description: &Description) -> Value {
     json!({
-        "name": state.id().as_str(),
-        "url": url(state.id().as_str()),
-        "consensusRelation": "consenter",
-        "status": if state.failure().is_some() { "failed" } else { "active" },
-        "height": state.store().height(),
+        "name": description.name,
+        "url": url(&description.name),
+        "consensusRelation": match description.relation {
+            Relation::Consenter => "consenter",
+            Relation::Follower => "follower",
+        },
+        "status": match description.status {
+            Status::Active => "active",
+            Status::Onboarding => "onboarding",
+            Status::Inactive => "inactive",
+            Status::Failed => "failed",
+        },
+        "height": description.height,
     })
 }
 
@@ -128,9 +134,9 @@ async fn join(
         }
     };
     match registrar.join(&genesis).await {
-        Ok(channel) => {
-            let location = [(header::LOCATION, url(channel.state().id().as_str()))];
-            (StatusCode::CREATED, location, Json(describe(&channel))).into_response()
+        Ok(description) => {
+            let location = [(header::LOCATION, url(&description.name))];
+            (StatusCode::CREATED, location, Json(in_json(&description))).into_response()
         }
         Err(fault @ RegistrarError::Exists) => {
             let body = Json(json!({ "error": fault.to_string() }));
@@ -138,6 +144,9 @@ async fn join(
         }
         Err(fault @ (RegistrarError::JoinBlock(_) | RegistrarError::Start(_))) => {
             error(StatusCode::BAD_REQUEST, fault.to_string())
+        }
+        Err(fault @ RegistrarError::PendingRemoval) => {
+            error(StatusCode::CONFLICT, format!("cannot join: {fault}"))
         }
         Err(fault) => error(StatusCode::INTERNAL_SERVER_ERROR, fault.to_string()),
     }
@@ -204,6 +213,7 @@ async fn remove(State(registrar): State<Arc<Registrar>>, Path(name): Path<String
     match registrar.remove(&name).await {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
         Err(fault @ RegistrarError::Unknown) => error(StatusCode::NOT_FOUND, fault.to_string()),
+        Err(fault @ RegistrarError::PendingRemoval) => error(StatusCode::CONFLICT, fault.to_string()),
         Err(fault) => error(StatusCode::INTERNAL_SERVER_ERROR, fault.to_string()),
     }
 }

@@ -1,28 +1,51 @@
 //! The channels of this orderer: found on disk at the start, joined and removed while it runs.
+//!
+//! A channel has one keeper, a task that gives it the chain that its configuration asks for: Raft where this orderer is one of the
+//! consenters, a [follower](crate::follower) elsewhere, and the other one after a configuration that changes this.
 
 use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock, Weak},
+    time::Duration,
 };
 
 use consort_channel_config::ChannelBundle;
-use consort_crypto::preimage::block_data_hash;
 use consort_ledger::BlockStore;
-use consort_node::{Tasks, deliver};
+use consort_node::{
+    Tasks,
+    deliver::{self, Condition},
+    dial::with_causes,
+};
 use consort_protos::{block, fabric::common::Block, ids::ChannelId};
-use tokio::sync::Mutex;
+use prost::Message as _;
+use tokio::sync::{Mutex, mpsc, oneshot};
 use tracing::{error, info, warn};
 
 use crate::{
     channel::{Channel, ChannelState},
-    consensus::{Consenter, raft::RaftConsenter},
+    consensus::{Chain, Consenter, raft::RaftConsenter},
+    follower::{Follower, FollowerChain, Target, names, others},
+    join_block,
+    pull::{Pull, orderer_roots},
     submission::Judge,
 };
 
 /// Folders of channels that are being created or deleted; nothing in them counts.
 const UNFINISHED: &str = ".unfinished-";
+
+/// In a channel's folder: the block by which it was joined, as long as the blocks before it are not here.
+const JOIN_BLOCK: &str = "join.block";
+
+/// In a channel's folder: it was removed, and only waits to be deleted.
+const REMOVED: &str = "removed";
+
+/// A removal that takes longer goes on, but its caller is told.
+const REMOVAL_WAIT: Duration = Duration::from_secs(20);
+
+/// How often a removal looks whether anybody still holds the channel.
+const REMOVAL_POLL: Duration = Duration::from_millis(20);
 
 /// A channel could not be joined or removed. Texts are Fabric's where it has them.
 #[derive(Debug, thiserror::Error)]
@@ -31,12 +54,98 @@ pub(crate) enum RegistrarError {
     Exists,
     #[error("channel does not exist")]
     Unknown,
+    #[error("channel pending removal")]
+    PendingRemoval,
     #[error("invalid join block: {0}")]
     JoinBlock(String),
     #[error("cannot join: {0}")]
     Start(String),
+    #[error("the channel is left, but somebody still uses its folder; it is deleted as soon as that ends")]
+    StillHeld,
     #[error("the folder of the channel cannot be changed: {0}")]
     Folder(#[from] std::io::Error),
+}
+
+/// What this orderer is to a channel (Fabric `orderer/common/types`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Relation {
+    Consenter,
+    Follower,
+}
+
+/// How a channel is here (Fabric `orderer/common/types`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Status {
+    Active,
+    /// Blocks before the one by which it was joined are still missing.
+    Onboarding,
+    /// It is being removed.
+    Inactive,
+    Failed,
+}
+
+/// A channel as operators see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Description {
+    pub(crate) name: String,
+    pub(crate) relation: Relation,
+    pub(crate) status: Status,
+    pub(crate) height: u64,
+}
+
+/// One channel.
+enum Entry {
+    /// Its blocks are here, or on their way up to the one by which it was joined.
+    Open { channel: Arc<Channel>, relation: Relation, target: Option<u64> },
+    /// Its first block is on its way.
+    Empty { relation: Relation, tasks: Tasks },
+    /// It is on disk but cannot be served, and why.
+    Broken(String),
+    /// It is being removed.
+    Leaving { relation: Relation },
+}
+
+impl Entry {
+    fn relation(&self) -> Relation {
+        match self {
+            Self::Open { relation, .. } | Self::Empty { relation, .. } | Self::Leaving { relation } => {
+                *relation
+            }
+            Self::Broken(_) => Relation::Consenter,
+        }
+    }
+
+    fn describe(&self, name: &str) -> Description {
+        let (status, height) = match self {
+            Self::Open { channel, target, .. } => {
+                let height = channel.state().store().height();
+                let status = match target {
+                    _ if channel.state().failure().is_some() => Status::Failed,
+                    Some(number) if height <= *number => Status::Onboarding,
+                    _ => Status::Active,
+                };
+                (status, height)
+            }
+            Self::Empty { .. } => (Status::Onboarding, 0),
+            Self::Broken(_) => (Status::Failed, 0),
+            Self::Leaving { .. } => (Status::Inactive, 0),
+        };
+        Description { name: name.to_owned(), relation: self.relation(), status, height }
+    }
+
+    /// Why the channel takes no messages here, when somebody should look at it.
+    fn fault(&self) -> Option<String> {
+        match self {
+            Self::Broken(reason) => Some(reason.clone()),
+            Self::Open { channel, .. } => match channel.state().condition_now() {
+                Condition::Serving => None,
+                Condition::Unavailable(reason) => Some(reason),
+                Condition::Closed => Some("closed".to_owned()),
+            },
+            Self::Empty { .. } => Some("onboarding: no orderer has delivered its first block yet".to_owned()),
+            Self::Leaving { .. } => None,
+        }
+    }
 }
 
 /// All channels by name.
@@ -45,9 +154,7 @@ pub(crate) struct Registrar {
     consenter: RaftConsenter,
     judge: Judge,
     tasks: Tasks,
-    channels: RwLock<BTreeMap<String, Arc<Channel>>>,
-    /// Channels that are on disk but cannot be served, with the reason.
-    broken: RwLock<BTreeMap<String, String>>,
+    entries: RwLock<BTreeMap<String, Entry>>,
     /// One join or removal at a time.
     changing: Mutex<()>,
 }
@@ -65,167 +172,343 @@ impl Registrar {
     ) -> Result<Arc<Self>, std::io::Error> {
         let folder = data.join("channels");
         fs::create_dir_all(&folder)?;
-        let registrar = Self {
+        let registrar = Arc::new(Self {
             folder,
             consenter,
             judge,
             tasks,
-            channels: RwLock::default(),
-            broken: RwLock::default(),
+            entries: RwLock::default(),
             changing: Mutex::default(),
-        };
+        });
         for entry in fs::read_dir(&registrar.folder)? {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            if name.starts_with(UNFINISHED) {
+            if name.starts_with(UNFINISHED) || entry.path().join(REMOVED).exists() {
                 fs::remove_dir_all(entry.path())?;
             } else if ChannelId::parse(&name).is_ok() {
-                registrar.restore(&name, &entry.path());
+                registrar.restore(&name);
             } else {
                 warn!(name, "a folder among the channels is no channel, it is left alone");
             }
         }
-        Ok(Arc::new(registrar))
+        Ok(registrar)
     }
 
-    fn restore(&self, name: &str, folder: &Path) {
-        match self.start(folder) {
-            Ok(channel) => {
-                info!(channel = name, height = channel.state().store().height(), "channel opened");
-                self.insert(name, channel);
-            }
+    fn restore(self: &Arc<Self>, name: &str) {
+        match self.start(name) {
+            Ok(()) => info!(channel = name, "channel opened"),
             Err(reason) => {
                 error!(channel = name, reason, "the channel cannot be served");
-                self.broken.write().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), reason);
+                self.insert(name, Entry::Broken(reason));
             }
         }
     }
 
-    fn start(&self, folder: &Path) -> Result<Arc<Channel>, String> {
-        let state = Arc::new(ChannelState::open(folder, self.judge.clone(), self.tasks.child())?);
-        let chain = self.consenter.start(Arc::clone(&state)).map_err(|error| error.to_string())?;
-        Ok(Arc::new(Channel::new(state, chain)))
+    /// Starts a channel from its folder.
+    fn start(self: &Arc<Self>, name: &str) -> Result<(), String> {
+        let folder = self.folder.join(name);
+        let target = read_target(&folder.join(JOIN_BLOCK))?;
+        let Some(target) = target else { return self.serve(name, None) };
+        let store = BlockStore::open(&folder.join("blocks")).map_err(|error| with_causes(&error))?;
+        let height = store.height();
+        drop(store);
+        if height > 0 {
+            return self.serve(name, Some(target));
+        }
+        let tasks = self.tasks.child();
+        self.insert(name, Entry::Empty { relation: self.relation(&target.bundle), tasks: tasks.clone() });
+        let (registrar, name, cancelled) = (Arc::clone(self), name.to_owned(), tasks.cancelled());
+        tasks.spawn(format!("first block of {name}"), false, async move {
+            tokio::select! {
+                () = cancelled.cancelled() => {}
+                () = registrar.fetch_first(&name, &target) => {}
+            }
+        });
+        Ok(())
     }
 
-    fn insert(&self, name: &str, channel: Arc<Channel>) {
-        self.channels.write().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), channel);
+    fn relation(&self, bundle: &ChannelBundle) -> Relation {
+        if names(bundle, &self.consenter.own_certificate) { Relation::Consenter } else { Relation::Follower }
     }
 
-    /// The channel of that name.
+    /// Serves a channel that has its first block.
+    fn serve(self: &Arc<Self>, name: &str, target: Option<Target>) -> Result<(), String> {
+        let folder = self.folder.join(name);
+        let state = Arc::new(ChannelState::open(&folder, self.judge.clone(), self.tasks.child())?);
+        let configured = self.relation(&state.bundle());
+        let runs = if target.is_some() { Relation::Follower } else { configured };
+        let shown = target.as_ref().map_or(configured, |target| self.relation(&target.bundle));
+        let chain = match runs {
+            Relation::Consenter => self.consent(&state)?,
+            Relation::Follower => Arc::new(FollowerChain { onboarding: shown == Relation::Consenter }),
+        };
+        let channel = Arc::new(Channel::new(Arc::clone(&state), chain));
+        let number = target.as_ref().map(|target| target.number);
+        self.insert(name, Entry::Open { channel, relation: shown, target: number });
+        let (registrar, name, tasks) = (Arc::clone(self), name.to_owned(), state.tasks.clone());
+        tasks.spawn(format!("keeper of {name}"), false, async move {
+            registrar.keep(&name, state, runs, target).await;
+        });
+        Ok(())
+    }
+
+    fn consent(&self, state: &Arc<ChannelState>) -> Result<Arc<dyn Chain>, String> {
+        self.consenter.start(Arc::clone(state)).map_err(|error| error.to_string())
+    }
+
+    /// Gives a channel the chain that its configuration asks for, until it is left, fails, or the orderer stops.
+    async fn keep(&self, name: &str, state: Arc<ChannelState>, runs: Relation, target: Option<Target>) {
+        let cancelled = state.tasks.cancelled();
+        let (mut runs, mut target) = (runs, target);
+        loop {
+            match runs {
+                Relation::Consenter => state.ended().await,
+                Relation::Follower => {
+                    let follower = Follower {
+                        state: Arc::clone(&state),
+                        dialer: self.consenter.dialer.clone(),
+                        own_certificate: self.consenter.own_certificate.clone(),
+                        target: target.take(),
+                    };
+                    tokio::select! {
+                        () = cancelled.cancelled() => state.set_condition(Condition::Closed),
+                        result = follower.run() => if let Err(reason) = result { state.fail(reason) },
+                    }
+                }
+            }
+            if cancelled.is_cancelled() || state.failure().is_some() {
+                return;
+            }
+            runs = self.relation(&state.bundle());
+            let chain: Arc<dyn Chain> = match runs {
+                Relation::Consenter => match self.consent(&state) {
+                    Ok(chain) => chain,
+                    Err(reason) => return state.fail(reason),
+                },
+                Relation::Follower => {
+                    warn!(
+                        channel = name,
+                        "the configuration names this orderer as consenter no more, it follows"
+                    );
+                    state.set_condition(Condition::Serving);
+                    Arc::new(FollowerChain { onboarding: false })
+                }
+            };
+            let channel = Arc::new(Channel::new(Arc::clone(&state), chain));
+            self.insert(name, Entry::Open { channel, relation: runs, target: None });
+        }
+    }
+
+    /// Fetches the first block of a channel that was joined by a later one. Whether it is the right one shows when the blocks lead to that
+    /// later one.
+    async fn fetch_first(self: &Arc<Self>, name: &str, target: &Target) {
+        let pull = Pull {
+            channel: target.bundle.channel().clone(),
+            judge: self.judge.clone(),
+            dialer: self.consenter.dialer.clone(),
+            roots: orderer_roots(&target.bundle),
+        };
+        let endpoints = others(&target.bundle, &self.consenter.own_certificate);
+        let (blocks, mut fetched) = mpsc::channel(1);
+        let first = async {
+            while let Some(block) = fetched.recv().await {
+                match join_block::check(&block) {
+                    Ok(bundle) if bundle.channel().as_str() == name && block::number(&block).get() == 0 => {
+                        return Some(block);
+                    }
+                    Ok(_) => warn!(channel = name, "another block than the channel's first was delivered"),
+                    Err(reason) => warn!(channel = name, reason, "a first block is refused"),
+                }
+            }
+            None
+        };
+        let block = tokio::select! {
+            () = pull.rounds(&endpoints, || 0, 0, blocks) => None,
+            block = first => block,
+        };
+        let begun = block.ok_or_else(|| "no orderer delivers it".to_owned()).and_then(|block| {
+            let store = BlockStore::open(&self.folder.join(name).join("blocks"))
+                .map_err(|error| with_causes(&error))?;
+            store.append(&block).map_err(|error| with_causes(&error))?;
+            drop(store);
+            self.serve(name, Some(target.clone()))
+        });
+        if let Err(reason) = begun {
+            error!(channel = name, reason, "the channel cannot be served");
+            self.insert(name, Entry::Broken(reason));
+        }
+    }
+
+    /// A channel that is being removed stays so, whatever its tasks still do.
+    fn insert(&self, name: &str, entry: Entry) {
+        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        if !matches!(entries.get(name), Some(Entry::Leaving { .. })) {
+            entries.insert(name.to_owned(), entry);
+        }
+    }
+
+    fn read<T>(&self, name: &str, read: impl FnOnce(&Entry) -> T) -> Option<T> {
+        self.entries.read().unwrap_or_else(PoisonError::into_inner).get(name).map(read)
+    }
+
+    /// The channel of that name, if its blocks are here.
     pub(crate) fn get(&self, name: &str) -> Option<Arc<Channel>> {
-        self.channels.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+        self.read(name, |entry| match entry {
+            Entry::Open { channel, .. } => Some(Arc::clone(channel)),
+            Entry::Empty { .. } | Entry::Broken(_) | Entry::Leaving { .. } => None,
+        })
+        .flatten()
     }
 
     /// The names of all channels, those that cannot be served included.
     pub(crate) fn names(&self) -> Vec<String> {
-        let mut names = self.broken();
-        names.extend(
-            self.channels
-                .read()
-                .unwrap_or_else(PoisonError::into_inner)
-                .keys()
-                .map(|name| (name.clone(), String::new())),
-        );
-        names.into_keys().collect()
+        self.entries.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
     }
 
-    /// Channels that are on disk but cannot be served, with the reason.
-    pub(crate) fn broken(&self) -> BTreeMap<String, String> {
-        self.broken.read().unwrap_or_else(PoisonError::into_inner).clone()
+    /// What operators are told about a channel.
+    pub(crate) fn describe(&self, name: &str) -> Option<Description> {
+        self.read(name, |entry| entry.describe(name))
     }
 
-    /// All channels.
-    pub(crate) fn all(&self) -> Vec<Arc<Channel>> {
-        self.channels.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    /// Channels that somebody should look at, with the reason.
+    pub(crate) fn faults(&self) -> Vec<String> {
+        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
+        let fault = |(name, entry): (&String, &Entry)| Some(format!("{name}: {}", entry.fault()?));
+        entries.iter().filter_map(fault).collect()
     }
 
     /// Waits until the chains of all channels have ended.
     pub(crate) async fn ended(&self) {
-        for channel in self.all() {
-            channel.state().ended().await;
+        for name in self.names() {
+            if let Some(channel) = self.get(&name) {
+                channel.state().ended().await;
+            }
         }
     }
 
-    /// Joins a channel by its genesis block.
+    /// Joins a channel by its first block or a later configuration block.
     ///
     /// # Errors
     /// [`RegistrarError`]; nothing is left on disk then.
-    pub(crate) async fn join(&self, genesis: &Block) -> Result<Arc<Channel>, RegistrarError> {
-        let bundle = check_join_block(genesis).map_err(RegistrarError::JoinBlock)?;
+    pub(crate) async fn join(self: &Arc<Self>, join: &Block) -> Result<Description, RegistrarError> {
+        let bundle = join_block::check(join).map_err(RegistrarError::JoinBlock)?;
         let name = bundle.channel().as_str();
         let _changing = self.changing.lock().await;
-        if self.get(name).is_some() || self.broken().contains_key(name) {
-            return Err(RegistrarError::Exists);
+        match self.read(name, |entry| matches!(entry, Entry::Leaving { .. })) {
+            Some(true) => return Err(RegistrarError::PendingRemoval),
+            Some(false) => return Err(RegistrarError::Exists),
+            None => {}
         }
         let unfinished = self.folder.join(format!("{UNFINISHED}{name}"));
-        if unfinished.exists() {
-            fs::remove_dir_all(&unfinished)?;
-        }
-        let outcome = self.create(&unfinished, genesis).and_then(|()| {
-            fs::rename(&unfinished, self.folder.join(name))?;
-            self.start(&self.folder.join(name)).map_err(RegistrarError::Start)
+        let finished = self.folder.join(name);
+        remove_if_there(&unfinished)?;
+        let outcome = create(&unfinished, join).and_then(|()| {
+            fs::rename(&unfinished, &finished)?;
+            self.start(name).map_err(RegistrarError::Start)
         });
-        match outcome {
-            Ok(channel) => {
-                info!(channel = name, "channel joined");
-                self.insert(name, Arc::clone(&channel));
-                Ok(channel)
-            }
-            Err(error) => {
-                for leftover in [unfinished, self.folder.join(name)] {
-                    if leftover.exists() {
-                        fs::remove_dir_all(leftover)?;
-                    }
-                }
-                Err(error)
-            }
+        if let Err(error) = outcome {
+            remove_if_there(&unfinished)?;
+            remove_if_there(&finished)?;
+            return Err(error);
         }
+        info!(channel = name, number = block::number(join).get(), "channel joined");
+        self.describe(name).ok_or(RegistrarError::Unknown)
     }
 
-    /// Writes the genesis block into a folder that does not count yet.
-    fn create(&self, folder: &Path, genesis: &Block) -> Result<(), RegistrarError> {
-        let start = |error: String| RegistrarError::Start(error);
-        fs::create_dir_all(folder)?;
-        let store = BlockStore::open(&folder.join("blocks")).map_err(|error| start(error.to_string()))?;
-        store.append(genesis).map_err(|error| RegistrarError::JoinBlock(error.to_string()))?;
-        drop(store);
-        let state = ChannelState::open(folder, self.judge.clone(), self.tasks.child()).map_err(start)?;
-        let member =
-            self.consenter.is_member(&state).map_err(|error| RegistrarError::JoinBlock(error.to_string()))?;
-        if member {
-            return Ok(());
-        }
-        Err(RegistrarError::JoinBlock(
-            "this orderer is no consenter of the channel: no consenter has a server certificate with its key"
-                .to_owned(),
-        ))
-    }
-
-    /// Leaves a channel and deletes its data.
+    /// Leaves a channel and deletes its data, once nobody holds its files any more.
     ///
     /// # Errors
     /// When there is no such channel or its folder cannot be deleted.
-    pub(crate) async fn remove(&self, name: &str) -> Result<(), RegistrarError> {
+    pub(crate) async fn remove(self: &Arc<Self>, name: &str) -> Result<(), RegistrarError> {
         let _changing = self.changing.lock().await;
-        let channel = self.channels.write().unwrap_or_else(PoisonError::into_inner).remove(name);
-        let broken = self.broken.write().unwrap_or_else(PoisonError::into_inner).remove(name);
-        if channel.is_none() && broken.is_none() {
-            return Err(RegistrarError::Unknown);
+        let held = self.leave(name)?;
+        let (done, outcome) = oneshot::channel();
+        let (registrar, name) = (Arc::clone(self), name.to_owned());
+        // It goes on when the caller hangs up.
+        self.tasks.spawn(format!("removal of {name}"), false, async move {
+            while held.strong_count() > 0 {
+                tokio::time::sleep(REMOVAL_POLL).await;
+            }
+            let _caller_may_be_gone = done.send(registrar.delete(&name).await);
+        });
+        match tokio::time::timeout(REMOVAL_WAIT, outcome).await {
+            Ok(Ok(deleted)) => deleted,
+            Ok(Err(_)) | Err(_) => Err(RegistrarError::StillHeld),
         }
-        if let Some(channel) = channel {
-            channel.state().set_condition(deliver::Condition::Closed);
-            channel.state().tasks.cancel();
-        }
-        // Renamed first: a crash half-way leaves a folder that does not count.
-        let unfinished = self.folder.join(format!("{UNFINISHED}{name}"));
-        if unfinished.exists() {
-            fs::remove_dir_all(&unfinished)?;
-        }
-        fs::rename(self.folder.join(name), &unfinished)?;
-        fs::remove_dir_all(&unfinished)?;
-        info!(channel = name, "channel removed");
-        Ok(())
     }
+
+    /// Marks a channel as removed, for a restart too, and ends its tasks. Answers a handle that dies with the last user of its books.
+    fn leave(&self, name: &str) -> Result<Weak<ChannelState>, RegistrarError> {
+        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        let entry = entries.get(name).ok_or(RegistrarError::Unknown)?;
+        if matches!(entry, Entry::Leaving { .. }) {
+            return Err(RegistrarError::PendingRemoval);
+        }
+        fs::write(self.folder.join(name).join(REMOVED), [])?;
+        let leaving = Entry::Leaving { relation: entry.relation() };
+        Ok(match entries.insert(name.to_owned(), leaving) {
+            Some(Entry::Open { channel, .. }) => {
+                channel.state().set_condition(Condition::Closed);
+                channel.state().tasks.cancel();
+                Arc::downgrade(channel.state())
+            }
+            Some(Entry::Empty { tasks, .. }) => {
+                tasks.cancel();
+                Weak::new()
+            }
+            Some(Entry::Broken(_) | Entry::Leaving { .. }) | None => Weak::new(),
+        })
+    }
+
+    async fn delete(&self, name: &str) -> Result<(), RegistrarError> {
+        let folder = self.folder.join(name);
+        let deleted = tokio::task::spawn_blocking(move || fs::remove_dir_all(folder)).await;
+        let deleted = deleted.unwrap_or_else(|fault| Err(std::io::Error::other(fault)));
+        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        match &deleted {
+            Ok(()) => {
+                entries.remove(name);
+                info!(channel = name, "channel removed");
+            }
+            Err(error) => {
+                let reason = format!("it was removed, but its folder cannot be deleted: {error}");
+                error!(channel = name, reason, "the channel cannot be deleted");
+                entries.insert(name.to_owned(), Entry::Broken(reason));
+            }
+        }
+        Ok(deleted?)
+    }
+}
+
+fn remove_if_there(folder: &Path) -> Result<(), std::io::Error> {
+    if folder.exists() { fs::remove_dir_all(folder) } else { Ok(()) }
+}
+
+/// Writes what a channel begins with into a folder that does not count yet.
+fn create(folder: &Path, join: &Block) -> Result<(), RegistrarError> {
+    fs::create_dir_all(folder)?;
+    if block::number(join).get() > 0 {
+        let file = fs::File::create(folder.join(JOIN_BLOCK))?;
+        std::io::Write::write_all(&mut &file, &join.encode_to_vec())?;
+        file.sync_all()?;
+        return Ok(());
+    }
+    let store =
+        BlockStore::open(&folder.join("blocks")).map_err(|error| RegistrarError::Start(error.to_string()))?;
+    store.append(join).map_err(|error| RegistrarError::JoinBlock(error.to_string()))
+}
+
+/// The block by which a channel was joined, if the blocks before it are not all here.
+fn read_target(file: &Path) -> Result<Option<Target>, String> {
+    let bytes = match fs::read(file) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(format!("{} cannot be read: {error}", file.display())),
+    };
+    let damaged = |reason: String| format!("{} is damaged: {reason}", file.display());
+    let join = Block::decode(bytes.as_slice()).map_err(|error| damaged(error.to_string()))?;
+    let bundle = join_block::check(&join).map_err(damaged)?;
+    Ok(Target::new(&join, bundle, file.to_owned()))
 }
 
 impl deliver::Channels for Registrar {
@@ -234,29 +517,4 @@ impl deliver::Channels for Registrar {
     fn source(&self, channel: &str) -> Option<Arc<Channel>> {
         self.get(channel)
     }
-}
-
-/// What a block must be to be joined by (Fabric `orderer/common/channelparticipation/validator.go`).
-fn check_join_block(genesis: &Block) -> Result<ChannelBundle, String> {
-    if !block::is_config(genesis) {
-        return Err("block is not a config block".to_owned());
-    }
-    if genesis.metadata.as_ref().is_none_or(|metadata| metadata.metadata.is_empty()) {
-        return Err("invalid block: does not have metadata".to_owned());
-    }
-    let (Some(header), Some(data)) = (&genesis.header, &genesis.data) else {
-        return Err("invalid block: does not have header or data".to_owned());
-    };
-    if header.data_hash != block_data_hash(data).as_slice() {
-        return Err("invalid block: Header.DataHash is different from Hash(block.Data)".to_owned());
-    }
-    let bundle = ChannelBundle::from_block(genesis).map_err(|error| format!("invalid config: {error}"))?;
-    bundle.check_supported_by_orderers().map_err(|error| error.to_string())?;
-    bundle.check_consenters().map_err(|error| {
-        format!("failed to determine cluster membership from join-block: failed to validate config metadata of ordering config: {error}")
-    })?;
-    if header.number != 0 {
-        return Err(format!("only a genesis block can be joined by, this is block {}", header.number));
-    }
-    Ok(bundle)
 }

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use consort_channel_config::{ChannelBundle, ConsensusState, ConsenterChange};
+use consort_channel_config::{ChannelBundle, ConfigError, ConsensusState, ConsenterChange};
 use consort_msp::{SigningIdentity, policy::SignedData};
 use consort_node::Clock;
 use consort_protos::{
@@ -94,6 +94,7 @@ impl Judge {
                 Err(Refusal::bad_request("message is of type that is no longer supported"))
             }
             _ => {
+                check_normal_operation(bundle)?;
                 self.filter(bundle, &envelope, open)?;
                 Ok(submission(bundle, envelope.clone(), &envelope, Kind::Normal))
             }
@@ -114,6 +115,7 @@ impl Judge {
         if !is_normal || sequence != bundle.sequence() {
             return self.judge(bundle, envelope, open);
         }
+        check_normal_operation(bundle)?;
         check_size(bundle, &envelope)?;
         Ok(submission(bundle, envelope.clone(), &envelope, Kind::Normal))
     }
@@ -141,7 +143,8 @@ impl Judge {
         let context = format!("error applying config update to existing channel '{}': ", bundle.channel());
         let (config, next) = bundle.propose(&update).map_err(|error| {
             let status = if error.is_permission_denied() { Status::Forbidden } else { Status::BadRequest };
-            Refusal { status, info: error.to_string() }.within(&context)
+            let refusal = Refusal { status, info: error.to_string() };
+            if matches!(error, ConfigError::Maintenance(_)) { refusal } else { refusal.within(&context) }
         })?;
         check_consenters(bundle, &next).map_err(|refusal| refusal.within(&context))?;
         let header = ChannelHeader {
@@ -227,6 +230,15 @@ pub(crate) fn open(envelope: &Envelope) -> Result<OpenEnvelope, Refusal> {
     }
     OpenEnvelope::from_message(envelope.clone())
         .map_err(|error| Refusal::bad_request(format!("could not determine channel ID: {error}")))
+}
+
+/// In maintenance only configurations are ordered.
+fn check_normal_operation(bundle: &ChannelBundle) -> Result<(), Refusal> {
+    let orderer = bundle.orderer();
+    if orderer.state == ConsensusState::Maintenance && orderer.capabilities.maintenance_mode() {
+        return Err(Refusal::unavailable("normal transactions are rejected: maintenance mode"));
+    }
+    Ok(())
 }
 
 /// Neither empty nor larger than the configuration allows.

@@ -104,11 +104,6 @@ fn options(state: &ChannelState) -> Result<RaftOptions, StartError> {
 }
 
 impl Consenter for RaftConsenter {
-    fn is_member(&self, state: &ChannelState) -> Result<bool, StartError> {
-        options(state)?;
-        Ok(Self::membership(state)?.0.id_by_key(&self.own_certificate).is_some())
-    }
-
     fn start(&self, state: Arc<ChannelState>) -> Result<Arc<dyn Chain>, StartError> {
         let options = options(&state)?;
         let (membership, noted) = Self::membership(&state)?;

@@ -2,25 +2,23 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails where it stands")]
 
+mod delivering;
 mod load;
+mod participation;
 mod processes;
 mod support;
 
 use std::time::{Duration, Instant};
 
-use consort_channel_config::{ChannelBundle, profile::BatchProfile, update};
+use consort_channel_config::{ChannelBundle, profile::BatchProfile};
 use consort_msp::policy::SignedData;
 use consort_protos::{
     block,
     consort::orderer::{StepRequest, cluster_client::ClusterClient, step_request::Content},
     fabric::{
-        common::{
-            Block, BlockMetadataIndex, ConfigSignature, ConfigUpdateEnvelope, Envelope, HeaderType,
-            SignatureHeader, Status,
-        },
+        common::{Block, BlockMetadataIndex, ConfigGroup, Envelope, HeaderType, SignatureHeader, Status},
         orderer::BatchSize,
     },
-    ids::ChannelId,
 };
 use prost::Message;
 
@@ -205,31 +203,18 @@ async fn messages_that_break_a_rule_are_refused_with_fabrics_statuses() {
     assert_eq!(network.height(0).await, 2);
 }
 
-/// An update of the batch size, signed by the orderers' administrator.
-fn batch_update(network: &Network, current: &ChannelBundle, max_message_count: u32) -> Envelope {
-    let mut updated = current.config().clone();
-    let group = updated.channel_group.as_mut().unwrap().groups.get_mut("Orderer").unwrap();
-    let value = group.values.get_mut("BatchSize").unwrap();
+/// Another limit of messages in a block.
+fn set_batch(root: &mut ConfigGroup, max_message_count: u32) {
+    let value = root.groups.get_mut("Orderer").unwrap().values.get_mut("BatchSize").unwrap();
     let size = BatchSize::decode(value.value.clone()).unwrap();
     value.value = BatchSize { max_message_count, ..size }.encode_to_vec().into();
-    let update = update::compute(current.config(), &updated, &ChannelId::parse(CHANNEL).unwrap()).unwrap();
-    let config_update = update.encode_to_vec();
-    let admin = network.orderers.identity("admin");
-    let header =
-        SignatureHeader { creator: admin.serialized().clone(), nonce: vec![5; 24].into() }.encode_to_vec();
-    let signature = admin.sign(&consort_crypto::preimage::config_signature(&header, &config_update)).unwrap();
-    let update = ConfigUpdateEnvelope {
-        config_update: config_update.into(),
-        signatures: vec![ConfigSignature { signature_header: header.into(), signature: signature.into() }],
-    };
-    sign(&admin, CHANNEL, HeaderType::ConfigUpdate, update.encode_to_vec())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_configuration_stands_alone_and_is_in_force_afterwards() {
     let mut network = Network::up(3, Choices::default()).await;
     let genesis = ChannelBundle::from_block(&network.genesis).unwrap();
-    let update = batch_update(&network, &genesis, 7);
+    let update = network.update(0, |root| set_batch(root, 7)).await;
     network.order(1, &update).await;
     for index in 0..3 {
         let config = network.block(index, 1).await;

@@ -1,5 +1,8 @@
 //! A network of real orderers in one process: certificates made here, TLS, free ports on 127.0.0.1.
 
+#[path = "support/links.rs"]
+mod links;
+
 use std::{
     fs,
     net::{SocketAddr, TcpListener, TcpStream},
@@ -13,20 +16,24 @@ use std::{
 };
 
 use bytes::Bytes;
-use consort_channel_config::profile::{
-    ApplicationProfile, BatchProfile, ConsenterProfile, OrdererProfile, OrganisationProfile, PemSource,
-    Profile, RaftProfile,
+use consort_channel_config::{
+    ChannelBundle,
+    profile::{
+        ApplicationProfile, BatchProfile, ConsenterProfile, OrdererProfile, OrganisationProfile, PemSource,
+        Profile, RaftProfile,
+    },
+    update,
 };
 use consort_crypto::{
     certificate::{Certificate, SubjectAlternativeName},
     issue::{CertificateAuthority, Template, Validity},
-    key::PrivateKey,
+    key::{PrivateKey, PublicKey},
     name::{DistinguishedName, NamePart},
 };
 use consort_msp::SigningIdentity;
 use consort_node::{
     Clock, SystemClock, Tasks,
-    config::{ClientAuth, ListenConfig, TlsConfig},
+    config::{ClientAuth, HostOverrides, ListenConfig, TlsConfig},
     dial::{ClientIdentity, Dialer},
     operations::OperationsConfig,
     telemetry::LogConfig,
@@ -38,10 +45,14 @@ use consort_orderer::{
 use consort_protos::{
     envelope,
     fabric::{
-        common::{Block, ChannelHeader, Envelope, HeaderType, SignatureHeader, Status},
+        common::{
+            Block, ChannelHeader, ConfigGroup, ConfigSignature, ConfigUpdateEnvelope, Envelope, HeaderType,
+            SignatureHeader, Status,
+        },
+        etcdraft::Consenter,
         msp::{FabricMspConfig, FabricNodeOUs, FabricOuIdentifier},
         orderer::{
-            BroadcastResponse, SeekInfo, SeekNewest, SeekPosition, SeekSpecified,
+            BroadcastResponse, DeliverResponse, SeekInfo, SeekNewest, SeekPosition, SeekSpecified,
             atomic_broadcast_client::AtomicBroadcastClient, deliver_response::Type, seek_position,
         },
     },
@@ -49,6 +60,9 @@ use consort_protos::{
 };
 use prost::Message;
 use time::OffsetDateTime;
+use tokio_stream::StreamExt as _;
+
+use self::links::Links;
 
 /// Nothing in these tests takes this long unless it hangs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -104,10 +118,19 @@ impl Organisation {
     }
 
     fn tls(&self, host: &str) -> (Certificate, PrivateKey) {
-        let sans = vec![SubjectAlternativeName::from_text(host)];
-        let template = Template::tls(DistinguishedName::common_name(host), validity(), sans);
+        self.tls_until(host, validity().not_after)
+    }
+
+    fn tls_until(&self, host: &str, not_after: OffsetDateTime) -> (Certificate, PrivateKey) {
         let key = PrivateKey::generate_p256().unwrap();
-        (self.tls_ca.issue(&template, key.public_key()).unwrap(), key)
+        (self.tls_for(host, key.public_key(), not_after), key)
+    }
+
+    fn tls_for(&self, host: &str, key: &PublicKey, not_after: OffsetDateTime) -> Certificate {
+        let sans = vec![SubjectAlternativeName::from_text(host)];
+        let validity = Validity { not_after, ..validity() };
+        let template = Template::tls(DistinguishedName::common_name(host), validity, sans);
+        self.tls_ca.issue(&template, key).unwrap()
     }
 
     fn msp(&self) -> FabricMspConfig {
@@ -151,13 +174,26 @@ pub(crate) struct Choices {
     pub(crate) snapshot_interval_bytes: u32,
     /// Ticks of 50 ms.
     pub(crate) election_tick: u32,
+    /// How many of the orderers are consenters of the channel from its beginning.
+    pub(crate) consenters: usize,
+    /// Connections between orderers go through links that can be cut.
+    pub(crate) links: bool,
+    /// The TLS certificate of this orderer has expired.
+    pub(crate) expired: Option<usize>,
 }
 
 impl Default for Choices {
     fn default() -> Self {
         // A timeout that no test waits for: blocks must not depend on it.
         let batch = BatchProfile { timeout: "600s".to_owned(), ..BatchProfile::default() };
-        Self { batch, snapshot_interval_bytes: 16 * 1024 * 1024, election_tick: 10 }
+        Self {
+            batch,
+            snapshot_interval_bytes: 16 * 1024 * 1024,
+            election_tick: 10,
+            consenters: usize::MAX,
+            links: false,
+            expired: None,
+        }
     }
 }
 
@@ -168,7 +204,10 @@ pub(crate) struct Network {
     pub(crate) orderers: Organisation,
     pub(crate) members: Organisation,
     configs: Vec<OrdererConfig>,
+    profile: Profile,
     pub(crate) genesis: Block,
+    /// Between each pair of orderers, if the test cuts them.
+    links: Option<Links>,
     running: Vec<Running>,
 }
 
@@ -261,8 +300,13 @@ impl Network {
         let ports = free_ports(3 * count);
         let mut configs = Vec::new();
         let mut consenters = Vec::new();
+        let links = choices.links.then(|| Links::new(&ports[..count]));
         for index in 0..count {
-            let (certificate, key) = orderers.tls(&host(index));
+            let is_expired = choices.expired == Some(index);
+            let not_after =
+                if is_expired { now() - time::Duration::minutes(1) } else { validity().not_after };
+            let (certificate, key) = orderers.tls_until(&host(index), not_after);
+            let (admin, admin_key) = orderers.tls(&host(index));
             let base = folder.path().join(host(index));
             let cert = write(&base.join("tls/server.crt"), certificate.pem());
             let key = write(&base.join("tls/server.key"), key.to_pem().as_bytes());
@@ -271,24 +315,28 @@ impl Network {
             write(&base.join("msp/signcerts/cert.pem"), identity.pem());
             write(&base.join("msp/keystore/priv_sk"), identity_key.to_pem().as_bytes());
             let pem = PemSource::Pem(certificate.pem().into());
-            consenters.push(ConsenterProfile {
-                host: host(index),
-                port: ports[index],
-                client_tls_cert: pem.clone(),
-                server_tls_cert: pem,
-            });
+            if index < choices.consenters {
+                consenters.push(ConsenterProfile {
+                    host: host(index),
+                    port: ports[index],
+                    client_tls_cert: pem.clone(),
+                    server_tls_cert: pem,
+                });
+            }
+            let mut overrides: HostOverrides =
+                (0..count).map(|other| (host(other), "127.0.0.1".to_owned())).collect();
+            for (other, port) in ports[..count].iter().enumerate() {
+                if let Some(address) = links.as_ref().and_then(|links| links.address(index, other)) {
+                    overrides.insert(format!("{}:{port}", host(other)), address.to_string());
+                }
+            }
             configs.push(OrdererConfig {
                 listen: ListenConfig::new(format!("127.0.0.1:{}", ports[index])),
-                tls: TlsConfig {
-                    cert: cert.clone(),
-                    key: key.clone(),
-                    client_roots: Vec::new(),
-                    client_auth: ClientAuth::Optional,
-                },
+                tls: TlsConfig { cert, key, client_roots: Vec::new(), client_auth: ClientAuth::Optional },
                 admin: AdminConfig {
                     address: format!("127.0.0.1:{}", ports[count + index]),
-                    cert,
-                    key,
+                    cert: write(&base.join("admin/server.crt"), admin.pem()),
+                    key: write(&base.join("admin/server.key"), admin_key.to_pem().as_bytes()),
                     client_roots: vec![root],
                 },
                 operations: Some(OperationsConfig {
@@ -297,7 +345,7 @@ impl Network {
                 }),
                 msp: LocalMspConfig { id: orderers.msp_id.clone(), folder: base.join("msp") },
                 data: base.join("data"),
-                host_overrides: (0..count).map(|other| (host(other), "127.0.0.1".to_owned())).collect(),
+                host_overrides: overrides,
                 log: LogConfig::default(),
             });
         }
@@ -305,7 +353,7 @@ impl Network {
         let channel = ChannelId::parse(CHANNEL).unwrap();
         let genesis = profile.genesis_block(&channel, [7; 24], now()).unwrap();
         let running = (0..count).map(|_| Running::Not).collect();
-        Self { folder, orderers, members, configs, genesis, running }
+        Self { folder, orderers, members, configs, profile, genesis, links, running }
     }
 
     /// Starts orderers as processes of their own and lets all of them join the channel.
@@ -392,6 +440,95 @@ impl Network {
     /// What an orderer's process has logged.
     pub(crate) fn log(&self, index: usize) -> String {
         fs::read_to_string(self.folder(index).join("orderer.log")).unwrap_or_default()
+    }
+
+    /// Cuts an orderer off the others, or connects it again.
+    pub(crate) fn cut(&self, index: usize, is_cut: bool) {
+        self.links.as_ref().unwrap().cut(index, is_cut);
+    }
+
+    /// The first block of another channel with the same members.
+    pub(crate) fn genesis_of(&self, channel: &str) -> Block {
+        self.profile.genesis_block(&ChannelId::parse(channel).unwrap(), [8; 24], now()).unwrap()
+    }
+
+    /// The folder of a channel on an orderer's disk.
+    pub(crate) fn channel_folder(&self, index: usize, channel: &str) -> PathBuf {
+        self.configs[index].data.join("channels").join(channel)
+    }
+
+    /// An orderer as configurations name it, by the TLS certificate that it has now.
+    pub(crate) fn consenter(&self, index: usize) -> Consenter {
+        let config = &self.configs[index];
+        let certificate = Bytes::from(fs::read(&config.tls.cert).unwrap());
+        let port = config.listen.address.rsplit_once(':').unwrap().1.parse().unwrap();
+        Consenter {
+            host: host(index),
+            port,
+            client_tls_cert: certificate.clone(),
+            server_tls_cert: certificate,
+        }
+    }
+
+    /// Gives an orderer a new TLS certificate for its key, which it shows from its next start on.
+    pub(crate) fn renew_tls(&self, index: usize) {
+        let config = &self.configs[index].tls;
+        let key = PrivateKey::from_pem(&fs::read_to_string(&config.key).unwrap()).unwrap();
+        let certificate = self.orderers.tls_for(&host(index), key.public_key(), validity().not_after);
+        write(&config.cert, certificate.pem());
+    }
+
+    /// The configuration in force at an orderer.
+    pub(crate) async fn bundle(&self, index: usize) -> ChannelBundle {
+        let (client, base) = self.admin(index);
+        let response = client.get(format!("{base}/{CHANNEL}/blocks/config")).send().await.unwrap();
+        let block = Block::decode(response.bytes().await.unwrap()).unwrap();
+        ChannelBundle::from_block(&block).unwrap()
+    }
+
+    /// An update of the configuration in force at an orderer, signed by the administrators of both organisations.
+    pub(crate) async fn update(&self, index: usize, change: impl FnOnce(&mut ConfigGroup)) -> Envelope {
+        let current = self.bundle(index).await;
+        let mut updated = current.config().clone();
+        change(updated.channel_group.as_mut().unwrap());
+        let update = update::compute(current.config(), &updated, current.channel()).unwrap().encode_to_vec();
+        let admins = [self.orderers.identity("admin"), self.members.identity("admin")];
+        let signature = |admin: &SigningIdentity| {
+            let nonce = Bytes::copy_from_slice(&[5; 24]);
+            let header = SignatureHeader { creator: admin.serialized().clone(), nonce }.encode_to_vec();
+            let signature =
+                admin.sign(&consort_crypto::preimage::config_signature(&header, &update)).unwrap();
+            ConfigSignature { signature_header: header.into(), signature: signature.into() }
+        };
+        let signatures = admins.iter().map(signature).collect();
+        let envelope = ConfigUpdateEnvelope { config_update: update.clone().into(), signatures };
+        sign(&admins[0], CHANNEL, HeaderType::ConfigUpdate, envelope.encode_to_vec())
+    }
+
+    /// Status and body of the description of one channel, or of another path below the channels.
+    pub(crate) async fn describe(&self, index: usize, path: &str) -> (u16, serde_json::Value) {
+        let (client, base) = self.admin(index);
+        let url = format!("{base}/{path}");
+        let response = client.get(url.trim_end_matches('/')).send().await.unwrap();
+        (response.status().as_u16(), response.json().await.unwrap())
+    }
+
+    /// Status and body of the removal of a channel.
+    pub(crate) async fn remove(&self, index: usize, channel: &str) -> (u16, String) {
+        let (client, base) = self.admin(index);
+        let response = client.delete(format!("{base}/{channel}")).send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    }
+
+    /// Waits until the description of a channel has this relation, status and height.
+    pub(crate) async fn until(&self, index: usize, channel: &str, wanted: (&str, &str, u64)) {
+        eventually(async || {
+            let (_, is) = self.describe(index, channel).await;
+            let matches =
+                is["consensusRelation"] == wanted.0 && is["status"] == wanted.1 && is["height"] == wanted.2;
+            matches.then_some(())
+        })
+        .await;
     }
 
     /// The folder of an orderer's keys, configuration, data and log.
@@ -550,6 +687,32 @@ impl Network {
             Type::Block(block) => Ok(block),
             Type::Status(status) => Err(Status::try_from(status).unwrap()),
         }
+    }
+
+    /// The numbers of the blocks and the status that answer one request.
+    pub(crate) async fn range(&self, index: usize, request: Envelope) -> (Vec<u64>, Status) {
+        let mut responses =
+            self.client(index).deliver(tokio_stream::once(request)).await.unwrap().into_inner();
+        let mut numbers = Vec::new();
+        loop {
+            let next = tokio::time::timeout(PATIENCE, responses.message()).await.expect("no answer in time");
+            match next.unwrap().unwrap().r#type.unwrap() {
+                Type::Block(block) => numbers.push(block.header.unwrap().number),
+                Type::Status(status) => return (numbers, Status::try_from(status).unwrap()),
+            }
+        }
+    }
+
+    /// A reader of all blocks from one on, for ever.
+    pub(crate) async fn read_from(&self, index: usize, number: u64) -> tonic::Streaming<DeliverResponse> {
+        let at = |number| {
+            Some(SeekPosition { r#type: Some(seek_position::Type::Specified(SeekSpecified { number })) })
+        };
+        let seek = SeekInfo { start: at(number), stop: at(u64::MAX), ..SeekInfo::default() };
+        let client = self.members.identity("client");
+        let request = sign(&client, CHANNEL, HeaderType::DeliverSeekInfo, seek.encode_to_vec());
+        let requests = tokio_stream::once(request).chain(tokio_stream::pending());
+        self.client(index).deliver(requests).await.unwrap().into_inner()
     }
 
     pub(crate) fn message(&self, data: &str) -> Envelope {

@@ -134,6 +134,8 @@ impl Shell {
             self.parts.state.fail(reason);
             self.parts.leadership.send_replace(Leadership::Nobody);
         }
+        // The log's files are free before anybody hears of the end: the channel may be deleted or started anew at once.
+        drop(self);
         drop(stopped);
     }
 

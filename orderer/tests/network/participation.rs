@@ -1,0 +1,171 @@
+//! Channels joined, followed and left while orderers run.
+
+use consort_protos::{
+    block,
+    fabric::common::{Block, Envelope, HeaderType, Status},
+};
+use prost::Message;
+
+use crate::{
+    set_batch,
+    support::{CHANNEL, Choices, Network, eventually, sign},
+};
+
+/// A message for another channel than the usual one.
+fn message(network: &Network, channel: &str, data: &str) -> Envelope {
+    sign(&network.members.identity("client"), channel, HeaderType::EndorserTransaction, data.into())
+}
+
+async fn order(network: &Network, index: usize, envelope: &Envelope) {
+    network.order(index, envelope).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_orderer_that_is_no_consenter_follows_the_channel() {
+    let mut network = Network::new(2, Choices { consenters: 1, ..Choices::default() });
+    for index in 0..2 {
+        network.start(index).await;
+        let (status, body) = network.join(index, network.genesis.encode_to_vec()).await;
+        assert_eq!(status, 201, "{body}");
+    }
+    for number in 0..3 {
+        network.order(0, &network.message(&format!("message {number}"))).await;
+    }
+    network.until(1, CHANNEL, ("follower", "active", 4)).await;
+    assert_eq!(network.block(1, 3).await.data, network.block(0, 3).await.data);
+    let refused = network.broadcast(1, network.message("to a follower")).await;
+    assert_eq!(refused.status(), Status::BadRequest);
+    assert!(refused.info.starts_with("channel does not exist"), "{refused:?}");
+    assert_eq!(network.operations(1, "/healthz").await.0, 200);
+
+    network.stop(1).await;
+    network.order(0, &network.update(0, |root| set_batch(root, 7)).await).await;
+    network.order(0, &network.message("while the follower is away")).await;
+    network.start(1).await;
+    network.until(1, CHANNEL, ("follower", "active", 6)).await;
+    assert_eq!(network.bundle(1).await.orderer().batch.max_message_count, 7);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_is_joined_by_a_later_configuration_block_and_fetched_up_to_it() {
+    let mut network = Network::new(2, Choices { consenters: 1, ..Choices::default() });
+    network.start(0).await;
+    network.join(0, network.genesis.encode_to_vec()).await;
+    network.order(0, &network.message("one")).await;
+    network.order(0, &network.update(0, |root| set_batch(root, 7)).await).await;
+    network.order(0, &network.message("three")).await;
+    let config = network.block(0, 2).await;
+    network.start(1).await;
+    let (status, body) = network.join(1, config.encode_to_vec()).await;
+    assert_eq!(status, 201, "{body}");
+    assert!(body.contains(r#""consensusRelation":"follower","status":"onboarding","height":0"#), "{body}");
+    network.until(1, CHANNEL, ("follower", "active", 4)).await;
+    network.order(0, &network.message("four")).await;
+    network.until(1, CHANNEL, ("follower", "active", 5)).await;
+    assert!(!network.channel_folder(1, CHANNEL).join("join.block").exists());
+
+    let (status, body) = network.remove(1, CHANNEL).await;
+    assert_eq!(status, 204, "{body}");
+    // A block that its consenters do not have: another configuration under the same number.
+    let mut other = config;
+    let mut forged = network.genesis_of(CHANNEL);
+    forged.header.as_mut().unwrap().number = 2;
+    other.header = forged.header;
+    other.data = forged.data;
+    let (status, body) = network.join(1, other.encode_to_vec()).await;
+    assert_eq!(status, 201, "{body}");
+    let failed = eventually(async || {
+        let (_, is) = network.describe(1, CHANNEL).await;
+        (is["status"] == "failed").then_some(is)
+    })
+    .await;
+    assert_eq!(failed["height"], 3, "{failed}");
+    let (_, health) = network.operations(1, "/healthz").await;
+    assert!(health.contains("do not lead to block 2 by which the channel was joined"), "{health}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_orderer_without_others_to_fetch_from_waits_and_can_leave() {
+    let mut network = Network::new(2, Choices { consenters: 1, ..Choices::default() });
+    network.start(0).await;
+    network.join(0, network.genesis.encode_to_vec()).await;
+    network.order(0, &network.update(0, |root| set_batch(root, 7)).await).await;
+    let config = network.block(0, 1).await;
+    network.stop(0).await;
+    network.start(1).await;
+    assert_eq!(network.join(1, config.encode_to_vec()).await.0, 201);
+    network.stop(1).await;
+    network.start(1).await;
+    network.until(1, CHANNEL, ("follower", "onboarding", 0)).await;
+    let (status, health) = network.operations(1, "/healthz").await;
+    assert_eq!(status, 503);
+    assert!(health.contains("no orderer has delivered its first block yet"), "{health}");
+    assert_eq!(network.remove(1, CHANNEL).await.0, 204);
+    assert_eq!(network.describe(1, CHANNEL).await.0, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_channel_leaves_the_others_running_and_shows() {
+    let mut network = Network::up(1, Choices::default()).await;
+    let second = network.genesis_of("second");
+    assert_eq!(network.join(0, second.encode_to_vec()).await.0, 201);
+    network.order(0, &network.message("in the first")).await;
+    order(&network, 0, &message(&network, "second", "in the second")).await;
+    network.stop(0).await;
+    std::fs::write(network.channel_folder(0, CHANNEL).join("blocks/CURRENT"), "garbage").unwrap();
+    network.start(0).await;
+    order(&network, 0, &message(&network, "second", "in the second, again")).await;
+    let (_, list) = network.describe(0, "").await;
+    let names: Vec<_> = list["channels"].as_array().unwrap().iter().map(|one| one["name"].clone()).collect();
+    assert_eq!(names, [CHANNEL, "second"]);
+    let (_, first) = network.describe(0, CHANNEL).await;
+    assert_eq!((first["status"].as_str(), first["height"].as_u64()), (Some("failed"), Some(0)));
+    let (status, health) = network.operations(0, "/healthz").await;
+    assert_eq!(status, 503);
+    assert!(health.contains(&format!("{CHANNEL}: ")) && !health.contains("second: "), "{health}");
+    let refused = network.broadcast(0, network.message("to the damaged one")).await;
+    assert_eq!(refused.status(), Status::BadRequest, "{refused:?}");
+    assert_eq!(network.remove(0, CHANNEL).await.0, 204);
+    assert_eq!(network.join(0, network.genesis.encode_to_vec()).await.0, 201);
+    network.until(0, CHANNEL, ("consenter", "active", 1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_that_was_left_can_be_joined_again_at_once_whoever_reads_it() {
+    let network = Network::up(1, Choices::default()).await;
+    for round in 0..5 {
+        network.order(0, &network.message(&format!("round {round}"))).await;
+        // A reader that waits for a block that never comes.
+        let waiting = network.read_from(0, 2).await;
+        let (status, body) = network.remove(0, CHANNEL).await;
+        assert_eq!(status, 204, "{body}");
+        assert_eq!(network.remove(0, CHANNEL).await.0, 404);
+        let (status, body) = network.join(0, network.genesis.encode_to_vec()).await;
+        assert_eq!(status, 201, "{body}");
+        drop(waiting);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn joining_refuses_what_is_no_configuration_block_of_a_channel() {
+    let network = Network::up(1, Choices::default()).await;
+    network.order(0, &network.message("fine")).await;
+    let (status, body) = network.join(0, network.block(0, 1).await.encode_to_vec()).await;
+    assert_eq!(
+        (status, body.as_str()),
+        (400, r#"{"error":"invalid join block: block is not a config block"}"#)
+    );
+    assert_eq!(network.describe(0, "NoChannel").await.0, 400);
+    assert_eq!(network.describe(0, "elsewhere").await.0, 404);
+    assert_eq!(network.describe(0, "elsewhere/blocks/newest").await.0, 404);
+    assert_eq!(network.describe(0, "mychannel/blocks/nonsense").await.0, 400);
+    assert_eq!(network.describe(0, "mychannel/blocks/9").await.0, 404);
+    let (client, base) = network.admin(0);
+    for (name, number) in [("oldest", 0), ("newest", 1), ("config", 0), ("1", 1)] {
+        let response = client.get(format!("{base}/{CHANNEL}/blocks/{name}")).send().await.unwrap();
+        assert_eq!(response.headers()["content-type"], "application/octet-stream");
+        assert_eq!(response.headers()["cache-control"], "no-store");
+        let found = Block::decode(response.bytes().await.unwrap()).unwrap();
+        assert_eq!(block::number(&found).get(), number);
+    }
+}
