@@ -19,6 +19,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let mut compiler = protox::Compiler::new([root])?;
     compiler.include_imports(true).include_source_info(true).open_files(schemas)?;
+    let descriptors = Path::new(&std::env::var("OUT_DIR")?).join("descriptors.bin");
+    fs::write(descriptors, compiler.encode_file_descriptor_set())?;
     tonic_prost_build::configure()
         .bytes(".")
         .btree_map(".")

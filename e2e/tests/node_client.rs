@@ -1,14 +1,18 @@
-//! The published Node client of the gateway judges a running network.
+//! The published Node clients judge a running network: that of the gateway, and the older one that does without it.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use consort_e2e::{Network, repository};
 
-/// Fetches the published packages once; the lock file decides which.
+/// Fetches the published packages once; the lock file decides which. Tests run as processes side by side, and one at a time
+/// may fetch.
 fn client() -> Result<PathBuf> {
     let folder = repository().join("e2e/node");
+    let held = File::open(folder.join("package.json"))?;
+    held.lock()?;
     let installed = folder.join("node_modules/.package-lock.json");
     let is_current = |installed: &Path| -> Option<bool> {
         let lock = folder.join("package-lock.json").metadata().ok()?.modified().ok()?;
@@ -55,6 +59,40 @@ fn the_published_gateway_client_works_unchanged() -> Result<()> {
         "filtered block events",
         "refusals",
         "the other organisation reads the same",
+    ] {
+        assert!(said.contains(&format!("ok {step}")), "the client did not get to '{step}':\n{said}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_older_published_client_works_unchanged() -> Result<()> {
+    let folder = client()?;
+    let network = Network::start("two-org-raft")?;
+    let organisation = network.peer_organisation("org1.example.com");
+    let scratch = tempfile::tempdir()?;
+
+    let output = Command::new("node")
+        .arg("network.mjs")
+        .current_dir(&folder)
+        .env("CRYPTO_PATH", &organisation)
+        .env("CONNECTION_PROFILE", organisation.join("connection-org1.json"))
+        .env("MSP_ID", "Org1MSP")
+        .env("USER_NAME", "User1@org1.example.com")
+        .env("SCRATCH", scratch.path())
+        .output()
+        .context("node is missing: .ci/setup test installs it")?;
+
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    for step in [
+        "discovery",
+        "endorse and broadcast",
+        "named organisations",
+        "listeners",
+        "checkpoint",
+        "refusals",
+        "strategies",
     ] {
         assert!(said.contains(&format!("ok {step}")), "the client did not get to '{step}':\n{said}");
     }

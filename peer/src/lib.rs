@@ -2,7 +2,7 @@
 //!
 //! Owns the channels that this peer has joined ([`registry`], [`channel`]), the way of a block from the orderers to the
 //! ledger ([`deliver_client`], [`committer`]), the services that applications and other peers call ([`gateway`],
-//! [`events`], [`membership`], [`endorser`]), the chaincodes that run here ([`chaincode`]) and the system chaincodes
+//! [`discovery`], [`events`], [`membership`], [`endorser`]), the chaincodes that run here ([`chaincode`]) and the system chaincodes
 //! ([`lifecycle`], [`system`]).
 //!
 //! Does not own: formats and hashes (`protos`, `crypto`), who is who (`msp`), what a configuration means
@@ -27,6 +27,7 @@ pub mod committer;
 pub mod config;
 pub mod connections;
 pub mod deliver_client;
+pub mod discovery;
 pub mod endorser;
 pub mod endorsing;
 pub mod events;

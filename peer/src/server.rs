@@ -19,6 +19,7 @@ use consort_node::telemetry::LogHandle;
 use consort_node::tls::{ServerTls, TlsError};
 use consort_node::{Clock, Metrics, Tasks};
 use consort_protos::consort::peer::membership_server::MembershipServer;
+use consort_protos::fabric::discovery::discovery_server::DiscoveryServer;
 use consort_protos::fabric::gateway::gateway_server::GatewayServer;
 use consort_protos::fabric::protos::deliver_server::DeliverServer;
 use consort_protos::fabric::protos::endorser_server::EndorserServer;
@@ -32,6 +33,7 @@ use crate::committer::pipeline::pipeline;
 use crate::config::PeerConfig;
 use crate::connections::Connections;
 use crate::deliver_client::{Follower, Orderers, OverrideError};
+use crate::discovery::{Discovery, DiscoverySetup};
 use crate::endorser::{Access, Endorser, EndorserParts, EndorserService};
 use crate::endorsing::{CountedEndorser, Endorsers};
 use crate::events::BlockEvents;
@@ -301,11 +303,12 @@ fn assemble(
     let data = |source| StartError::Data { path: config.data_dir.clone(), source };
     let channels = Channels::open(&config.data_dir).map_err(data)?;
     let peer_metrics = Arc::new(PeerMetrics::new(metrics));
+    let access = Arc::new(Access::new(Arc::new(MspManager::new(vec![msp])), msp_id.clone()));
     let endorser = Arc::new(Endorser::new(EndorserParts {
         channels: Arc::clone(&channels),
         runtime: Arc::new(runtime(&config)?),
         signer: Arc::clone(&signer),
-        access: Arc::new(Access::new(Arc::new(MspManager::new(vec![msp])), msp_id.clone())),
+        access: Arc::clone(&access),
         clock: Arc::clone(&clock),
         time_window: Duration::from_secs(config.endorser.time_window_s),
     }));
@@ -328,12 +331,20 @@ fn assemble(
         Arc::clone(&clock),
     );
     let tls_binding = config.tls.client_auth == ClientAuth::Required;
+    let discovery = Discovery::new(DiscoverySetup {
+        channels: Arc::clone(&channels),
+        directory: Arc::new(membership.clone()),
+        access,
+        clock: Arc::clone(&clock),
+        tls_binding,
+    });
     let events = BlockEvents::new(Arc::clone(&channels), Arc::clone(&clock), tasks, tls_binding);
     let counted = CountedEndorser::new(EndorserService::new(endorser), Arc::clone(&peer_metrics));
     let server = GrpcServer::new(listener, Some(tls.clone()))
         .add_service(limited!(GatewayServer::new(gateway)))
         .add_service(limited!(EndorserServer::new(counted)))
         .add_service(limited!(DeliverServer::new(events)))
+        .add_service(DiscoveryServer::new(discovery))
         .add_service(MembershipServer::new(membership.clone()));
     let files = config.tls.client_roots.clone();
     let trust = ClientTrust { own: tls_roots, files, channels: Arc::clone(&channels), tls };

@@ -29,6 +29,9 @@ pub mod fabric {
     };
 }
 
+/// All schemas as an encoded `google.protobuf.FileDescriptorSet`, for tools that show messages to people.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
 /// Consort's own messages and services, which a Fabric client never sees.
 pub mod consort {
     pub use crate::generated::consort::{orderer, peer};

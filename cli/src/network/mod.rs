@@ -8,6 +8,7 @@ mod node_config;
 mod nodes;
 mod plan;
 mod ports;
+mod profiles;
 mod programs;
 mod session;
 mod settle;

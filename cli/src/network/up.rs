@@ -4,7 +4,7 @@ use anyhow::Context;
 
 use super::programs::Programs;
 use super::session::Session;
-use super::{Folders, authorities, genesis, nodes, plan, ports, settle};
+use super::{Folders, authorities, genesis, nodes, plan, ports, profiles, settle};
 use crate::access::Access;
 use crate::chaincode::deploy;
 use crate::chaincode::{collections, endorsement_policy};
@@ -85,6 +85,7 @@ async fn start(
     let (layout, topology) = (&access.layout, &access.topology);
     report.step(authorities::start(layout, topology, programs, session)).await?;
     report.step(authorities::enrol(layout, topology)).await?;
+    profiles::write(layout, topology)?;
     let genesis = genesis::block(layout, topology)?;
     report.step(nodes::start(layout, topology, programs, session)).await?;
     report.step(nodes::join(access, session, &genesis)).await?;

@@ -10,6 +10,7 @@ use consort_protos::fabric::protos::{ChaincodeEvent, TxValidationCode};
 use consort_protos::transaction::Transaction;
 use futures::Stream;
 use prost::Message;
+use tokio::sync::OwnedSemaphorePermit;
 use tonic::Status;
 
 use super::Gateway;
@@ -28,6 +29,7 @@ impl Gateway {
     pub(super) fn chaincode_event_stream(
         &self,
         signed: SignedChaincodeEventsRequest,
+        waiter: OwnedSemaphorePermit,
     ) -> Result<EventStream, Status> {
         let invalid =
             |reason: String| Status::invalid_argument(format!("invalid chaincode events request: {reason}"));
@@ -52,7 +54,7 @@ impl Gateway {
         let (first, skip) =
             start(access.channel(), request.start_position.as_ref(), request.after_transaction_id)?;
         let blocks = access.channel().blocks_from(first);
-        let reader = EventReader { access, blocks, chaincode: request.chaincode_id, skip };
+        let reader = EventReader { access, blocks, chaincode: request.chaincode_id, skip, _waiter: waiter };
         Ok(Box::pin(futures::stream::try_unfold(reader, |mut reader| async move {
             let response = reader.next().await?;
             Ok(Some((response, reader)))
@@ -105,6 +107,7 @@ struct EventReader {
     chaincode: String,
     /// Events up to and including this transaction's are known to the caller.
     skip: Option<Skip>,
+    _waiter: OwnedSemaphorePermit,
 }
 
 impl EventReader {

@@ -1,9 +1,12 @@
 //! The gateway's errors as clients read them: a code, a text, and one `gateway.ErrorDetail` per endpoint that failed.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use consort_protos::fabric::gateway::ErrorDetail;
 use consort_protos::fabric::rpc;
 use prost::Message;
+use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
 /// Type URL of the details; published clients decode every detail as this message.
@@ -29,6 +32,29 @@ pub(super) fn status(code: Code, message: impl Into<String>, details: &[ErrorDet
     Status::with_details(code, message, Bytes::from(wire.encode_to_vec()))
 }
 
+/// Type URL of the pause after which a call may be tried again.
+const RETRY_TYPE: &str = "type.googleapis.com/google.rpc.RetryInfo";
+
+/// A status that says when to try again, as `google.rpc.RetryInfo`. Published gateway clients read every detail as an
+/// `ErrorDetail`, some with a check that its texts are UTF-8; so the pause is given in whole seconds, whose bytes are, and
+/// exactly in the trailers.
+pub(super) fn with_retry(
+    code: Code,
+    message: impl Into<String>,
+    pause: Duration,
+    trailers: MetadataMap,
+) -> Status {
+    let message = message.into();
+    let seconds = i64::try_from(pause.as_millis().div_ceil(1_000)).unwrap_or(i64::MAX).min(127);
+    let retry = rpc::RetryInfo { retry_delay: Some(prost_types::Duration { seconds, nanos: 0 }) };
+    let wire = rpc::Status {
+        code: code as i32,
+        message: message.clone(),
+        details: vec![prost_types::Any { type_url: RETRY_TYPE.to_owned(), value: retry.encode_to_vec() }],
+    };
+    Status::with_details_and_metadata(code, message, Bytes::from(wire.encode_to_vec()), trailers)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -45,6 +71,16 @@ mod tests {
         assert_eq!((wire.code, wire.message.as_str()), (10, "failed"));
         assert_eq!(wire.details[0].type_url, DETAIL_TYPE);
         assert_eq!(ErrorDetail::decode(wire.details[0].value.as_slice()).expect("a detail"), detail);
+    }
+
+    #[test]
+    fn a_pause_is_readable_as_an_error_detail_too() {
+        let pause = Duration::from_millis(1_300);
+        let status = with_retry(Code::ResourceExhausted, "busy", pause, MetadataMap::new());
+        let wire = rpc::Status::decode(status.details()).expect("a google.rpc.Status");
+        let retry = rpc::RetryInfo::decode(wire.details[0].value.as_slice()).expect("a pause");
+        assert_eq!(retry.retry_delay.expect("a duration").seconds, 2);
+        ErrorDetail::decode(wire.details[0].value.as_slice()).expect("a detail to those who look for one");
     }
 
     #[test]

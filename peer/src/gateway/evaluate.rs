@@ -5,6 +5,7 @@ use consort_protos::fabric::gateway::{EvaluateRequest, EvaluateResponse};
 use consort_protos::fabric::protos::{ChaincodeAction, ProposalResponse, ProposalResponsePayload, Response};
 use consort_protos::ids::MspId;
 use prost::Message;
+use tokio::time::Instant;
 use tonic::{Code, Status};
 
 use super::details::status;
@@ -19,6 +20,7 @@ impl Gateway {
     pub(super) async fn evaluate_proposal(
         &self,
         request: EvaluateRequest,
+        deadline: Option<Instant>,
     ) -> Result<EvaluateResponse, Status> {
         let targets = request.target_organizations;
         let request = Request::open(request.proposed_transaction)?;
@@ -33,8 +35,9 @@ impl Gateway {
         }
         let mut details = Vec::new();
         let mut last = Code::Unavailable;
-        for member in &candidates {
-            match judge(self.call(&channel, member, &request).await) {
+        for (index, member) in candidates.iter().enumerate() {
+            let limit = self.call_limit(deadline, index + 1 < candidates.len());
+            match judge(self.call(&channel, member, &request, limit).await) {
                 Ok(answer) => return Ok(EvaluateResponse { result: Some(result_of(&answer)) }),
                 Err(failure) => {
                     details.push(failure.detail(member));

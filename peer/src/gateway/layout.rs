@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use consort_protos::ids::MspId;
 
 /// Endorsements needed per organisation.
-pub(super) type Layout = BTreeMap<MspId, usize>;
+pub(crate) type Layout = BTreeMap<MspId, usize>;
 
 /// Alternatives that are looked at. A policy of 20 organisations has more; the first of them are enough to find
 /// reachable peers, and the bound keeps a policy from costing the gateway its memory.

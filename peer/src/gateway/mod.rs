@@ -6,21 +6,24 @@
 
 mod access;
 mod chaincode_events;
+mod collection;
 mod commit_status;
 mod details;
 mod difference;
 mod endorse;
 mod evaluate;
 mod layout;
+mod load;
 mod network;
 mod outcome;
-mod plan;
+pub(crate) mod plan;
 mod request;
 mod submit;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use consort_msp::policy::SignedData;
@@ -32,15 +35,22 @@ use consort_protos::fabric::gateway::{
 };
 use consort_protos::fabric::protos::ProposalResponse;
 use consort_protos::ids::MspId;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use tonic::{Request as GrpcRequest, Response as GrpcResponse, Status};
 
 use self::access::{Access, denied};
 pub(crate) use self::chaincode_events::event_of;
+use self::load::Gate;
 pub use self::network::{CallError, Directory, EndorserNetwork, Member, OrderingService};
+pub(crate) use self::plan::plan;
 use self::request::{Request, deadline, within};
 use crate::channel::ChannelHandle;
 use crate::config::GatewayConfig;
 use crate::registry::Channels;
+
+/// Commits and event streams that are waited for at the same time, of all clients together. Each holds a few kilobytes.
+const WAITERS_MAX: usize = 20_000;
 
 /// The gateway service. Cheap to clone.
 #[derive(Clone)]
@@ -52,6 +62,8 @@ pub struct Gateway {
     msp_id: MspId,
     limits: GatewayConfig,
     clock: Arc<dyn Clock>,
+    gate: Arc<Gate>,
+    waiters: Arc<Semaphore>,
 }
 
 impl Gateway {
@@ -66,7 +78,9 @@ impl Gateway {
         limits: GatewayConfig,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { channels, directory, endorsers, orderers, msp_id, limits, clock }
+        let gate = Arc::new(Gate::new(Arc::clone(&clock)));
+        let waiters = Arc::new(Semaphore::new(WAITERS_MAX));
+        Self { channels, directory, endorsers, orderers, msp_id, limits, clock, gate, waiters }
     }
 
     fn channel(&self, channel: &str) -> Result<Arc<ChannelHandle>, String> {
@@ -94,17 +108,40 @@ impl Gateway {
         Access::new(handle, resource, signed, Arc::clone(&self.clock))
     }
 
+    /// A place among those who wait for commits.
+    fn waiter(&self) -> Result<OwnedSemaphorePermit, Status> {
+        Arc::clone(&self.waiters).try_acquire_owned().map_err(|_| {
+            Status::resource_exhausted(format!(
+                "{WAITERS_MAX} clients wait for commits or events at this gateway already; use another one"
+            ))
+        })
+    }
+
     async fn call(
         &self,
         channel: &ChannelHandle,
         member: &Member,
         request: &Request,
+        limit: Duration,
     ) -> Result<ProposalResponse, CallError> {
-        let limit = self.limits.endorsement_timeout();
         let call = self.endorsers.process(channel, member, Arc::clone(&request.signed));
         tokio::time::timeout(limit, call).await.unwrap_or_else(|_| {
             Err(CallError::Unavailable(format!("no answer within {} ms", limit.as_millis())))
         })
+    }
+}
+
+impl Gateway {
+    /// How long one endorser may take: the configured limit, and with alternates left at most half of the caller's time,
+    /// so that a peer that hangs does not take theirs.
+    fn call_limit(&self, deadline: Option<Instant>, has_alternates: bool) -> Duration {
+        let limit = self.limits.endorsement_timeout();
+        match deadline {
+            Some(deadline) if has_alternates => {
+                limit.min(deadline.saturating_duration_since(Instant::now()) / 2)
+            }
+            _ => limit,
+        }
     }
 }
 
@@ -126,6 +163,7 @@ impl GatewayService for Gateway {
         request: GrpcRequest<EndorseRequest>,
     ) -> Result<GrpcResponse<EndorseResponse>, Status> {
         let deadline = deadline(request.metadata());
+        let _place = within(deadline, endorse::TIMEOUT_FIRST, self.gate.enter()).await?;
         self.endorse_proposal(request.into_inner(), deadline).await.map(GrpcResponse::new)
     }
 
@@ -134,6 +172,7 @@ impl GatewayService for Gateway {
         request: GrpcRequest<SubmitRequest>,
     ) -> Result<GrpcResponse<SubmitResponse>, Status> {
         let deadline = deadline(request.metadata());
+        let _place = within(deadline, submit::TIMEOUT, self.gate.enter()).await?;
         self.submit_envelope(request.into_inner(), deadline).await.map(GrpcResponse::new)
     }
 
@@ -142,6 +181,7 @@ impl GatewayService for Gateway {
         request: GrpcRequest<SignedCommitStatusRequest>,
     ) -> Result<GrpcResponse<CommitStatusResponse>, Status> {
         let limit = deadline(request.metadata());
+        let _waiter = self.waiter()?;
         let work = self.commit_status_of(request.into_inner());
         within(limit, "context deadline exceeded", work).await.map(GrpcResponse::new)
     }
@@ -152,7 +192,8 @@ impl GatewayService for Gateway {
         &self,
         request: GrpcRequest<SignedChaincodeEventsRequest>,
     ) -> Result<GrpcResponse<Self::ChaincodeEventsStream>, Status> {
-        self.chaincode_event_stream(request.into_inner()).map(GrpcResponse::new)
+        let waiter = self.waiter()?;
+        self.chaincode_event_stream(request.into_inner(), waiter).map(GrpcResponse::new)
     }
 
     async fn evaluate(
@@ -160,7 +201,10 @@ impl GatewayService for Gateway {
         request: GrpcRequest<EvaluateRequest>,
     ) -> Result<GrpcResponse<EvaluateResponse>, Status> {
         let limit = deadline(request.metadata());
-        let work = self.evaluate_proposal(request.into_inner());
+        let work = async {
+            let _place = self.gate.enter().await?;
+            self.evaluate_proposal(request.into_inner(), limit).await
+        };
         within(limit, "evaluate timeout expired", work).await.map(GrpcResponse::new)
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use consort_protos::fabric::common::Envelope;
 use consort_protos::fabric::orderer::BroadcastResponse;
 use consort_protos::fabric::protos::{ProposalResponse, SignedProposal};
@@ -24,6 +25,12 @@ pub struct Member {
     pub chaincodes: Vec<(String, String)>,
     /// Whether it is this peer.
     pub local: bool,
+    /// The peer's identity (`msp.SerializedIdentity`).
+    pub identity: Bytes,
+    /// When the peer's process started, in milliseconds since 1970.
+    pub incarnation_ms: u64,
+    /// How many statements the process had made before this one.
+    pub sequence: u64,
 }
 
 impl Member {

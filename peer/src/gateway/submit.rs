@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use consort_protos::fabric::common;
 use consort_protos::fabric::gateway::{ErrorDetail, SubmitRequest, SubmitResponse};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use rand::seq::SliceRandom;
 use tokio::time::Instant;
 use tonic::{Code, Status};
@@ -12,6 +14,15 @@ use super::Gateway;
 use super::details::status;
 use super::request::within;
 use crate::deliver_client::OrdererEndpoint;
+
+/// What was not finished when the caller's time was over.
+pub(super) const TIMEOUT: &str = "submit timeout expired while broadcasting to ordering service";
+
+/// Consensus type of a channel whose orderers may lie.
+const BFT: &str = "BFT";
+
+/// What such an orderer says that has the transaction already, from another orderer or an earlier attempt.
+const KNOWN_ALREADY: &str = "failed to submit request: request already exists";
 
 /// Pause between two rounds of asking all orderers: a fraction of an election, and no load.
 const ROUND_PAUSE: Duration = Duration::from_millis(100);
@@ -36,10 +47,48 @@ impl Gateway {
             return Err(Status::unavailable("no orderer nodes available"));
         }
         orderers.shuffle(&mut rand::rng());
-        let work = self.offer_until_taken(&orderers, &envelope);
         let limit = Instant::now() + self.limits.broadcast_timeout();
         let deadline = Some(deadline.map_or(limit, |deadline| deadline.min(limit)));
-        within(deadline, "submit timeout expired while broadcasting to ordering service", work).await
+        if channel.bundle().orderer().consensus_type == BFT {
+            return within(deadline, TIMEOUT, self.offer_to_quorum(&orderers, &envelope)).await;
+        }
+        within(deadline, TIMEOUT, self.offer_until_taken(&orderers, &envelope)).await
+    }
+
+    /// Offers the transaction to all orderers at once; it counts as taken when so many have it that an honest one is among
+    /// any quorum (Fabric `internal/pkg/gateway/submit.go`).
+    async fn offer_to_quorum(
+        &self,
+        orderers: &[OrdererEndpoint],
+        envelope: &common::Envelope,
+    ) -> Result<SubmitResponse, Status> {
+        let quorum = Quorum::of(orderers.len());
+        let mut answers: FuturesUnordered<_> = orderers
+            .iter()
+            .map(|orderer| async move { (orderer, self.orderers.broadcast(orderer, envelope).await) })
+            .collect();
+        let (mut taken, mut details) = (0, Vec::new());
+        while let Some((orderer, answer)) = answers.next().await {
+            let reason = match answer {
+                Ok(answer)
+                    if answer.status == common::Status::Success as i32 || answer.info == KNOWN_ALREADY =>
+                {
+                    taken += 1;
+                    if taken >= quorum.needed {
+                        return Ok(SubmitResponse {});
+                    }
+                    continue;
+                }
+                Ok(answer) => unsuccessful(answer.status, &answer.info),
+                Err(reason) => reason,
+            };
+            details.push(refused_by(orderer, reason));
+            if details.len() > orderers.len() - quorum.needed {
+                break;
+            }
+        }
+        let message = "insufficient number of orderers could successfully process transaction to satisfy quorum requirement";
+        Err(status(Code::Unavailable, message, &details))
     }
 
     /// Asks again for a while when no orderer can take the transaction: an election of their leader passes. A second copy
@@ -72,11 +121,7 @@ impl Gateway {
                     return Ok(SubmitResponse {});
                 }
                 Ok(answer) => {
-                    let reason = format!(
-                        "received unsuccessful response from orderer: status={}, info={}",
-                        status_name(answer.status),
-                        answer.info
-                    );
+                    let reason = unsuccessful(answer.status, &answer.info);
                     if (400..500).contains(&answer.status) {
                         return Err(Status::aborted(reason));
                     }
@@ -84,14 +129,35 @@ impl Gateway {
                 }
                 Err(reason) => reason,
             };
-            tracing::warn!(orderer = %orderer.address, %reason, "an orderer did not take a transaction");
-            details.push(ErrorDetail {
-                address: orderer.address.clone(),
-                msp_id: orderer.msp_id.as_ref().map(ToString::to_string).unwrap_or_default(),
-                message: reason,
-            });
+            details.push(refused_by(orderer, reason));
         }
         Err(status(Code::Unavailable, "no orderers could successfully process transaction", &details))
+    }
+}
+
+/// How many of n orderers have to take a transaction when f of them may lie: ceil((n + f + 1) / 2) with f = (n - 1) / 3.
+struct Quorum {
+    needed: usize,
+}
+
+impl Quorum {
+    fn of(orderers: usize) -> Self {
+        let faulty = orderers.saturating_sub(1) / 3;
+        Self { needed: (orderers + faulty + 1).div_ceil(2) }
+    }
+}
+
+fn unsuccessful(status: i32, info: &str) -> String {
+    let name = status_name(status);
+    format!("received unsuccessful response from orderer: status={name}, info={info}")
+}
+
+fn refused_by(orderer: &OrdererEndpoint, reason: String) -> ErrorDetail {
+    tracing::warn!(orderer = %orderer.address, %reason, "an orderer did not take a transaction");
+    ErrorDetail {
+        address: orderer.address.clone(),
+        msp_id: orderer.msp_id.as_ref().map(ToString::to_string).unwrap_or_default(),
+        message: reason,
     }
 }
 
@@ -99,4 +165,15 @@ impl Gateway {
 fn status_name(status: i32) -> String {
     common::Status::try_from(status)
         .map_or_else(|_| status.to_string(), |known| known.as_str_name().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quorum_is_fabrics() {
+        let needed = |orderers| Quorum::of(orderers).needed;
+        assert_eq!([1, 3, 4, 7, 10].map(needed), [1, 2, 3, 5, 7]);
+    }
 }

@@ -47,6 +47,8 @@ enum Behaviour {
     Broken(&'static str),
     /// The peer does not answer.
     Down,
+    /// The peer takes the call and never answers.
+    Hang,
 }
 
 struct Endorsers {
@@ -71,6 +73,7 @@ impl EndorserNetwork for Endorsers {
             ..ProposalResponse::default()
         };
         match &self.behaviours[&member.endpoint] {
+            Behaviour::Hang => std::future::pending().await,
             Behaviour::Down => Err(CallError::Unavailable("connection refused".to_owned())),
             Behaviour::Broken(text) => Ok(status(500, text, b"")),
             Behaviour::Chaincode(code, text) => Ok(status(*code, text, b"payload")),
@@ -194,6 +197,9 @@ impl Bench {
             height: 2,
             chaincodes: vec![("basic".to_owned(), "1".to_owned())],
             local: endpoint == LOCAL,
+            identity: identities[endpoint].serialized().clone(),
+            incarnation_ms: 1,
+            sequence: 1,
         };
         let peers = vec![member(OTHER, "Org2MSP"), member(SECOND, "Org1MSP"), member(LOCAL, "Org1MSP")];
         let interest = ChaincodeInterest {
@@ -386,7 +392,6 @@ async fn an_endorsement_with_a_bad_signature_is_replaced() {
     let (gateway, test, _) = bench.gateway();
     let status = endorse(&gateway, &test, &[], false).await.expect_err("nobody else of Org2");
     let details = details(&status);
-    assert_eq!(details.len(), 1);
     assert_eq!(details[0].address, OTHER);
     assert!(details[0].message.starts_with("the endorsement does not count: "), "{}", details[0].message);
 }
@@ -405,8 +410,68 @@ async fn different_results_are_named_a_mismatch() {
     let details = details(&status);
     assert_eq!(
         (details[0].address.as_str(), details[0].message.as_str()),
-        (OTHER, "ProposalResponsePayloads do not match")
+        (
+            OTHER,
+            "ProposalResponsePayloads do not match: Org1MSP (peer0.org1:7051) and Org2MSP (peer0.org2:9051) differ in the \
+             value written to key \"key\" of basic: \"v\" and \"w\""
+        )
     );
+    assert_eq!((details[1].address.as_str(), details[1].msp_id.as_str()), (LOCAL, "Org1MSP"));
+    assert!(
+        details[1].message.starts_with("the policy of chaincode basic is not met: "),
+        "{}",
+        details[1].message
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_endorser_that_hangs_leaves_time_for_another() {
+    let mut bench = Bench::new().await;
+    bench.behave(LOCAL, Behaviour::Hang);
+    let (gateway, test, endorsers) = bench.gateway();
+    let (transaction_id, signed) = proposal(&test, "basic", false);
+    let mut request = Request::new(EndorseRequest {
+        transaction_id,
+        channel_id: CHANNEL.to_owned(),
+        proposed_transaction: Some(signed.clone()),
+        endorsing_organizations: Vec::new(),
+    });
+    request.set_timeout(std::time::Duration::from_millis(1_500));
+    gateway.endorse(request).await.expect("the second peer of Org1 stands in");
+    assert_eq!(*endorsers.asked.lock().expect("asked"), [LOCAL, SECOND, OTHER]);
+    let mut request = Request::new(EvaluateRequest {
+        channel_id: CHANNEL.to_owned(),
+        proposed_transaction: Some(signed),
+        ..EvaluateRequest::default()
+    });
+    request.set_timeout(std::time::Duration::from_millis(1_500));
+    gateway.evaluate(request).await.expect("another peer evaluates");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_all_endorsers_hang_the_deadline_says_where() {
+    let mut bench = Bench::new().await;
+    for endpoint in [LOCAL, SECOND, OTHER] {
+        bench.behave(endpoint, Behaviour::Hang);
+    }
+    let (gateway, test, _) = bench.gateway();
+    let timed = async |organisations: &[&str]| {
+        let (transaction_id, signed) = proposal(&test, "basic", false);
+        let mut request = Request::new(EndorseRequest {
+            transaction_id,
+            channel_id: CHANNEL.to_owned(),
+            proposed_transaction: Some(signed),
+            endorsing_organizations: organisations.iter().map(|name| (*name).to_owned()).collect(),
+        });
+        request.set_timeout(std::time::Duration::from_millis(200));
+        gateway.endorse(request).await.map(|_| ()).expect_err("nobody answers")
+    };
+    let first = timed(&[]).await;
+    assert_eq!(first.code(), Code::DeadlineExceeded);
+    assert_eq!(first.message(), "endorsement timeout expired while collecting first endorsement");
+    let named = timed(&["Org2MSP"]).await;
+    assert_eq!(named.code(), Code::DeadlineExceeded);
+    assert_eq!(named.message(), "endorsement timeout expired while collecting endorsements");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -433,6 +498,14 @@ async fn what_cannot_be_satisfied_is_explained() {
         "no combination of peers can be derived which satisfy the endorsement policy: no peer combination can satisfy \
          the endorsement policy"
     );
+    let explained = &details(&status)[0];
+    assert_eq!((explained.address.as_str(), explained.msp_id.as_str()), (LOCAL, "Org1MSP"));
+    assert!(
+        explained.message.contains("the policy of chaincode basic is not met: "),
+        "{}",
+        explained.message
+    );
+    assert!(explained.message.contains("Org2"), "{}", explained.message);
     let status = endorse(&gateway, &test, &["Org1MSP", "Org2MSP"], false).await.expect_err("no peer of Org2");
     assert_eq!(status.code(), Code::Unavailable);
     assert_eq!(status.message(), "failed to find any endorsing peers for org(s): Org2MSP");
@@ -449,6 +522,11 @@ async fn chaincode_that_is_not_installed_everywhere_is_named() {
     assert!(
         status.message().ends_with("required chaincodes are not installed on sufficient peers"),
         "{status}"
+    );
+    let explained = details(&status).remove(0).message;
+    assert!(
+        explained.ends_with("peer0.org2:9051 (Org2MSP) has no package of basic version 1 installed"),
+        "{explained}"
     );
 }
 

@@ -256,6 +256,9 @@ impl Directory for Membership {
             height: channel.ledger().height(),
             chaincodes: setup.chaincodes.chaincodes(channel),
             local: true,
+            identity: setup.signer.serialized().clone(),
+            incarnation_ms: self.inner.incarnation_ms,
+            sequence: self.inner.sequence.load(Ordering::Relaxed),
         }];
         members.extend(self.inner.known.members(channel.id().as_str(), setup.clock.monotonic()));
         members

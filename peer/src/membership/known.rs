@@ -69,6 +69,9 @@ impl Known {
                 .map(|chaincode| (chaincode.name.clone(), chaincode.version.clone()))
                 .collect(),
             local: false,
+            identity: statement.signed.identity.clone(),
+            incarnation_ms: statement.state.incarnation_ms,
+            sequence: statement.state.sequence,
         })
     }
 
