@@ -213,7 +213,7 @@ fn application(profile: &Profile) -> Result<ConfigGroup, ProfileError> {
     Ok(group)
 }
 
-fn organisation_group(
+pub(crate) fn organisation_group(
     section: &str,
     organisation: &OrganisationProfile,
     usual: &Policies,
@@ -244,7 +244,7 @@ fn group_with_policies(place: &str, usual: &Policies, own: &Policies) -> Result<
 }
 
 /// A policy from its text; the first word tells the kinds apart.
-fn policy_message(text: &str) -> Result<Policy, String> {
+pub(crate) fn policy_message(text: &str) -> Result<Policy, String> {
     let first = text.split(' ').next().unwrap_or_default();
     if !text.contains('(') && ["ANY", "ALL", "MAJORITY"].iter().any(|rule| first.eq_ignore_ascii_case(rule)) {
         let policy = policy::implicit::parse(text)
@@ -260,7 +260,7 @@ fn usual_policies() -> Policies {
     texts(&[("Readers", "ANY Readers"), ("Writers", "ANY Writers"), ("Admins", "MAJORITY Admins")])
 }
 
-fn peer_policies(id: &MspId) -> Policies {
+pub(crate) fn peer_policies(id: &MspId) -> Policies {
     texts(&[
         ("Readers", &format!("OR('{id}.admin', '{id}.peer', '{id}.client')")),
         ("Writers", &format!("OR('{id}.admin', '{id}.client')")),
@@ -269,7 +269,7 @@ fn peer_policies(id: &MspId) -> Policies {
     ])
 }
 
-fn orderer_policies(id: &MspId) -> Policies {
+pub(crate) fn orderer_policies(id: &MspId) -> Policies {
     texts(&[
         ("Readers", &format!("OR('{id}.member')")),
         ("Writers", &format!("OR('{id}.member')")),
@@ -282,7 +282,7 @@ fn texts(policies: &[(&str, &str)]) -> Policies {
 }
 
 /// A duration in the form in which Go prints it; what does not parse stays, and is refused when the configuration is checked.
-fn as_go_prints(text: &str) -> String {
+pub(crate) fn as_go_prints(text: &str) -> String {
     match duration::parse(text) {
         Ok((false, duration)) => duration::format(duration),
         _ => text.to_owned(),

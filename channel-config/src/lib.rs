@@ -14,6 +14,7 @@ mod acl;
 mod application;
 mod bundle;
 mod capabilities;
+mod change;
 mod consensus;
 mod duration;
 mod endorsement;
@@ -33,6 +34,7 @@ pub use self::{
     application::{ApplicationConfig, ApplicationOrganisation},
     bundle::ChannelBundle,
     capabilities::{Capabilities, Level},
+    change::{BatchChange, Change, ChangeError, Members},
     consensus::ConsenterChange,
     endorsement::{DEFAULT_ENDORSEMENT, EndorsementPolicyError, LIFECYCLE_ENDORSEMENT},
     error::ConfigError,

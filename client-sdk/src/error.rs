@@ -101,6 +101,17 @@ pub enum Error {
         message: String,
     },
 
+    /// An orderer does not take an envelope.
+    #[error("{endpoint} does not take the transaction: {status}: {info}")]
+    Ordering {
+        /// The configured address.
+        endpoint: String,
+        /// Fabric's status name, such as `FORBIDDEN` or `BAD_REQUEST`.
+        status: String,
+        /// The orderer's text.
+        info: String,
+    },
+
     /// A block stream ended with a status instead of a block.
     #[error("{endpoint} does not deliver from channel {channel}: {status}")]
     Delivery {
@@ -172,7 +183,7 @@ impl Error {
             Self::Refused { refusal, .. } => {
                 matches!(refusal.code, Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted)
             }
-            Self::Delivery { status, .. } => status == "SERVICE_UNAVAILABLE",
+            Self::Delivery { status, .. } | Self::Ordering { status, .. } => status == "SERVICE_UNAVAILABLE",
             Self::RestRefused { status, .. } => *status == 503,
             _ => false,
         }

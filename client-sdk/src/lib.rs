@@ -3,7 +3,7 @@
 //! An application connects to one peer's gateway and works through types that mark a transaction's progress:
 //! [`Gateway`] → [`Network`] → [`Contract`] → [`Proposal`] → [`Endorsed`] → [`Submitted`] → [`Committed`].
 //! An administrator uses [`peer_admin`] (join, install), [`lifecycle`] (approve, commit), [`participation`] (an orderer's
-//! channels), [`blocks`] (fetch) and [`ca`] (enrol, register).
+//! channels), [`blocks`] (fetch), [`configuration`] (update) and [`ca`] (enrol, register).
 //!
 //! Owns no keys: a [`ClientIdentity`] holds a signer, which may be a file, or a device elsewhere. Knows no server's code:
 //! everything goes through Hyperledger Fabric's public protocols, so it works against a Fabric network as well.
@@ -26,6 +26,7 @@
 
 pub mod blocks;
 pub mod ca;
+pub mod configuration;
 mod connection;
 mod contract;
 mod error;

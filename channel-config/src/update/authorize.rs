@@ -4,7 +4,7 @@ use bytes::Bytes;
 use consort_crypto::preimage;
 use consort_msp::{
     Identity,
-    policy::{PolicyError, SignedData, verified_identities},
+    policy::{Policy, PolicyError, SignedData, verified_identities},
 };
 use consort_protos::fabric::common::{Config, ConfigUpdate, ConfigUpdateEnvelope, SignatureHeader};
 use prost::Message;
@@ -100,7 +100,7 @@ pub fn authorize(bundle: &ChannelBundle, envelope: &ConfigUpdateEnvelope) -> Res
 }
 
 /// What was read must be as it was read. Contents in the read set are not looked at.
-fn check_read_set(read_set: &ConfigMap, current: &ConfigMap) -> Result<(), UpdateError> {
+pub(super) fn check_read_set(read_set: &ConfigMap, current: &ConfigMap) -> Result<(), UpdateError> {
     for (key, read) in read_set {
         let Some(existing) = current.get(key) else {
             return Err(UpdateError::ReadSet(format!(
@@ -119,7 +119,7 @@ fn check_read_set(read_set: &ConfigMap, current: &ConfigMap) -> Result<(), Updat
 }
 
 /// What is written and was not merely read at the same version.
-fn delta(read_set: &ConfigMap, write_set: &ConfigMap) -> ConfigMap {
+pub(super) fn delta(read_set: &ConfigMap, write_set: &ConfigMap) -> ConfigMap {
     write_set
         .iter()
         .filter(|(key, written)| read_set.get(key).is_none_or(|read| read.version() != written.version()))
@@ -128,7 +128,7 @@ fn delta(read_set: &ConfigMap, write_set: &ConfigMap) -> ConfigMap {
 }
 
 /// Each signature with what it is over.
-fn signatures(envelope: &ConfigUpdateEnvelope) -> Result<Vec<SignedData>, UpdateError> {
+pub(super) fn signatures(envelope: &ConfigUpdateEnvelope) -> Result<Vec<SignedData>, UpdateError> {
     envelope
         .signatures
         .iter()
@@ -188,16 +188,7 @@ fn check_policy(
     signers: &[Arc<Identity>],
     signatures: &[SignedData],
 ) -> Result<(), UpdateError> {
-    let mod_policy = existing.mod_policy();
-    let policies = bundle.policies();
-    let found = if mod_policy.starts_with('/') {
-        policies.policy(mod_policy)
-    } else {
-        policies.policy_from(key.policy_group(), mod_policy)
-    };
-    let Some(policy) = found else {
-        return Err(UpdateError::Delta(format!("unexpected missing policy {mod_policy} for item {key}")));
-    };
+    let policy = policy_of(bundle, key, existing)?;
     let refused =
         |refusal: PolicyError| UpdateError::Policy { element: key.to_string(), refusal: Box::new(refusal) };
     if policy.evaluate_identities(signers).is_ok() {
@@ -205,4 +196,20 @@ fn check_policy(
     }
     // Once more with the signatures, so that the explanation tells of those that did not count.
     policy.evaluate(signatures).map_err(refused)
+}
+
+/// The policy that an existing element names.
+pub(super) fn policy_of<'a>(
+    bundle: &'a ChannelBundle,
+    key: &Key,
+    existing: &Element,
+) -> Result<&'a Policy, UpdateError> {
+    let mod_policy = existing.mod_policy();
+    let policies = bundle.policies();
+    let found = if mod_policy.starts_with('/') {
+        policies.policy(mod_policy)
+    } else {
+        policies.policy_from(key.policy_group(), mod_policy)
+    };
+    found.ok_or_else(|| UpdateError::Delta(format!("unexpected missing policy {mod_policy} for item {key}")))
 }

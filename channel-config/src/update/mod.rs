@@ -4,8 +4,10 @@
 
 mod authorize;
 mod compute;
+mod demands;
 
 pub use self::{
     authorize::{UpdateError, authorize},
     compute::{ComputeError, compute},
+    demands::{Demand, demands},
 };
