@@ -19,7 +19,6 @@ pub mod key;
 pub mod name;
 pub mod pem;
 pub mod preimage;
-pub mod provider;
 mod public_key;
 pub mod request;
 pub mod revocation;
@@ -27,4 +26,3 @@ mod signature;
 pub mod tls;
 
 pub use error::Error;
-pub use provider::CryptoProvider;

@@ -32,6 +32,16 @@ pub enum MspError {
         /// What may stand there.
         supported: &'static str,
     },
+    /// An algorithm of keys that cannot be allowed.
+    #[error("MSP {msp}: key algorithm {name} cannot be allowed: {reason}")]
+    KeyAlgorithm {
+        /// The MSP.
+        msp: String,
+        /// The name given.
+        name: String,
+        /// Why not.
+        reason: &'static str,
+    },
     /// No root certificate.
     #[error("expected at least one CA certificate")]
     NoRoots,
@@ -85,6 +95,14 @@ pub enum IdentityError {
     /// The certificate is on a revocation list.
     #[error("could not validate identity against certification chain: The certificate has been revoked")]
     Revoked,
+    /// The certificate is past its end. Asked at the doors only, never of what was committed.
+    #[error("the certificate of {name} expired at {at}")]
+    Expired {
+        /// Common name of the holder.
+        name: String,
+        /// When it ended.
+        at: time::OffsetDateTime,
+    },
     /// A signature does not verify.
     #[error("The signature is invalid")]
     Signature,

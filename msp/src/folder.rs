@@ -1,7 +1,8 @@
 //! MSP folders: the layout in which organisations exchange and nodes keep their membership material.
 //!
 //! `cacerts/` (required), `intermediatecerts/`, `admincerts/`, `crls/`, `tlscacerts/`, `tlsintermediatecerts/` hold PEM files;
-//! `signcerts/` and `keystore/` hold a node's or user's own identity; `config.yaml` switches NodeOUs on. Source: Fabric
+//! `signcerts/` and `keystore/` hold a node's or user's own identity; `config.yaml` switches NodeOUs on and may name the
+//! `KeyAlgorithms` that are allowed. Source: Fabric
 //! documentation, "Membership Service Provider (MSP)", and `msp/configbuilder.go`.
 
 use std::{
@@ -10,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use consort_crypto::pem;
+use consort_crypto::{certificate::Certificate, key::KeyAlgorithm, pem};
 use consort_protos::{
     fabric::msp::{FabricCryptoConfig, FabricMspConfig, FabricNodeOUs, FabricOuIdentifier},
     ids::MspId,
@@ -47,6 +48,7 @@ fn read_config(path: &Path, msp_id: &MspId) -> Result<FabricMspConfig, FolderErr
     let tls_intermediate_certs =
         if tls_root_certs.is_empty() { Vec::new() } else { pem_files(&path.join("tlsintermediatecerts"))? };
     let yaml = FolderConfig::read(path)?;
+    let crypto_config = Some(crypto_config(&root_certs, yaml.key_algorithms.unwrap_or_default()));
     let mut organizational_unit_identifiers = Vec::new();
     for unit in yaml.organizational_unit_identifiers.unwrap_or_default() {
         let certificate = read(&path.join(&unit.certificate))?;
@@ -65,14 +67,25 @@ fn read_config(path: &Path, msp_id: &MspId) -> Result<FabricMspConfig, FolderErr
         revocation_list: pem_files(&path.join("crls"))?,
         signing_identity: None,
         organizational_unit_identifiers,
-        crypto_config: Some(FabricCryptoConfig {
-            signature_hash_family: "SHA2".to_owned(),
-            identity_identifier_hash_function: "SHA256".to_owned(),
-        }),
+        crypto_config,
         tls_root_certs,
         tls_intermediate_certs,
         fabric_node_ous,
     })
+}
+
+/// Fabric's hashes, or SM3 where every root has a key of SM2.
+fn crypto_config(roots: &[Bytes], key_algorithms: Vec<String>) -> FabricCryptoConfig {
+    let is_sm2 = |pem: &Bytes| {
+        let certificate = Certificate::from_pem(pem);
+        certificate.is_ok_and(|root| root.public_key().key_algorithm() == Some(KeyAlgorithm::Sm2))
+    };
+    let (family, function) = if roots.iter().all(is_sm2) { ("SM3", "SM3") } else { ("SHA2", "SHA256") };
+    FabricCryptoConfig {
+        signature_hash_family: family.to_owned(),
+        identity_identifier_hash_function: function.to_owned(),
+        key_algorithms,
+    }
 }
 
 /// The PEM files of a folder, sorted by name; other files and sub-folders are skipped. A folder that is missing is empty.
@@ -118,6 +131,9 @@ pub(crate) fn read(path: &Path) -> Result<Bytes, FolderError> {
 struct FolderConfig {
     #[serde(default)]
     organizational_unit_identifiers: Option<Vec<UnitYaml>>,
+    /// Consort's: which keys authorities and members may have (`p256`, `p384`, `ed25519`, `sm2`).
+    #[serde(default)]
+    key_algorithms: Option<Vec<String>>,
     #[serde(default, rename = "NodeOUs")]
     node_ous: Option<NodeUnitsYaml>,
 }
@@ -243,6 +259,11 @@ fn yaml_of(config: &FabricMspConfig) -> Option<String> {
         )
     };
     let mut yaml = String::new();
+    let algorithms = config.crypto_config.iter().flat_map(|crypto| &crypto.key_algorithms);
+    let algorithms: Vec<String> = algorithms.map(|name| format!("{name:?}")).collect();
+    if !algorithms.is_empty() {
+        yaml.push_str(&format!("KeyAlgorithms: [{}]\n", algorithms.join(", ")));
+    }
     if !config.organizational_unit_identifiers.is_empty() {
         yaml.push_str("OrganizationalUnitIdentifiers:\n");
         for unit in &config.organizational_unit_identifiers {

@@ -10,6 +10,7 @@
 //! Always: no decision depends on the clock (expiry is asked for at the doors, with [`Identity::expires_at`]), on randomness or on
 //! map order, so that every peer decides alike. What an identity's bytes once meant under a manager never changes.
 
+mod algorithms;
 mod cache;
 mod chain;
 mod error;

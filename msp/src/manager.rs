@@ -1,6 +1,11 @@
 //! All MSPs of a channel (or the one of a node), and the door through which identities enter.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    hash::{BuildHasher, RandomState},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use consort_protos::{
@@ -9,7 +14,9 @@ use consort_protos::{
 };
 use prost::Message;
 
-use crate::{Identity, IdentityError, Msp, PrincipalError, cache::Cache, msp, principal};
+use crate::{
+    Identity, IdentityError, IdentityId, Msp, PrincipalError, cache::Cache, identity::Holder, msp, principal,
+};
 
 /// Identities remembered per manager: more than the distinct signers that a busy channel sees within minutes, and at about
 /// 4 kB each a few megabytes at most.
@@ -19,13 +26,20 @@ const CACHED_IDENTITIES: usize = 1024;
 /// kilobyte, and nothing legitimate comes near this.
 const MAX_SERIALIZED_IDENTITY_BYTES: usize = 64 * 1024;
 
+/// How many bytes at the end of a serialised identity decide where it lies in the cache: the end of a PEM certificate is its
+/// signature, so that different certificates differ there, and hashing a whole kilobyte would cost more than the evaluation of a
+/// policy. Equality is always that of all bytes.
+const HASHED_BYTES: usize = 96;
+
 /// The MSPs that a channel knows, or the local one of a node. Immutable; share it as `Arc`.
 ///
-/// Identities are cached by their serialised bytes, with the outcome of their validation, for as long as the manager lives;
-/// a new channel configuration makes a new manager, so that nothing stale survives it.
+/// Identities are cached by their serialised bytes and by the hash of their certificate, with the parsed key, the verdict and the
+/// roles, for as long as the manager lives; a new channel configuration makes a new manager, so that nothing stale survives it.
 pub struct MspManager {
     msps: BTreeMap<MspId, Arc<Msp>>,
-    cache: Cache<Bytes, Arc<Identity>>,
+    forms: Cache<u64, Arc<Identity>>,
+    holders: Cache<IdentityId, Arc<Holder>>,
+    hasher: RandomState,
 }
 
 impl MspManager {
@@ -33,7 +47,12 @@ impl MspManager {
     #[must_use]
     pub fn new(msps: Vec<Msp>) -> Self {
         let msps = msps.into_iter().map(|msp| (msp.id().clone(), Arc::new(msp))).collect();
-        Self { msps, cache: Cache::new(CACHED_IDENTITIES) }
+        Self {
+            msps,
+            forms: Cache::new(CACHED_IDENTITIES),
+            holders: Cache::new(CACHED_IDENTITIES),
+            hasher: RandomState::new(),
+        }
     }
 
     /// The MSP with an id.
@@ -45,6 +64,12 @@ impl MspManager {
     /// All MSPs, by id.
     pub fn msps(&self) -> impl Iterator<Item = &Msp> {
         self.msps.values().map(AsRef::as_ref)
+    }
+
+    /// The lists of revoked certificates of all MSPs, in PEM or DER.
+    #[must_use]
+    pub fn revocation_lists(&self) -> Vec<Bytes> {
+        self.msps.values().flat_map(|msp| msp.revocation_lists().to_vec()).collect()
     }
 
     /// The TLS root and intermediate certificates of all MSPs, in PEM.
@@ -63,7 +88,8 @@ impl MspManager {
         if serialized.len() > MAX_SERIALIZED_IDENTITY_BYTES {
             return Err(IdentityError::Malformed(format!("{} bytes are too many", serialized.len())));
         }
-        if let Some(identity) = self.cache.find(serialized) {
+        let place = self.hasher.hash_one(&serialized[serialized.len().saturating_sub(HASHED_BYTES)..]);
+        if let Some(identity) = self.forms.find(&place).filter(|found| found.serialized() == serialized) {
             return Ok(identity);
         }
         let message = SerializedIdentity::decode(serialized)
@@ -72,11 +98,24 @@ impl MspManager {
             .ok()
             .and_then(|id| self.msps.get(&id))
             .ok_or_else(|| IdentityError::UnknownMsp(message.mspid.clone()))?;
-        let serialized = Bytes::copy_from_slice(serialized);
-        let identity = Arc::new(msp::identity(msp, &message, serialized.clone())?);
+        let holder = self.holder(msp, &message.id_bytes)?;
+        let identity = Arc::new(Identity::new(holder, Bytes::copy_from_slice(serialized)));
         // Only what chains to a root is remembered, so that garbage cannot push good entries out.
-        self.cache.insert(serialized, Arc::clone(&identity));
+        self.forms.insert(place, Arc::clone(&identity));
         Ok(identity)
+    }
+
+    /// The holder of a certificate, which chains to its MSP's roots.
+    fn holder(&self, msp: &Arc<Msp>, pem: &[u8]) -> Result<Arc<Holder>, IdentityError> {
+        let certificate = msp::open_certificate(pem)?;
+        let holder = Holder::new(Arc::clone(msp), Arc::clone(&certificate));
+        if let Some(known) = self.holders.find(holder.id()) {
+            return Ok(known);
+        }
+        msp.check_chain(&certificate)?;
+        let holder = Arc::new(holder);
+        self.holders.insert(holder.id().clone(), Arc::clone(&holder));
+        Ok(holder)
     }
 
     /// Whether an identity is valid under its MSP here. The wall clock plays no part; see [`Identity::expires_at`].
@@ -94,6 +133,17 @@ impl MspManager {
     pub fn satisfies(&self, identity: &Identity, principal: &MspPrincipal) -> Result<(), PrincipalError> {
         let own = self.own(identity).map_err(|error| PrincipalError::new(error.to_string()))?;
         principal::satisfies(&own, principal)
+    }
+
+    /// Whether an identity is what an opened principal demands.
+    pub(crate) fn meets(&self, identity: &Identity, demand: &principal::Demand) -> bool {
+        // Most signers are of another organisation: cheap to see before the manager is asked.
+        if let principal::Demand::Role { msp_id, .. } = demand
+            && identity.msp_id().as_str() != msp_id
+        {
+            return false;
+        }
+        self.own(identity).is_ok_and(|own| demand.is_met_by(&own))
     }
 
     /// The identity under this manager's MSP: itself, unless it was read by another manager.

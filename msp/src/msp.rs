@@ -9,15 +9,19 @@ use std::{
 };
 
 use bytes::Bytes;
-use consort_crypto::{certificate::Certificate, hash, key::PublicKey, revocation::RevocationList};
+use consort_crypto::{
+    certificate::Certificate, hash::HashAlgorithm, key::KeyAlgorithm, revocation::RevocationList,
+};
 use consort_protos::{
-    fabric::msp::{FabricMspConfig, MspConfig, SerializedIdentity},
+    fabric::msp::{FabricMspConfig, MspConfig},
     ids::MspId,
 };
 use prost::Message;
+use time::OffsetDateTime;
 
 use crate::{
-    CertificatePool, Identity, IdentityError, MspError, Role,
+    CertificatePool, IdentityError, MspError, Role,
+    algorithms::Algorithms,
     chain::{self, Chain},
     organizational_unit::{self, NodeUnits},
     revocation,
@@ -41,7 +45,7 @@ pub enum MspVersion {
 /// What validation found out about an identity.
 #[derive(Debug, Clone)]
 pub(crate) struct Validity {
-    /// SHA-256 over the certificates above it, issuer first.
+    /// Hash over the certificates above it, issuer first.
     pub(crate) certifiers: [u8; 32],
 }
 
@@ -49,7 +53,9 @@ pub(crate) struct Validity {
 pub struct Msp {
     id: MspId,
     version: MspVersion,
+    algorithms: Algorithms,
     authorities: CertificatePool,
+    tls_authorities: CertificatePool,
     /// Fingerprints of authorities that have a child authority: these may not issue identities.
     internal: HashSet<[u8; 32]>,
     revocations: Vec<RevocationList>,
@@ -69,7 +75,7 @@ impl Msp {
     pub fn new(config: &FabricMspConfig, version: MspVersion) -> Result<Self, MspError> {
         let id = MspId::parse(&config.name)
             .map_err(|error| MspError::InvalidId { id: config.name.clone(), reason: error.to_string() })?;
-        check_hashes(config)?;
+        let algorithms = Algorithms::read(config, version)?;
         if config.root_certs.is_empty() {
             return Err(MspError::NoRoots);
         }
@@ -81,14 +87,22 @@ impl Msp {
                     .map_err(|error| MspError::RevocationList(error.to_string()))?,
             );
         }
-        let internal = check_authorities(&authorities, &revocations)?;
-        check_tls_authorities(config)?;
-        let units = organizational_unit::allowed(config, &authorities)?;
-        let node_units = organizational_unit::node_units(config, version, &authorities)?;
+        authorities
+            .roots()
+            .iter()
+            .chain(authorities.intermediates())
+            .try_for_each(|authority| algorithms.check_authority(authority))?;
+        let internal = check_authorities(&authorities, &revocations, algorithms.hash)?;
+        let tls_authorities = tls_authorities(config)?;
+        check_authorities(&tls_authorities, &[], algorithms.hash)?;
+        let units = organizational_unit::allowed(config, &authorities, algorithms.hash)?;
+        let node_units = organizational_unit::node_units(config, version, &authorities, algorithms.hash)?;
         let mut msp = Self {
             id,
             version,
+            algorithms,
             authorities,
+            tls_authorities,
             internal,
             revocations,
             admins: HashSet::new(),
@@ -143,39 +157,79 @@ impl Msp {
         &self.config.tls_intermediate_certs
     }
 
+    /// The algorithms that keys of its members may have.
+    pub fn key_algorithms(&self) -> impl Iterator<Item = KeyAlgorithm> {
+        self.algorithms.keys().iter().copied()
+    }
+
+    /// The hash that tells its identities and certifiers apart.
+    #[must_use]
+    pub fn hash_algorithm(&self) -> HashAlgorithm {
+        self.algorithms.hash
+    }
+
+    /// Its lists of revoked certificates, in PEM or DER, as configured.
+    #[must_use]
+    pub fn revocation_lists(&self) -> &[Bytes] {
+        &self.config.revocation_list
+    }
+
+    /// Judges a TLS certificate at a door, by the rules that hold for signing identities there: it chains to the TLS authorities,
+    /// no list of this MSP revokes it, and it has not ended.
+    ///
+    /// # Errors
+    /// The rule that it breaks.
+    pub fn admit_tls(
+        &self,
+        certificate: &Arc<Certificate>,
+        now: OffsetDateTime,
+    ) -> Result<(), IdentityError> {
+        let chains = self.tls_authorities.chains(certificate, chain::Usage::ClientOrServer)?;
+        for chain in &chains {
+            if let Some(issuer) = chain.get(1) {
+                revocation::check(&self.revocations, certificate, issuer)?;
+            }
+        }
+        check_expiry(certificate, now)
+    }
+
     pub(crate) fn node_units(&self) -> Option<&NodeUnits> {
         self.node_units.as_ref()
     }
 
     pub(crate) fn is_listed_admin(&self, certificate: &Certificate) -> bool {
-        self.admins.contains(&certificate.fingerprint())
+        self.admins.contains(&self.hash(certificate))
     }
 
     /// Reads a certificate that claims to belong here: it must parse and chain to the roots.
     pub(crate) fn read_certificate(&self, pem: &[u8]) -> Result<Arc<Certificate>, IdentityError> {
-        let certificate =
-            Certificate::from_pem(pem).map_err(|error| IdentityError::Certificate(error.to_string()))?;
-        let certificate = Arc::new(certificate);
-        if is_self_signed_authority(&certificate) && self.authorities.is_root(&certificate) {
-            return Ok(certificate);
+        let certificate = open_certificate(pem)?;
+        self.check_chain(&certificate)?;
+        Ok(certificate)
+    }
+
+    /// A certificate that claims to belong here must chain to the roots.
+    pub(crate) fn check_chain(&self, certificate: &Arc<Certificate>) -> Result<(), IdentityError> {
+        if self.authorities.is_root(certificate) && is_self_signed_authority(certificate) {
+            return Ok(());
         }
-        let chains = self.authorities.chains(&certificate, chain::Usage::Server)?;
+        let chains = self.authorities.chains(certificate, chain::Usage::Server)?;
         match chains.len() {
-            1 if chains[0].len() < 2 => Err(IdentityError::Invalid(untraversable(&certificate))),
-            1 => Ok(certificate),
+            1 if chains[0].len() < 2 => Err(IdentityError::Invalid(untraversable(certificate))),
+            1 => Ok(()),
             count => Err(crate::ChainError::SeveralChains(count).into()),
         }
     }
 
     /// Judges a certificate (read with [`Msp::read_certificate`]) by all rules of membership.
     pub(crate) fn validate(&self, certificate: &Arc<Certificate>) -> Result<Validity, IdentityError> {
-        self.check_key(certificate)?;
+        self.algorithms.check_member(certificate.public_key())?;
         let chain = self.identity_chain(certificate)?;
         let Some(issuer) = chain.get(1) else {
             return Err(IdentityError::Invalid(untraversable(certificate)));
         };
         revocation::check(&self.revocations, certificate, issuer)?;
-        let certifiers = hash_chain(&chain[1..]);
+        let certifiers = hash_chain(self.algorithms.hash, &chain[1..]);
         let units = certificate.organizational_units();
         organizational_unit::check_allowed(&self.units, &units, &certifiers, &self.id)?;
         if let Some(node_units) = &self.node_units {
@@ -184,16 +238,9 @@ impl Msp {
         Ok(Validity { certifiers })
     }
 
-    fn check_key(&self, certificate: &Certificate) -> Result<(), IdentityError> {
-        let key = certificate.public_key();
-        match key {
-            PublicKey::P256(_) | PublicKey::P384(_) => Ok(()),
-            PublicKey::Ed25519(_) if self.version >= MspVersion::V3_0 => Ok(()),
-            _ => Err(IdentityError::Invalid(format!(
-                "could not validate identity's public key algorithm: {} is not supported",
-                key.algorithm()
-            ))),
-        }
+    /// Hash of a certificate's DER: what identities and listed certificates are compared by.
+    pub(crate) fn hash(&self, certificate: &Certificate) -> [u8; 32] {
+        self.algorithms.hash.hash(certificate.der())
     }
 
     fn identity_chain(&self, certificate: &Arc<Certificate>) -> Result<Chain, IdentityError> {
@@ -207,7 +254,7 @@ impl Msp {
         let chain = self.authorities.only_chain(certificate).map_err(|error| {
             invalid(&format!("failed getting validation chain: the supplied identity is not valid: {error}"))
         })?;
-        if chain.get(1).is_some_and(|issuer| self.internal.contains(&issuer.fingerprint())) {
+        if chain.get(1).is_some_and(|issuer| self.internal.contains(&self.hash(issuer))) {
             return Err(invalid(
                 "invalid validation chain. Parent certificate should be a leaf of the certification tree",
             ));
@@ -234,7 +281,7 @@ impl Msp {
         }
         for (index, certificate) in certificates.iter().enumerate() {
             self.check_admin(certificate).map_err(|reason| MspError::Administrator { index, reason })?;
-            self.admins.insert(certificate.fingerprint());
+            self.admins.insert(self.algorithms.hash.hash(certificate.der()));
         }
         Ok(())
     }
@@ -270,32 +317,9 @@ impl fmt::Debug for Msp {
     }
 }
 
-/// Makes an identity of a certificate that a message carries.
-pub(crate) fn identity(
-    msp: &Arc<Msp>,
-    message: &SerializedIdentity,
-    serialized: Bytes,
-) -> Result<Identity, IdentityError> {
-    if message.mspid != msp.id.as_str() {
-        return Err(IdentityError::Invalid(format!(
-            "expected MSP ID {}, received {}",
-            msp.id, message.mspid
-        )));
-    }
-    let certificate = msp.read_certificate(&message.id_bytes)?;
-    Ok(Identity::new(Arc::clone(msp), certificate, serialized))
-}
-
-fn check_hashes(config: &FabricMspConfig) -> Result<(), MspError> {
-    let Some(crypto) = &config.crypto_config else { return Ok(()) };
-    let check = |setting, name: &str, supported: &'static str| {
-        if name.is_empty() || name == supported {
-            return Ok(());
-        }
-        Err(MspError::UnsupportedHash { msp: config.name.clone(), setting, name: name.to_owned(), supported })
-    };
-    check("signature_hash_family", &crypto.signature_hash_family, "SHA2")?;
-    check("identity_identifier_hash_function", &crypto.identity_identifier_hash_function, "SHA256")
+/// Reads the certificate of an identity, without judging it.
+pub(crate) fn open_certificate(pem: &[u8]) -> Result<Arc<Certificate>, IdentityError> {
+    Certificate::from_pem(pem).map(Arc::new).map_err(|error| IdentityError::Certificate(error.to_string()))
 }
 
 pub(crate) fn parse_certificate(pem: &[u8]) -> Result<Arc<Certificate>, MspError> {
@@ -340,6 +364,7 @@ fn authorities(roots: &[Bytes], intermediates: &[Bytes]) -> Result<CertificatePo
 fn check_authorities(
     pool: &CertificatePool,
     revocations: &[RevocationList],
+    hash: HashAlgorithm,
 ) -> Result<HashSet<[u8; 32]>, MspError> {
     let mut internal = HashSet::new();
     for authority in pool.roots().iter().chain(pool.intermediates()) {
@@ -360,19 +385,27 @@ fn check_authorities(
         if let Some(issuer) = chain.get(1) {
             revocation::check(revocations, authority, issuer).map_err(|error| invalid(error.to_string()))?;
         }
-        internal.extend(chain.iter().skip(1).map(|above| above.fingerprint()));
+        internal.extend(chain.iter().skip(1).map(|above| hash.hash(above.der())));
     }
     Ok(internal)
 }
 
-fn check_tls_authorities(config: &FabricMspConfig) -> Result<(), MspError> {
+fn tls_authorities(config: &FabricMspConfig) -> Result<CertificatePool, MspError> {
     let parse = |list: &[Bytes]| list.iter().map(|pem| parse_certificate(pem)).collect::<Result<Vec<_>, _>>();
-    let pool = CertificatePool::new(parse(&config.tls_root_certs)?, parse(&config.tls_intermediate_certs)?);
-    check_authorities(&pool, &[]).map(|_| ())
+    Ok(CertificatePool::new(parse(&config.tls_root_certs)?, parse(&config.tls_intermediate_certs)?))
 }
 
-/// SHA-256 over the DER of the certificates, in order.
-pub(crate) fn hash_chain(chain: &[Arc<Certificate>]) -> [u8; 32] {
+/// Asked at the doors only.
+pub(crate) fn check_expiry(certificate: &Certificate, now: OffsetDateTime) -> Result<(), IdentityError> {
+    if certificate.not_after() > now {
+        return Ok(());
+    }
+    let name = certificate.subject_common_name().unwrap_or_default().to_owned();
+    Err(IdentityError::Expired { name, at: certificate.not_after() })
+}
+
+/// Hash over the DER of the certificates, in order.
+pub(crate) fn hash_chain(hash: HashAlgorithm, chain: &[Arc<Certificate>]) -> [u8; 32] {
     let parts: Vec<&[u8]> = chain.iter().map(|certificate| certificate.der().as_ref()).collect();
-    hash::sha256_parts(&parts)
+    hash.hash_parts(&parts)
 }

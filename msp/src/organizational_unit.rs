@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use consort_crypto::certificate::Certificate;
+use consort_crypto::{certificate::Certificate, hash::HashAlgorithm};
 use consort_protos::{
     fabric::msp::{FabricMspConfig, FabricOuIdentifier},
     ids::MspId,
@@ -89,10 +89,11 @@ fn display(units: &[String], certifiers: &[u8; 32]) -> String {
 pub(crate) fn allowed(
     config: &FabricMspConfig,
     authorities: &CertificatePool,
+    hash: HashAlgorithm,
 ) -> Result<BTreeMap<String, Vec<[u8; 32]>>, MspError> {
     let mut units: BTreeMap<String, Vec<[u8; 32]>> = BTreeMap::new();
     for identifier in &config.organizational_unit_identifiers {
-        let certifiers = certifiers_of(&identifier.certificate, authorities)?;
+        let certifiers = certifiers_of(&identifier.certificate, authorities, hash)?;
         let known = units.entry(identifier.organizational_unit_identifier.clone()).or_default();
         if !known.contains(&certifiers) {
             known.push(certifiers);
@@ -130,6 +131,7 @@ pub(crate) fn node_units(
     config: &FabricMspConfig,
     version: MspVersion,
     authorities: &CertificatePool,
+    hash: HashAlgorithm,
 ) -> Result<Option<NodeUnits>, MspError> {
     let Some(node_ous) = config.fabric_node_ous.as_ref().filter(|_| version >= MspVersion::V1_1) else {
         return Ok(None);
@@ -140,7 +142,7 @@ pub(crate) fn node_units(
         let certifiers = if identifier.certificate.is_empty() {
             None
         } else {
-            Some(certifiers_of(&identifier.certificate, authorities)?)
+            Some(certifiers_of(&identifier.certificate, authorities, hash)?)
         };
         let name = identifier.organizational_unit_identifier.clone();
         units.push((role, NodeUnit { name, certifiers }));
@@ -168,12 +170,16 @@ pub(crate) fn node_units(
     Ok(on.then_some(NodeUnits { units, version }))
 }
 
-/// SHA-256 of a root, or of the chain of an intermediate with itself first.
-fn certifiers_of(pem: &[u8], authorities: &CertificatePool) -> Result<[u8; 32], MspError> {
+/// Hash of a root, or of the chain of an intermediate with itself first.
+fn certifiers_of(
+    pem: &[u8],
+    authorities: &CertificatePool,
+    hash: HashAlgorithm,
+) -> Result<[u8; 32], MspError> {
     let certificate: Arc<Certificate> = parse_certificate(pem)?;
     let same = |other: &&Arc<Certificate>| other.der() == certificate.der();
     if authorities.roots().iter().any(|root| same(&root)) {
-        return Ok(hash_chain(&[certificate]));
+        return Ok(hash_chain(hash, &[certificate]));
     }
     if !authorities.intermediates().iter().any(|intermediate| same(&intermediate)) {
         let name = certificate.subject_common_name().unwrap_or_default().to_owned();
@@ -181,5 +187,5 @@ fn certifiers_of(pem: &[u8], authorities: &CertificatePool) -> Result<[u8; 32], 
     }
     let chain =
         authorities.only_chain(&certificate).map_err(|error| MspError::Authority(error.to_string()))?;
-    Ok(hash_chain(&chain))
+    Ok(hash_chain(hash, &chain))
 }

@@ -37,6 +37,9 @@ pub enum Role {
 }
 
 impl Role {
+    /// All roles, in the order of their values.
+    pub const ALL: [Self; 5] = [Self::Member, Self::Admin, Self::Client, Self::Peer, Self::Orderer];
+
     fn upper(self) -> &'static str {
         match self {
             Self::Member => "MEMBER",
@@ -129,6 +132,34 @@ fn msp_id_within(principal: &MspPrincipal, depth: usize) -> Option<String> {
     }
 }
 
+/// A principal, opened once for many questions.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Demand {
+    /// A role, by far the most common.
+    Role { msp_id: String, role: Role },
+    /// Everything else, and roles that do not exist.
+    Other(MspPrincipal),
+}
+
+impl Demand {
+    pub(crate) fn new(principal: &MspPrincipal) -> Self {
+        let role = match Classification::try_from(principal.principal_classification) {
+            Ok(Classification::Role) => MspRole::decode(principal.principal.as_ref()).ok(),
+            _ => None,
+        };
+        let known = role.and_then(|role| Some((Role::from_proto(role.role)?, role.msp_identifier)));
+        known.map_or_else(|| Self::Other(principal.clone()), |(role, msp_id)| Self::Role { msp_id, role })
+    }
+
+    /// Whether an identity under its own MSP is what is demanded; [`satisfies`] says why not.
+    pub(crate) fn is_met_by(&self, identity: &Identity) -> bool {
+        match self {
+            Self::Role { msp_id, role } => identity.msp_id().as_str() == msp_id && identity.has_role(*role),
+            Self::Other(principal) => satisfies(identity, principal).is_ok(),
+        }
+    }
+}
+
 /// Judges one identity against one principal.
 pub(crate) fn satisfies(identity: &Identity, principal: &MspPrincipal) -> Result<(), PrincipalError> {
     satisfies_within(identity, principal, MAX_COMBINED_DEPTH)
@@ -182,13 +213,19 @@ fn satisfies_within(
 
 fn satisfies_role(identity: &Identity, wanted: &MspRole) -> Result<(), PrincipalError> {
     same_msp(identity, &wanted.msp_identifier)?;
+    let unknown = || PrincipalError::new(format!("invalid MSP role type {}", wanted.role));
+    check_role(identity, Role::from_proto(wanted.role).ok_or_else(unknown)?)
+}
+
+/// Whether an identity has a role under its own MSP.
+pub(crate) fn check_role(identity: &Identity, role: Role) -> Result<(), PrincipalError> {
     let version = identity.msp().version();
-    let invalid_role = || PrincipalError::new(format!("invalid MSP role type {}", wanted.role));
-    match Role::from_proto(wanted.role).ok_or_else(invalid_role)? {
+    match role {
         Role::Member => valid(identity),
         Role::Admin => satisfies_admin(identity),
         Role::Orderer if version < MspVersion::V1_4_3 || identity.msp().node_units().is_none() => {
-            Err(invalid_role())
+            // 4 is its number in the message.
+            Err(PrincipalError::new("invalid MSP role type 4"))
         }
         role @ (Role::Client | Role::Peer | Role::Orderer) => {
             satisfies_node_unit(identity, role).map_err(|reason| {
@@ -261,7 +298,7 @@ fn satisfies_identity(identity: &Identity, wanted: &[u8]) -> Result<(), Principa
         .msp()
         .read_certificate(&wanted.id_bytes)
         .map_err(|error| not_a_certificate(error.to_string()))?;
-    if certificate.fingerprint() != identity.certificate().fingerprint() {
+    if certificate.der() != identity.certificate().der() {
         return Err(PrincipalError::new("The identities do not match"));
     }
     valid(identity)

@@ -378,6 +378,7 @@ fn a_folder_gives_back_the_configuration_and_the_signing_identity() {
     config.crypto_config = Some(consort_protos::fabric::msp::FabricCryptoConfig {
         signature_hash_family: "SHA2".to_owned(),
         identity_identifier_hash_function: "SHA256".to_owned(),
+        key_algorithms: Vec::new(),
     });
     let folder = tempfile::tempdir().unwrap();
     folder::write_config(folder.path(), &config).unwrap();

@@ -31,7 +31,10 @@ pub use self::{
     organisations::MAX_ORGANISATION_SETS,
     signature::{PolicyFormatError, SignaturePolicy},
 };
-use crate::{Identity, IdentityError, MspManager};
+use crate::{Identity, MspManager};
+
+/// Sets of organisations that a dry run names; more would only be noise.
+const SHOWN_ORGANISATION_SETS: usize = 8;
 
 /// One signature with what it is over and whose it claims to be.
 #[derive(Debug, Clone)]
@@ -176,6 +179,42 @@ impl Policy {
         }
     }
 
+    /// Who could satisfy it: the tree of a refusal, with the candidates for each principal in place of those who signed. A branch
+    /// is met if enough candidates exist; its root also names the smallest sets of organisations.
+    #[must_use]
+    pub fn dry_run(&self, candidates: &[Arc<Identity>]) -> Explanation {
+        let mut explanation = self.candidates(candidates);
+        let mut available: BTreeMap<MspId, usize> = BTreeMap::new();
+        for candidate in candidates {
+            *available.entry(candidate.msp_id().clone()).or_default() += 1;
+        }
+        explanation.satisfied &= !self.organisation_sets_within(&available).is_empty();
+        let sets = self.organisation_sets();
+        let shown = sets.iter().take(SHOWN_ORGANISATION_SETS).map(|set| {
+            let members: Vec<String> = set
+                .iter()
+                .map(|(msp, count)| if *count == 1 { msp.to_string() } else { format!("{count} of {msp}") })
+                .collect();
+            let members =
+                if members.is_empty() { "nobody needs to sign".to_owned() } else { members.join(" + ") };
+            format!("enough: {members}")
+        });
+        explanation.add_notes(shown);
+        match sets.len().saturating_sub(SHOWN_ORGANISATION_SETS) {
+            0 if sets.is_empty() => explanation.add_notes(["no signatures can satisfy it".to_owned()]),
+            0 => {}
+            more => explanation.add_notes([format!("and {more} other sets")]),
+        }
+        explanation
+    }
+
+    fn candidates(&self, candidates: &[Arc<Identity>]) -> Explanation {
+        match &self.kind {
+            Kind::Signature(policy) => policy.dry_run(&self.name, candidates, &self.msps),
+            Kind::Implicit(implicit) => implicit.tree(&self.name, |policy| policy.candidates(candidates)),
+        }
+    }
+
     /// The smallest sets of organisations whose signatures can satisfy it, with how many signers of each: fewest signers
     /// first, no set that contains another, at most [`MAX_ORGANISATION_SETS`]. Empty if nothing can satisfy it.
     #[must_use]
@@ -225,15 +264,19 @@ impl Implicit {
     }
 
     fn explain(&self, name: &str, identities: &[Arc<Identity>]) -> Explanation {
-        let met = self.count(identities);
-        let branches = self
+        self.tree(name, |policy| policy.explain(identities))
+    }
+
+    fn tree(&self, name: &str, explain: impl Fn(&Policy) -> Explanation) -> Explanation {
+        let branches: Vec<Explanation> = self
             .children
             .iter()
             .map(|(group, policy)| match policy {
-                Some(policy) => policy.explain(identities),
+                Some(policy) => explain(policy),
                 None => Explanation::leaf(format!("{group} has no policy {}", self.sub_policy), false),
             })
             .collect();
+        let met = branches.iter().filter(|branch| branch.satisfied).count();
         let requirement = format!(
             "{name}: {} {} needs {} of {} groups, has {met}",
             self.rule,
@@ -274,8 +317,8 @@ fn judge(
     if seen.contains(identity.id()) {
         return Err(format!("{identity} signed before"));
     }
-    let verdict: Result<(), IdentityError> = identity.verify(&signed.message, &signed.signature);
-    verdict.map_err(|error| format!("{identity}: {error}"))?;
+    let key = identity.certificate().public_key();
+    key.verify(&signed.message, &signed.signature).map_err(|error| format!("{identity}: {error}"))?;
     seen.insert(identity.id().clone());
     Ok(identity)
 }

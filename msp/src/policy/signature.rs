@@ -14,7 +14,10 @@ use super::{
     Explanation, MAX_NESTING, evaluation,
     organisations::{self, Available},
 };
-use crate::{Identity, MspManager, principal};
+use crate::{
+    Identity, MspManager,
+    principal::{self, Demand},
+};
 
 /// A signature policy cannot be compiled.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -47,6 +50,7 @@ pub enum PolicyFormatError {
 pub struct SignaturePolicy {
     pub(crate) rule: Rule,
     pub(crate) principals: Vec<MspPrincipal>,
+    demands: Vec<Demand>,
     envelope: SignaturePolicyEnvelope,
 }
 
@@ -78,6 +82,7 @@ impl SignaturePolicy {
         Ok(Self {
             rule: compile(rule, envelope.identities.len(), MAX_NESTING)?,
             principals: envelope.identities.clone(),
+            demands: envelope.identities.iter().map(Demand::new).collect(),
             envelope: envelope.clone(),
         })
     }
@@ -100,11 +105,9 @@ impl SignaturePolicy {
 
     pub(crate) fn satisfied_by(&self, identities: &[Arc<Identity>], msps: &MspManager) -> bool {
         let judge = |principal: usize, identity: usize| {
-            let demanded = self.principals.get(principal);
+            let demanded = self.demands.get(principal);
             let offered = identities.get(identity);
-            demanded
-                .zip(offered)
-                .is_some_and(|(principal, identity)| msps.satisfies(identity, principal).is_ok())
+            demanded.zip(offered).is_some_and(|(demand, identity)| msps.meets(identity, demand))
         };
         evaluation::satisfied(&self.rule, self.principals.len(), identities.len(), judge)
     }
@@ -117,6 +120,39 @@ impl SignaturePolicy {
             explanation.add_notes(["nobody signed validly".to_owned()]);
         }
         explanation
+    }
+
+    pub(crate) fn dry_run(&self, name: &str, candidates: &[Arc<Identity>], msps: &MspManager) -> Explanation {
+        let mut explanation = self.candidates(&self.rule, candidates, msps);
+        explanation.prefix(name);
+        explanation
+    }
+
+    fn candidates(&self, rule: &Rule, candidates: &[Arc<Identity>], msps: &MspManager) -> Explanation {
+        match rule {
+            Rule::SignedBy(index) => {
+                let Some((principal, demand)) = self.principals.get(*index).zip(self.demands.get(*index))
+                else {
+                    return Explanation::leaf(format!("principal {index} missing"), false);
+                };
+                let able = candidates.iter().filter(|candidate| msps.meets(candidate, demand));
+                let notes: Vec<String> = able.map(|candidate| format!("{candidate} could sign")).collect();
+                let mut leaf = Explanation::leaf(principal::describe(principal), !notes.is_empty());
+                if notes.is_empty() {
+                    leaf.add_notes(["nobody who is known could sign".to_owned()]);
+                }
+                leaf.add_notes(notes);
+                leaf
+            }
+            Rule::OutOf { count, rules } => {
+                let branches: Vec<Explanation> =
+                    rules.iter().map(|rule| self.candidates(rule, candidates, msps)).collect();
+                let able = branches.iter().filter(|branch| branch.satisfied).count();
+                let requirement = format!("needs {count} of {}, could have {able}", rules.len());
+                let met = i64::try_from(able).is_ok_and(|able| able >= i64::from(*count));
+                Explanation::gate(requirement, met, branches)
+            }
+        }
     }
 
     pub(crate) fn organisation_sets(&self, available: Available<'_>) -> Vec<BTreeMap<MspId, usize>> {
