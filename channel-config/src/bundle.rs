@@ -3,6 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
+use consort_crypto::{hash::HashAlgorithm, key::KeyAlgorithm};
 use consort_msp::{MspManager, policy::PolicyManager};
 use consort_protos::{
     fabric::common::{
@@ -26,15 +27,13 @@ use crate::{
     values::{Organisations, allow, capabilities, value},
 };
 
-/// The hash algorithms that a channel may name. Block hashes are SHA-256 whatever it says.
-const HASHING_ALGORITHMS: [&str; 2] = ["SHA256", "SHA3_256"];
-
 /// A channel's configuration. Never changes: a configuration block makes a new one.
 pub struct ChannelBundle {
     channel: ChannelId,
     config: Config,
     elements: ConfigMap,
     capabilities: Capabilities,
+    hash: HashAlgorithm,
     orderer_addresses: Vec<String>,
     orderer: OrdererConfig,
     application: ApplicationConfig,
@@ -85,6 +84,12 @@ impl ChannelBundle {
 
     pub(crate) fn elements(&self) -> &ConfigMap {
         &self.elements
+    }
+
+    /// The hash of blocks, transaction ids, proposals and private data. It never changes.
+    #[must_use]
+    pub fn hash_algorithm(&self) -> HashAlgorithm {
+        self.hash
     }
 
     /// The MSPs of all organisations.
@@ -246,6 +251,7 @@ pub(crate) struct Draft {
     config: Config,
     elements: ConfigMap,
     pub(crate) capabilities: Capabilities,
+    pub(crate) hash: HashAlgorithm,
     orderer_addresses: Vec<String>,
     pub(crate) orderer: Option<OrdererConfig>,
     pub(crate) application: Option<ApplicationConfig>,
@@ -269,6 +275,7 @@ impl Draft {
             channel,
             elements,
             capabilities: values.capabilities,
+            hash: values.hash,
             orderer_addresses: values.orderer_addresses,
             orderer: values.orderer,
             application: values.application,
@@ -289,6 +296,7 @@ impl Draft {
             config: self.config,
             elements: self.elements,
             capabilities: self.capabilities,
+            hash: self.hash,
             orderer_addresses: self.orderer_addresses,
             has_consortiums: self.has_consortiums,
             msps: self.msps,
@@ -327,6 +335,7 @@ fn check_capability_order(root: &ConfigGroup) -> Result<(), ConfigError> {
 /// What the tree's values say.
 struct Values {
     capabilities: Capabilities,
+    hash: HashAlgorithm,
     orderer_addresses: Vec<String>,
     orderer: Option<OrdererConfig>,
     application: Option<ApplicationConfig>,
@@ -350,7 +359,7 @@ impl Values {
         let addresses: OrdererAddresses = value(root, ORDERER_ADDRESSES)?.unwrap_or_default();
         let _: Option<Consortium> = value(root, CONSORTIUM)?;
         let _: Option<Orderers> = value(root, ORDERERS)?;
-        check_hashing(root)?;
+        let (hash, key_algorithms) = hashing(root)?;
         if !capabilities.organisation_endpoints() && addresses.addresses.is_empty() {
             return Err("Must set some OrdererAddresses".to_owned());
         }
@@ -380,20 +389,30 @@ impl Values {
         if let (true, Some(orderer)) = (capabilities.byzantine_consensus(), &orderer) {
             check_endpoints(orderer)?;
         }
-        Ok(Self { capabilities, orderer_addresses: addresses.addresses, orderer, application, organisations })
+        organisations.check_key_algorithms(&key_algorithms)?;
+        Ok(Self {
+            capabilities,
+            hash,
+            orderer_addresses: addresses.addresses,
+            orderer,
+            application,
+            organisations,
+        })
     }
 }
 
-fn check_hashing(root: &ConfigGroup) -> Result<(), String> {
+/// The channel's hash, and the only algorithms of keys that its members may allow (none: no restriction).
+fn hashing(root: &ConfigGroup) -> Result<(HashAlgorithm, Vec<KeyAlgorithm>), String> {
     let algorithm: HashingAlgorithm = value(root, HASHING_ALGORITHM)?.unwrap_or_default();
-    if !HASHING_ALGORITHMS.contains(&algorithm.name.as_str()) {
-        return Err(format!("Unknown hashing algorithm type: {}", algorithm.name));
-    }
+    let hash = HashAlgorithm::from_channel_name(&algorithm.name)
+        .ok_or_else(|| format!("Unknown hashing algorithm type: {}", algorithm.name))?;
+    let keys = algorithm.key_algorithms.iter().map(|name| name.parse::<KeyAlgorithm>());
+    let keys = keys.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
     let structure: BlockDataHashingStructure = value(root, BLOCK_DATA_HASHING_STRUCTURE)?.unwrap_or_default();
     if structure.width != u32::MAX {
         return Err("BlockDataHashStructure width only supported at MaxUint32 in this version".to_owned());
     }
-    Ok(())
+    Ok((hash, keys))
 }
 
 fn check_endpoints(orderer: &OrdererConfig) -> Result<(), String> {

@@ -1,6 +1,6 @@
 //! Opening and making the envelopes that carry configurations.
 
-use consort_crypto::preimage;
+use consort_crypto::hash::HashAlgorithm;
 use consort_protos::{
     fabric::common::{
         Block, ChannelHeader, ConfigEnvelope, Envelope, Header, HeaderType, Payload, SignatureHeader,
@@ -53,13 +53,19 @@ pub(crate) fn config_of_block(block: &Block) -> Result<(ChannelId, ConfigEnvelop
 }
 
 /// The unsigned envelope of a genesis configuration.
-pub(crate) fn genesis(channel: &ChannelId, config: &ConfigEnvelope, nonce: &[u8], seconds: i64) -> Envelope {
+pub(crate) fn genesis(
+    channel: &ChannelId,
+    config: &ConfigEnvelope,
+    nonce: &[u8],
+    seconds: i64,
+    hash: HashAlgorithm,
+) -> Envelope {
     let channel_header = ChannelHeader {
         r#type: HeaderType::Config.into(),
         version: 1,
         timestamp: Some(prost_types::Timestamp { seconds, nanos: 0 }),
         channel_id: channel.as_str().to_owned(),
-        tx_id: preimage::tx_id(nonce, b""),
+        tx_id: hash.tx_id(nonce, b""),
         ..ChannelHeader::default()
     };
     let signature_header = SignatureHeader { nonce: nonce.to_vec().into(), ..SignatureHeader::default() };

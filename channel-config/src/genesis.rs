@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use consort_crypto::preimage;
+use consort_crypto::hash::HashAlgorithm;
 use consort_msp::policy;
 use consort_protos::{
     fabric::{
@@ -44,8 +44,11 @@ impl Profile {
     /// checked by [`Profile::genesis_block`].
     pub fn config(&self) -> Result<Config, ProfileError> {
         let mut root = group_with_policies("Channel", &usual_policies(), &self.policies)?;
-        root.values
-            .insert(HASHING_ALGORITHM.to_owned(), value(&HashingAlgorithm { name: "SHA256".to_owned() }));
+        let hashing = HashingAlgorithm {
+            name: self.hashing.channel_name().to_owned(),
+            key_algorithms: self.key_algorithms.iter().map(ToString::to_string).collect(),
+        };
+        root.values.insert(HASHING_ALGORITHM.to_owned(), value(&hashing));
         root.values.insert(
             BLOCK_DATA_HASHING_STRUCTURE.to_owned(),
             value(&BlockDataHashingStructure { width: u32::MAX }),
@@ -73,18 +76,19 @@ impl Profile {
         bundle.check_supported_by_peers()?;
         bundle.check_consenters()?;
         let content = ConfigEnvelope { config: Some(config), last_update: None };
-        let envelope = envelope::genesis(channel, &content, &nonce, created_at.unix_timestamp());
-        Ok(block(envelope.encode_to_vec().into()))
+        let envelope =
+            envelope::genesis(channel, &content, &nonce, created_at.unix_timestamp(), self.hashing);
+        Ok(block(envelope.encode_to_vec().into(), self.hashing))
     }
 }
 
 /// Block 0 around an envelope.
-fn block(envelope: Bytes) -> Block {
+fn block(envelope: Bytes, hash: HashAlgorithm) -> Block {
     let data = BlockData { data: vec![envelope] };
     let header = BlockHeader {
         number: 0,
         previous_hash: Bytes::new(),
-        data_hash: Bytes::copy_from_slice(&preimage::block_data_hash(&data)),
+        data_hash: Bytes::copy_from_slice(&hash.block_data_hash(&data)),
     };
     let orderer_metadata = OrdererBlockMetadata {
         last_config: Some(LastConfig { index: 0 }),
@@ -111,7 +115,7 @@ impl ChannelBundle {
         let (Some(header), Some(data)) = (&block.header, &block.data) else {
             return wrong("invalid block: does not have header and data");
         };
-        if header.data_hash.as_ref() != preimage::block_data_hash(data).as_slice() {
+        if header.data_hash.as_ref() != bundle.hash_algorithm().block_data_hash(data).as_slice() {
             return wrong("invalid block: Header.DataHash is different from Hash(block.Data)");
         }
         if bundle.has_consortiums() {

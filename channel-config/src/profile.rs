@@ -6,6 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use consort_crypto::{hash::HashAlgorithm, key::KeyAlgorithm};
 use consort_msp::{FolderError, folder};
 use consort_protos::{fabric::msp::FabricMspConfig, ids::MspId};
 use serde::Deserialize;
@@ -19,6 +20,12 @@ pub struct Profile {
     /// What everybody must understand; `V2_0` unless said otherwise.
     #[serde(default = "v2_0")]
     pub capabilities: Vec<String>,
+    /// The hash of the channel: `sha256` (Fabric's, unless said otherwise) or `sm3`.
+    #[serde(default)]
+    pub hashing: HashAlgorithm,
+    /// The only algorithms of keys that members may have (`sm2` and so on); none is no restriction.
+    #[serde(default)]
+    pub key_algorithms: Vec<KeyAlgorithm>,
     /// Policies of the channel, beside or instead of the usual `Readers`, `Writers` and `Admins`.
     #[serde(default)]
     pub policies: Policies,

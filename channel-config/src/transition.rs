@@ -8,10 +8,22 @@ use crate::{ChannelBundle, ConfigError, bundle::Draft};
 
 /// Checks the step from one configuration to the next. Both are acceptable by themselves.
 pub(crate) fn check(old: &ChannelBundle, new: &Draft) -> Result<(), ConfigError> {
-    check_orderer(old, new)
+    check_hashing(old, new)
+        .and_then(|()| check_orderer(old, new))
         .and_then(|()| check_application(old, new))
         .and_then(|()| check_consortiums(old, new))
         .map_err(ConfigError::Transition)
+}
+
+/// Block hashes link to each other over a channel's whole life. (Fabric hashes with SHA-256 whatever the name, so that it has no
+/// such rule.)
+fn check_hashing(old: &ChannelBundle, new: &Draft) -> Result<(), String> {
+    let (from, to) = (old.hash_algorithm().channel_name(), new.hash.channel_name());
+    if from == to {
+        Ok(())
+    } else {
+        Err(format!("attempted to change the hashing algorithm from {from} to {to}"))
+    }
 }
 
 fn check_orderer(old: &ChannelBundle, new: &Draft) -> Result<(), String> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use consort_crypto::key::KeyAlgorithm;
 use consort_msp::{Msp, MspManager, MspVersion};
 use consort_protos::{
     fabric::{
@@ -74,6 +75,24 @@ impl Organisations {
         }
         self.msps.insert(id.clone(), (config, msp));
         Ok(id)
+    }
+
+    /// Every MSP must restrict itself to these algorithms, if there are any.
+    pub(crate) fn check_key_algorithms(&self, demanded: &[KeyAlgorithm]) -> Result<(), String> {
+        if demanded.is_empty() {
+            return Ok(());
+        }
+        for (_, msp) in self.msps.values() {
+            if let Some(foreign) = msp.key_algorithms().find(|algorithm| !demanded.contains(algorithm)) {
+                let demanded: Vec<&str> = demanded.iter().map(|algorithm| algorithm.name()).collect();
+                return Err(format!(
+                    "MSP {} allows {foreign} keys, but every member of the channel must use {} only",
+                    msp.id(),
+                    demanded.join(", ")
+                ));
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn into_manager(self) -> MspManager {

@@ -254,6 +254,8 @@ fn golden_profile() -> Profile {
     let anchors: Vec<u16> =
         bundle.application().organisations.iter().map(|one| one.anchor_peers[0].1).collect();
     Profile {
+        hashing: Default::default(),
+        key_algorithms: Vec::new(),
         capabilities: vec!["V2_0".to_owned()],
         policies: Policies::new(),
         orderer: OrdererProfile {

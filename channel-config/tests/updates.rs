@@ -140,6 +140,8 @@ impl Network {
         };
         let orderer_endpoints = vec!["orderer.example.com:7050".to_owned()];
         let profile = Profile {
+            hashing: Default::default(),
+            key_algorithms: Vec::new(),
             capabilities: vec!["V2_0".to_owned()],
             policies: Policies::new(),
             orderer: OrdererProfile {
@@ -360,9 +362,14 @@ fn what_a_new_configuration_says_is_checked_too() {
         }),
         "cannot enable channel capabilities without orderer support first"
     );
+    assert_eq!(ok(&|root| set(root, "HashingAlgorithm", &hashing("SHA3_256", &[]))), Ok(()));
     assert_eq!(
-        ok(&|root| set(root, "HashingAlgorithm", &HashingAlgorithm { name: "SHA3_256".to_owned() })),
-        Ok(())
+        refused(&|root| set(root, "HashingAlgorithm", &hashing("SM3", &[]))),
+        "attempted to change the hashing algorithm from SHA256 to SM3"
+    );
+    assert_eq!(
+        refused(&|root| set(root, "HashingAlgorithm", &hashing("SHA256", &["sm2"]))),
+        "initializing channelconfig failed: MSP OrdererMSP allows p256 keys, but every member of the channel must use sm2 only"
     );
     for (group, section) in [("Orderer", "orderer"), ("Application", "application")] {
         assert_eq!(
@@ -657,4 +664,9 @@ fn the_consensus_type_changes_only_in_maintenance() {
         ),
         "{outside}"
     );
+}
+
+fn hashing(name: &str, key_algorithms: &[&str]) -> HashingAlgorithm {
+    let key_algorithms = key_algorithms.iter().map(|name| (*name).to_owned()).collect();
+    HashingAlgorithm { name: name.to_owned(), key_algorithms }
 }

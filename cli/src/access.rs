@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use clap::Args;
-use consort_client_sdk::{ClientIdentity, ClientTlsIdentity, Endpoint, Gateway};
+use consort_client_sdk::{
+    ClientIdentity, ClientTlsIdentity, Endpoint, Gateway, Network, peer_admin::PeerAdmin,
+};
+use consort_crypto::hash::HashAlgorithm;
 
 use crate::layout::{ADMINISTRATOR, Layout, MemberKind, members};
 use crate::topology::{Member, Orderer, Peer, Topology};
@@ -87,6 +90,25 @@ impl Access {
     /// The channel to work on.
     pub(crate) fn channel(&self) -> &str {
         self.options.channel.as_deref().unwrap_or(&self.topology.channel.name)
+    }
+
+    /// The channel to work on as seen through a gateway, with its hash if it is the network's own.
+    pub(crate) fn network(&self, gateway: &Gateway) -> Network {
+        gateway.network(self.channel()).with_hash(self.hash_algorithm())
+    }
+
+    fn hash_algorithm(&self) -> HashAlgorithm {
+        let own = &self.topology.channel;
+        if self.channel() == own.name { own.hashing } else { HashAlgorithm::Sha256 }
+    }
+
+    /// Prepares calls to a peer.
+    pub(crate) fn peer_admin(
+        &self,
+        endpoint: &Endpoint,
+        identity: ClientIdentity,
+    ) -> Result<PeerAdmin, consort_client_sdk::Error> {
+        Ok(PeerAdmin::new(endpoint, identity)?.with_hash(self.hash_algorithm()))
     }
 
     /// The calling user and its organisation; `default` is the user when none was named.

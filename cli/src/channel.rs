@@ -184,7 +184,7 @@ async fn fetch(options: &FetchOptions) -> anyhow::Result<()> {
 
 fn peer_admin(access: &Access) -> anyhow::Result<PeerAdmin> {
     let (member, peer) = access.peer()?;
-    Ok(PeerAdmin::new(&access.peer_endpoint(member, peer)?, access.identity(true)?)?)
+    Ok(access.peer_admin(&access.peer_endpoint(member, peer)?, access.identity(true)?)?)
 }
 
 fn orderer_admin(access: &Access, host: &str) -> anyhow::Result<OrdererAdmin> {

@@ -57,7 +57,7 @@ impl CallOptions {
     async fn call(&self) -> anyhow::Result<Call> {
         let access = self.access.open()?;
         let gateway = access.gateway(false).await?;
-        let contract = gateway.network(access.channel()).contract(&self.chaincode);
+        let contract = access.network(&gateway).contract(&self.chaincode);
         let mut call = contract.call(&self.function).arguments(self.arguments.clone());
         for pair in &self.transient {
             let (key, value) = pair

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use consort_crypto::preimage;
+use consort_crypto::hash::HashAlgorithm;
 use consort_protos::fabric::gateway::EvaluateRequest;
 use consort_protos::fabric::protos::SignedProposal;
 use consort_protos::proposal::{ProposalParts, new_proposal};
@@ -194,6 +194,7 @@ impl Call {
         let (tx_id, signed) = sign_proposal(
             identity,
             self.network.channel(),
+            self.network.hash_algorithm(),
             &self.chaincode,
             arguments,
             self.transient,
@@ -214,6 +215,7 @@ impl Call {
 pub(crate) fn sign_proposal(
     identity: &ClientIdentity,
     channel: &str,
+    hash: HashAlgorithm,
     chaincode: &str,
     arguments: Vec<Bytes>,
     transient: BTreeMap<String, Bytes>,
@@ -221,7 +223,7 @@ pub(crate) fn sign_proposal(
 ) -> Result<(String, SignedProposal), Error> {
     let nonce = new_nonce();
     let creator = identity.serialized().clone();
-    let tx_id = preimage::tx_id(&nonce, &creator);
+    let tx_id = hash.tx_id(&nonce, &creator);
     let proposal = new_proposal(ProposalParts {
         channel: channel.to_owned(),
         creator,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use consort_crypto::hash::HashAlgorithm;
 use consort_protos::fabric::gateway::gateway_client::GatewayClient;
 use tonic::transport::Channel;
 
@@ -80,7 +81,7 @@ impl Gateway {
     /// A channel as seen through this gateway; nothing is sent yet.
     #[must_use]
     pub fn network(&self, channel: impl Into<String>) -> Network {
-        Network { gateway: self.clone(), channel: channel.into() }
+        Network { gateway: self.clone(), channel: channel.into(), hash: HashAlgorithm::Sha256 }
     }
 }
 
@@ -89,6 +90,7 @@ impl Gateway {
 pub struct Network {
     gateway: Gateway,
     channel: String,
+    hash: HashAlgorithm,
 }
 
 impl Network {
@@ -96,6 +98,20 @@ impl Network {
     #[must_use]
     pub fn channel(&self) -> &str {
         &self.channel
+    }
+
+    /// The same channel, which hashes with this algorithm (its configuration's `HashingAlgorithm`; SHA-256 unless said). A
+    /// transaction's id is such a hash.
+    #[must_use]
+    pub fn with_hash(mut self, hash: HashAlgorithm) -> Self {
+        self.hash = hash;
+        self
+    }
+
+    /// The hash of the channel.
+    #[must_use]
+    pub fn hash_algorithm(&self) -> HashAlgorithm {
+        self.hash
     }
 
     /// The gateway behind it.

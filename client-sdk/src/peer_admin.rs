@@ -3,6 +3,7 @@
 //! Every call is a signed proposal to a system chaincode of that peer, as Fabric's `peer` command line sends it.
 
 use bytes::Bytes;
+use consort_crypto::hash::HashAlgorithm;
 use consort_protos::fabric::common::{Block, BlockchainInfo};
 use consort_protos::fabric::lifecycle::{
     InstallChaincodeArgs, InstallChaincodeResult, QueryInstalledChaincodesArgs,
@@ -33,6 +34,7 @@ const ALREADY_INSTALLED: &str = "chaincode already successfully installed";
 pub struct PeerAdmin {
     client: EndorserClient<Channel>,
     identity: ClientIdentity,
+    hash: HashAlgorithm,
 }
 
 /// The outcome of installing a package.
@@ -59,7 +61,14 @@ impl PeerAdmin {
         let client = EndorserClient::new(connection)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        Self { client, identity }
+        Self { client, identity, hash: HashAlgorithm::Sha256 }
+    }
+
+    /// The same peer, for calls that concern a channel with this hash (SHA-256 unless said).
+    #[must_use]
+    pub fn with_hash(mut self, hash: HashAlgorithm) -> Self {
+        self.hash = hash;
+        self
     }
 
     /// Calls a chaincode on this peer only and returns its answer; `channel` is empty for calls that concern no channel.
@@ -75,8 +84,17 @@ impl PeerAdmin {
     ) -> Result<Bytes, Error> {
         let mut all = vec![Bytes::copy_from_slice(function.as_bytes())];
         all.extend(arguments);
-        let (_, signed) =
-            sign_proposal(&self.identity, channel, chaincode, all, std::collections::BTreeMap::new(), false)?;
+        // Calls without a channel have Fabric's hash.
+        let hash = if channel.is_empty() { HashAlgorithm::Sha256 } else { self.hash };
+        let (_, signed) = sign_proposal(
+            &self.identity,
+            channel,
+            hash,
+            chaincode,
+            all,
+            std::collections::BTreeMap::new(),
+            false,
+        )?;
         let mut request = Request::new(signed);
         request.set_timeout(CALL_TIMEOUT);
         let answer = self.client.clone().process_proposal(request).await;

@@ -7,19 +7,59 @@ use consort_protos::fabric::common::{BlockData, BlockHeader};
 use der::asn1::OctetStringRef;
 use der::{Encode, Sequence};
 
-use crate::hash::{sha256, sha256_parts};
+use crate::hash::{HashAlgorithm, sha256};
 
-/// Transaction id: lower-case hex of SHA-256(nonce, creator).
-#[must_use]
-pub fn tx_id(nonce: &[u8], creator: &[u8]) -> String {
-    hex::encode(sha256_parts(&[nonce, creator]))
+/// Preimages under the hash of a channel. The functions of the same names below are those of a channel with SHA-256.
+impl HashAlgorithm {
+    /// Transaction id: lower-case hex of hash(nonce, creator).
+    #[must_use]
+    pub fn tx_id(self, nonce: &[u8], creator: &[u8]) -> String {
+        hex::encode(self.hash_parts(&[nonce, creator]))
+    }
+
+    /// Hash that binds a proposal response to its proposal: hash(channel header, signature header, chaincode proposal payload
+    /// without transient data).
+    #[must_use]
+    pub fn proposal_hash(self, channel_header: &[u8], signature_header: &[u8], payload: &[u8]) -> [u8; 32] {
+        self.hash_parts(&[channel_header, signature_header, payload])
+    }
+
+    /// Hash of a block: that of its header's hashed form.
+    #[must_use]
+    pub fn block_hash(self, header: &BlockHeader) -> [u8; 32] {
+        self.hash(&block_header(header))
+    }
+
+    /// Hash of a block's data: that of the concatenated envelopes.
+    #[must_use]
+    pub fn block_data_hash(self, data: &BlockData) -> [u8; 32] {
+        self.envelopes_hash(&data.data)
+    }
+
+    /// Hash of the data of a block with these envelopes.
+    #[must_use]
+    pub fn envelopes_hash(self, envelopes: &[bytes::Bytes]) -> [u8; 32] {
+        let parts: Vec<&[u8]> = envelopes.iter().map(AsRef::as_ref).collect();
+        self.hash_parts(&parts)
+    }
+
+    /// Public stand-in of a private key: its hash, without salt.
+    #[must_use]
+    pub fn key_hash(self, key: &str) -> [u8; 32] {
+        self.hash(key.as_bytes())
+    }
 }
 
-/// Hash that binds a proposal response to its proposal: SHA-256(channel header, signature header, chaincode proposal payload
-/// without transient data).
+/// [`HashAlgorithm::tx_id`] with SHA-256.
+#[must_use]
+pub fn tx_id(nonce: &[u8], creator: &[u8]) -> String {
+    HashAlgorithm::Sha256.tx_id(nonce, creator)
+}
+
+/// [`HashAlgorithm::proposal_hash`] with SHA-256.
 #[must_use]
 pub fn proposal_hash(channel_header: &[u8], signature_header: &[u8], payload: &[u8]) -> [u8; 32] {
-    sha256_parts(&[channel_header, signature_header, payload])
+    HashAlgorithm::Sha256.proposal_hash(channel_header, signature_header, payload)
 }
 
 /// What an endorser signs: the proposal response payload, then its own serialized identity.
@@ -47,23 +87,22 @@ pub fn block_header(header: &BlockHeader) -> Vec<u8> {
     hashed.to_der().expect("invariant: a message is shorter than 4 GiB")
 }
 
-/// Hash of a block: SHA-256 of its header's hashed form.
+/// [`HashAlgorithm::block_hash`] with SHA-256.
 #[must_use]
 pub fn block_hash(header: &BlockHeader) -> [u8; 32] {
-    sha256(&block_header(header))
+    HashAlgorithm::Sha256.block_hash(header)
 }
 
-/// Hash of a block's data: SHA-256 of the concatenated envelopes.
+/// [`HashAlgorithm::block_data_hash`] with SHA-256.
 #[must_use]
 pub fn block_data_hash(data: &BlockData) -> [u8; 32] {
-    envelopes_hash(&data.data)
+    HashAlgorithm::Sha256.block_data_hash(data)
 }
 
-/// Hash of the data of a block with these envelopes.
+/// [`HashAlgorithm::envelopes_hash`] with SHA-256.
 #[must_use]
 pub fn envelopes_hash(envelopes: &[bytes::Bytes]) -> [u8; 32] {
-    let parts: Vec<&[u8]> = envelopes.iter().map(AsRef::as_ref).collect();
-    sha256_parts(&parts)
+    HashAlgorithm::Sha256.envelopes_hash(envelopes)
 }
 
 /// What an orderer signs: the value of the metadata entry, the signature header (or identifier header), the block header's

@@ -2,11 +2,11 @@
 
 use std::{
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use bytes::Bytes;
-use consort_crypto::preimage::{block_data_hash, block_hash};
+use consort_crypto::hash::HashAlgorithm;
 use consort_protos::{
     fabric::common::{Block, BlockHeader},
     ids::BlockNumber,
@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use crate::{
     database::{Change, Column, Database},
     error::Error,
+    genesis,
 };
 
 /// The columns of a chain.
@@ -26,6 +27,9 @@ pub(crate) const COLUMNS: [Column; 4] =
 /// The fact that says how many blocks there are.
 const HEIGHT: &[u8] = b"height";
 
+/// The fact that names the channel's hash; absent where it is SHA-256.
+const HASHING: &[u8] = b"hashing";
+
 /// An append-only chain of blocks, found by number and by header hash.
 ///
 /// Every append is synced before it returns. The link between headers is checked when a block is written and when it is read.
@@ -34,6 +38,8 @@ const HEIGHT: &[u8] = b"height";
 pub struct BlockStore {
     database: Arc<Database>,
     tip: Arc<Mutex<Tip>>,
+    /// That of the tip, to be had while a write holds it.
+    hash: Arc<OnceLock<HashAlgorithm>>,
     heights: Arc<watch::Sender<u64>>,
 }
 
@@ -41,6 +47,8 @@ pub struct BlockStore {
 #[derive(Debug, Clone, Default)]
 struct Tip {
     height: u64,
+    /// What the first block says; SHA-256 before there is one.
+    hash: HashAlgorithm,
     last: Option<(BlockHeader, [u8; 32])>,
 }
 
@@ -55,18 +63,31 @@ impl BlockStore {
 
     /// The chain inside a larger database.
     pub(crate) fn over(database: Arc<Database>) -> Result<Self, Error> {
-        let mut store = Self { database, tip: Arc::default(), heights: Arc::new(watch::Sender::new(0)) };
+        let mut store = Self {
+            database,
+            tip: Arc::default(),
+            hash: Arc::default(),
+            heights: Arc::new(watch::Sender::new(0)),
+        };
         let height = match store.database.read(Column::Facts, HEIGHT)? {
             Some(bytes) => number(&bytes, "height")?,
             None => 0,
         };
+        let hashing = match store.database.read(Column::Facts, HASHING)? {
+            Some(name) => std::str::from_utf8(&name)
+                .ok()
+                .and_then(HashAlgorithm::from_channel_name)
+                .ok_or_else(|| Error::damaged("hashing", "the name of no known hash".to_owned()))?,
+            None => HashAlgorithm::Sha256,
+        };
         if let Some(last) = height.checked_sub(1) {
+            store.hash.get_or_init(|| hashing);
             let missing =
                 || Error::damaged("block", format!("number {last} is missing below height {height}"));
             let header =
                 store.block(BlockNumber::new(last))?.and_then(|block| block.header).ok_or_else(missing)?;
-            let hash = block_hash(&header);
-            store.tip = Arc::new(Mutex::new(Tip { height, last: Some((header, hash)) }));
+            let hash = hashing.block_hash(&header);
+            store.tip = Arc::new(Mutex::new(Tip { height, hash: hashing, last: Some((header, hash)) }));
         }
         store.heights.send_replace(height);
         Ok(store)
@@ -74,6 +95,12 @@ impl BlockStore {
 
     fn tip(&self) -> MutexGuard<'_, Tip> {
         self.tip.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The hash of the channel, which its first block names.
+    #[must_use]
+    pub fn hash_algorithm(&self) -> HashAlgorithm {
+        self.hash.get().copied().unwrap_or_default()
     }
 
     /// How many blocks there are; also the number of the next one.
@@ -115,8 +142,9 @@ impl BlockStore {
         let mut tip = self.tip();
         check_link(block, &tip)?;
         let mut change = self.database.change();
-        let next = stage(block, &mut change)?;
+        let next = stage(block, &tip, &mut change)?;
         change.write()?;
+        self.hash.get_or_init(|| next.hash);
         *tip = next;
         self.heights.send_replace(tip.height);
         Ok(())
@@ -130,13 +158,14 @@ impl BlockStore {
     /// Makes the chain include a block that [`stage`] put into a change that has been written.
     pub(crate) fn advance(&self, staged: Staged) {
         let height = staged.0.height;
+        self.hash.get_or_init(|| staged.0.hash);
         *self.tip() = staged.0;
         self.heights.send_replace(height);
     }
 
     /// Adds a block to what will be written with other records.
     pub(crate) fn stage(&self, block: &Block, change: &mut Change<'_>) -> Result<Staged, Error> {
-        stage(block, change).map(Staged)
+        stage(block, &self.tip(), change).map(Staged)
     }
 
     /// The block with this number; `None` beyond the end of the chain.
@@ -158,7 +187,9 @@ impl BlockStore {
         };
         let linked = header.number == number.get()
             && previous.as_ref() == Some(&header.previous_hash)
-            && self.header_hash(number)?.is_some_and(|hash| hash == block_hash(header).as_slice());
+            && self
+                .header_hash(number)?
+                .is_some_and(|hash| hash == self.hash_algorithm().block_hash(header).as_slice());
         if linked {
             Ok(Some(block))
         } else {
@@ -212,21 +243,31 @@ fn check_link(block: &Block, tip: &Tip) -> Result<(), Error> {
             found: hexadecimal(&header.previous_hash),
         });
     }
+    let hash = hash_of(block, tip);
     let described =
-        block.data.as_ref().is_some_and(|data| header.data_hash == block_data_hash(data).as_slice());
+        block.data.as_ref().is_some_and(|data| header.data_hash == hash.block_data_hash(data).as_slice());
     if described { Ok(()) } else { Err(Error::WrongDataHash { number: expected }) }
 }
 
-fn stage(block: &Block, change: &mut Change<'_>) -> Result<Tip, Error> {
+/// The hash that holds for a block: the chain's, or, of the first block, its own.
+fn hash_of(block: &Block, tip: &Tip) -> HashAlgorithm {
+    if tip.height == 0 { genesis::hash_algorithm(block) } else { tip.hash }
+}
+
+fn stage(block: &Block, tip: &Tip, change: &mut Change<'_>) -> Result<Tip, Error> {
     let header = block.header.clone().ok_or(Error::Headless)?;
-    let hash = block_hash(&header);
+    let hashing = hash_of(block, tip);
+    let hash = hashing.block_hash(&header);
     let key = header.number.to_be_bytes();
     let height = header.number + 1;
     change.put(Column::Blocks, key, block.encode_to_vec());
     change.put(Column::Headers, key, hash);
     change.put(Column::HeaderHashes, hash, key);
     change.put(Column::Facts, HEIGHT, height.to_be_bytes());
-    Ok(Tip { height, last: Some((header, hash)) })
+    if header.number == 0 && hashing != HashAlgorithm::Sha256 {
+        change.put(Column::Facts, HASHING, hashing.channel_name());
+    }
+    Ok(Tip { height, hash: hashing, last: Some((header, hash)) })
 }
 
 fn number(bytes: &[u8], what: &'static str) -> Result<u64, Error> {

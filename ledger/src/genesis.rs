@@ -3,13 +3,14 @@
 //! Its only envelope is the configuration; nobody signed it and its creator is empty, so that it is no ordinary transaction.
 
 use bytes::Bytes;
-use consort_crypto::preimage;
+use consort_crypto::hash::HashAlgorithm;
 use consort_protos::{
     block,
     envelope::OpenEnvelope,
-    fabric::common::{Block, ConfigEnvelope, HeaderType},
+    fabric::common::{Block, ConfigEnvelope, HashingAlgorithm, HeaderType},
     ids::ChannelId,
 };
+use prost::Message as _;
 
 use crate::error::Error;
 
@@ -19,6 +20,7 @@ pub(crate) struct Genesis {
     /// The encoded `ConfigEnvelope`.
     pub(crate) config: Bytes,
     pub(crate) tx_id: String,
+    pub(crate) hash: HashAlgorithm,
 }
 
 impl Genesis {
@@ -34,6 +36,7 @@ impl Genesis {
         }
         let config: ConfigEnvelope =
             envelope.data_as("configuration").map_err(|malformed| fault(malformed.to_string()))?;
+        let hash = hashing(&config);
         if config.config.is_none() {
             return Err(fault("its configuration is empty".to_owned()));
         }
@@ -41,8 +44,21 @@ impl Genesis {
             .map_err(|invalid| fault(invalid.to_string()))?;
         let mut tx_id = envelope.channel_header.tx_id;
         if tx_id.is_empty() {
-            tx_id = preimage::tx_id(&envelope.nonce, &envelope.creator);
+            tx_id = hash.tx_id(&envelope.nonce, &envelope.creator);
         }
-        Ok(Self { channel, config: envelope.data, tx_id })
+        Ok(Self { channel, config: envelope.data, tx_id, hash })
     }
+}
+
+/// The hash that a first block names; SHA-256 if it names none that is known, or is no configuration: who makes a channel's
+/// bundle judges that.
+pub(crate) fn hash_algorithm(block: &Block) -> HashAlgorithm {
+    Genesis::read(block).map(|genesis| genesis.hash).unwrap_or_default()
+}
+
+fn hashing(config: &ConfigEnvelope) -> HashAlgorithm {
+    let root = config.config.as_ref().and_then(|config| config.channel_group.as_ref());
+    let value = root.and_then(|root| root.values.get("HashingAlgorithm"));
+    let message = value.and_then(|value| HashingAlgorithm::decode(value.value.as_ref()).ok());
+    message.and_then(|message| HashAlgorithm::from_channel_name(&message.name)).unwrap_or_default()
 }

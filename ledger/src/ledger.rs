@@ -6,10 +6,11 @@ use std::{
 };
 
 use bytes::Bytes;
+use consort_crypto::hash::HashAlgorithm;
 use consort_protos::{
     block,
     fabric::{
-        common::{Block, BlockMetadataIndex, BlockchainInfo, Metadata},
+        common::{Block, BlockHeader, BlockMetadataIndex, BlockchainInfo, Metadata},
         protos::TxValidationCode,
     },
     ids::{BlockNumber, ChannelId, Height, TxNumber},
@@ -86,7 +87,8 @@ impl Ledger {
             let found = String::from_utf8_lossy(&found).into_owned();
             return Err(Error::WrongChannel { path: path.to_owned(), found, wanted: channel.to_string() });
         }
-        Self::over(database, channel.clone())
+        let hash = BlockStore::over(database.clone())?.hash_algorithm();
+        Self::over(database, channel.clone(), hash)
     }
 
     /// Begins the books of the channel that a genesis block defines. All of it is written at once, so that an interrupted creation leaves
@@ -95,12 +97,12 @@ impl Ledger {
     /// # Errors
     /// [`Error::NotGenesis`], [`Error::Exists`], or as for [`Ledger::commit`].
     pub fn create(path: &Path, genesis: &Block) -> Result<Self, Error> {
-        let Genesis { channel, config, tx_id } = Genesis::read(genesis)?;
+        let Genesis { channel, config, tx_id, hash } = Genesis::read(genesis)?;
         let database = open_database(path)?;
         if database.read(Column::Facts, CHANNEL)?.is_some() {
             return Err(Error::Exists { path: path.to_owned() });
         }
-        let ledger = Self::over(database, channel)?;
+        let ledger = Self::over(database, channel, hash)?;
         ledger.blocks.check(genesis)?;
         let mut block = genesis.clone();
         set_metadata(&mut block, &[TxValidationCode::Valid], None);
@@ -115,12 +117,12 @@ impl Ledger {
         Ok(ledger)
     }
 
-    fn over(database: Arc<Database>, channel: ChannelId) -> Result<Self, Error> {
+    fn over(database: Arc<Database>, channel: ChannelId, hash: HashAlgorithm) -> Result<Self, Error> {
         let blocks = BlockStore::over(database.clone())?;
         let commit_hash = database.read(Column::Facts, COMMIT_HASH)?.unwrap_or_default();
         Ok(Self {
             channel,
-            state: Arc::new(RocksState::over(database.clone())),
+            state: Arc::new(RocksState::over(database.clone(), hash)),
             index: TransactionIndex::over(database.clone()),
             transient: TransientStore::over(database.clone()),
             views: Views::new(blocks.height()),
@@ -134,6 +136,12 @@ impl Ledger {
     #[must_use]
     pub fn channel(&self) -> &ChannelId {
         &self.channel
+    }
+
+    /// The hash of the channel, which its first block names.
+    #[must_use]
+    pub fn hash_algorithm(&self) -> HashAlgorithm {
+        self.blocks.hash_algorithm()
     }
 
     /// How many blocks are committed; also the number of the next one.
@@ -158,6 +166,8 @@ impl Ledger {
     #[must_use]
     pub fn info(&self) -> BlockchainInfo {
         let header = self.blocks.last_header();
+        let block_hash =
+            |header: &BlockHeader| Bytes::copy_from_slice(&self.hash_algorithm().block_hash(header));
         BlockchainInfo {
             height: self.height(),
             current_block_hash: header.as_ref().map(block_hash).unwrap_or_default(),
@@ -278,9 +288,20 @@ impl Ledger {
         self.blocks.check(block.block())?;
         let number = block.number();
         let verdict = mvcc::validate(number, block.transactions(), block.codes(), self.state.as_ref())?;
-        let private = PrivateChanges::collect(&block, &verdict.codes, &verdict.updates, &self.database)?;
+        let private = PrivateChanges::collect(
+            &block,
+            &verdict.codes,
+            &verdict.updates,
+            &self.database,
+            self.hash_algorithm(),
+        )?;
         let code_bytes: Vec<u8> = verdict.codes.iter().copied().map(code_byte).collect();
-        let hash = Bytes::copy_from_slice(&commit_hash(&code_bytes, &verdict.updates, &last_hash));
+        let hash = Bytes::copy_from_slice(&commit_hash(
+            self.hash_algorithm(),
+            &code_bytes,
+            &verdict.updates,
+            &last_hash,
+        ));
 
         let mut change = self.database.change();
         let mut changes = verdict.updates.changes();
@@ -290,7 +311,7 @@ impl Ledger {
         private.stage_keys(&mut change);
         stage_history(&block, &verdict.codes, &mut change);
         self.stage_transient(&block, &mut change)?;
-        let ids = transaction_ids(&block, &verdict.codes);
+        let ids = transaction_ids(&block, &verdict.codes, self.hash_algorithm());
         let mut stored = block.into_block();
         set_metadata(&mut stored, &verdict.codes, Some(&hash));
         let staged = self.stage_chain(&stored, &ids, &mut change)?;
@@ -347,10 +368,6 @@ fn open_database(path: &Path) -> Result<Arc<Database>, Error> {
     Ok(Arc::new(Database::open(path, &columns)?))
 }
 
-fn block_hash(header: &consort_protos::fabric::common::BlockHeader) -> Bytes {
-    Bytes::copy_from_slice(&consort_crypto::preimage::block_hash(header))
-}
-
 /// The last transaction of a block; an empty block counts as having one.
 fn savepoint(number: BlockNumber, transactions: usize) -> Height {
     let last = u32::try_from(transactions.saturating_sub(1))
@@ -369,11 +386,12 @@ fn set_metadata(block: &mut Block, codes: &[TxValidationCode], commit_hash: Opti
 fn transaction_ids(
     block: &ValidatedBlock,
     codes: &[TxValidationCode],
+    hash: HashAlgorithm,
 ) -> Vec<(Option<String>, TxValidationCode)> {
     let id = |transaction: &Transaction| {
         if transaction.tx_id.is_empty() {
             // An orderer's configuration transaction names no id; it counts under the one that its header gives.
-            consort_crypto::preimage::tx_id(&transaction.nonce, &transaction.creator)
+            hash.tx_id(&transaction.nonce, &transaction.creator)
         } else {
             transaction.tx_id.clone()
         }

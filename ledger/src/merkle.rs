@@ -3,7 +3,7 @@
 //! Rule: Fabric `core/ledger/kvledger/txmgmt/rwsetutil/query_results_helper.go`. Up to `max_degree` results are recorded as they are.
 
 use bytes::Bytes;
-use consort_crypto::hash::{sha256, sha256_parts};
+use consort_crypto::hash::HashAlgorithm;
 use consort_protos::{
     fabric::kvrwset::QueryReads,
     rwset::{MerkleSummary, RangeReads, Read},
@@ -19,6 +19,7 @@ const DEGREE_MIN: u32 = 2;
 /// Collects the reads of one range query.
 #[derive(Debug, Clone)]
 pub struct RangeSummary {
+    hash: HashAlgorithm,
     max_degree: u32,
     pending: Vec<Read>,
     tree: Option<Tree>,
@@ -27,8 +28,8 @@ pub struct RangeSummary {
 impl RangeSummary {
     /// Starts a collection; `None` for a degree that no tree can have.
     #[must_use]
-    pub fn new(max_degree: u32) -> Option<Self> {
-        (max_degree >= DEGREE_MIN).then(|| Self { max_degree, pending: Vec::new(), tree: None })
+    pub fn new(max_degree: u32, hash: HashAlgorithm) -> Option<Self> {
+        (max_degree >= DEGREE_MIN).then(|| Self { hash, max_degree, pending: Vec::new(), tree: None })
     }
 
     /// Adds a result. Reads come in key order.
@@ -43,7 +44,8 @@ impl RangeSummary {
         let kv_reads = self.pending.drain(..).map(|read| read.to_message()).collect();
         let leaf = QueryReads { kv_reads }.encode_to_vec();
         let degree = self.max_degree as usize;
-        self.tree.get_or_insert_with(Tree::default).push(sha256(&leaf), degree);
+        let hash = self.hash;
+        self.tree.get_or_insert_with(|| Tree::new(hash)).push(hash.hash(&leaf), degree);
     }
 
     /// Ends the collection: nothing, all reads, or the top of the tree.
@@ -61,12 +63,17 @@ impl RangeSummary {
 }
 
 /// Levels from the leaves up; each holds at most the degree.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 struct Tree {
+    hash: HashAlgorithm,
     levels: Vec<Vec<[u8; 32]>>,
 }
 
 impl Tree {
+    fn new(hash: HashAlgorithm) -> Self {
+        Self { hash, levels: Vec::new() }
+    }
+
     fn push(&mut self, leaf: [u8; 32], degree: usize) {
         let mut hash = leaf;
         for index in 0.. {
@@ -77,8 +84,14 @@ impl Tree {
             if self.levels[index].len() <= degree {
                 return;
             }
-            hash = combine(&std::mem::take(&mut self.levels[index]));
+            let level = std::mem::take(&mut self.levels[index]);
+            hash = self.combine(&level);
         }
+    }
+
+    fn combine(&self, hashes: &[[u8; 32]]) -> [u8; 32] {
+        let parts: Vec<&[u8]> = hashes.iter().map(<[u8; 32]>::as_slice).collect();
+        self.hash.hash_parts(&parts)
     }
 
     fn finish(mut self, max_degree: u32) -> MerkleSummary {
@@ -88,11 +101,14 @@ impl Tree {
             match level.as_slice() {
                 [] => {}
                 [single] => self.levels[index + 1].push(*single),
-                several => self.levels[index + 1].push(combine(several)),
+                several => {
+                    let combined = self.combine(several);
+                    self.levels[index + 1].push(combined);
+                }
             }
         }
         if self.levels[top].len() > max_degree as usize {
-            let combined = combine(&self.levels[top]);
+            let combined = self.combine(&self.levels[top]);
             self.levels.push(vec![combined]);
         }
         let hashes = self.levels.last().map(Vec::as_slice).unwrap_or_default();
@@ -104,13 +120,9 @@ impl Tree {
     }
 }
 
-fn combine(hashes: &[[u8; 32]]) -> [u8; 32] {
-    let parts: Vec<&[u8]> = hashes.iter().map(<[u8; 32]>::as_slice).collect();
-    sha256_parts(&parts)
-}
-
 #[cfg(test)]
 mod tests {
+    use consort_crypto::hash::sha256;
     use consort_protos::ids::Height;
 
     use super::*;
@@ -121,7 +133,7 @@ mod tests {
 
     /// Level, number of hashes and digest of the hashes for ranges of `k000000`, `k000001`, …, all written by (1, index).
     fn summary_of(count: u32) -> (u32, usize, String) {
-        let mut reads = RangeSummary::new(MAX_DEGREE).unwrap();
+        let mut reads = RangeSummary::new(MAX_DEGREE, HashAlgorithm::Sha256).unwrap();
         for index in 0..count {
             reads.push(read(format!("k{index:06}"), Height::new(1, index)));
         }
@@ -155,9 +167,9 @@ mod tests {
 
     #[test]
     fn a_degree_that_would_combine_for_ever_is_refused() {
-        assert!(RangeSummary::new(0).is_none());
-        assert!(RangeSummary::new(1).is_none());
-        let mut reads = RangeSummary::new(2).unwrap();
+        assert!(RangeSummary::new(0, HashAlgorithm::Sha256).is_none());
+        assert!(RangeSummary::new(1, HashAlgorithm::Sm3).is_none());
+        let mut reads = RangeSummary::new(2, HashAlgorithm::Sm3).unwrap();
         for index in 0..1000 {
             reads.push(read(format!("{index:04}"), Height::new(1, index)));
         }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
-use consort_crypto::hash::sha256;
+use consort_crypto::hash::HashAlgorithm;
 use consort_protos::{
     fabric::protos::TxValidationCode,
     ids::Height,
@@ -40,6 +40,7 @@ impl PrivateChanges {
         codes: &[TxValidationCode],
         updates: &UpdateBatch,
         database: &Database,
+        hash: HashAlgorithm,
     ) -> Result<Self, Error> {
         let mut changes = Self::default();
         let number = block.number();
@@ -54,7 +55,7 @@ impl PrivateChanges {
                     let promised = transaction.and_then(|transaction| {
                         promise(transaction, &namespace.namespace, collection.name())
                     });
-                    if promised != Some(&Bytes::copy_from_slice(&sha256(collection.bytes()))) {
+                    if promised != Some(&Bytes::copy_from_slice(&hash.hash(collection.bytes()))) {
                         return Err(Error::PrivateDataMismatch {
                             number,
                             transaction: tx.get(),
@@ -62,7 +63,7 @@ impl PrivateChanges {
                             collection: collection.name().to_owned(),
                         });
                     }
-                    changes.write(&namespace.namespace, collection, Height { block: number, tx });
+                    changes.write(&namespace.namespace, collection, Height { block: number, tx }, hash);
                 }
             }
         }
@@ -70,10 +71,16 @@ impl PrivateChanges {
         Ok(changes)
     }
 
-    fn write(&mut self, namespace: &str, collection: &PrivateCollection, version: Height) {
+    fn write(
+        &mut self,
+        namespace: &str,
+        collection: &PrivateCollection,
+        version: Height,
+        hash: HashAlgorithm,
+    ) {
         for write in collection.writes() {
             let key = StateKey::private(namespace, collection.name(), &write.key);
-            let hashed = StateKey::hashed(namespace, collection.name(), &sha256(write.key.as_bytes()));
+            let hashed = StateKey::hashed(namespace, collection.name(), &hash.key_hash(&write.key));
             let deleted = write.is_delete || write.value.is_empty();
             let value = (!deleted).then(|| VersionedValue {
                 value: write.value.clone(),

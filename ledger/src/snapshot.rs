@@ -10,6 +10,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use consort_crypto::hash::HashAlgorithm;
 use consort_protos::ids::BlockNumber;
 
 use crate::{
@@ -198,7 +199,7 @@ impl StateSnapshot {
             .map(|entry| entry.map(|(key, value)| (key.key_text(), value))))
     }
 
-    /// Hash of a private value, by the SHA-256 of its key; every peer has it.
+    /// Hash of a private value, by the hash of its key; every peer has it.
     ///
     /// # Errors
     /// When the store cannot be read, or [`Error::SnapshotExpired`].
@@ -226,6 +227,10 @@ impl StateSnapshot {
 }
 
 impl StateReader for StateSnapshot {
+    fn hash_algorithm(&self) -> HashAlgorithm {
+        self.state.hash_algorithm()
+    }
+
     fn read(&self, keys: &[StateKey]) -> Result<Vec<Option<VersionedValue>>, Error> {
         let mut values = self.state.read(keys)?;
         // Asked after the store: whatever the store already had of a later block was published before it was written.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use consort_crypto::hash::sha256_parts;
+use consort_crypto::hash::HashAlgorithm;
 use consort_protos::ids::Height;
 use prost::{
     Message,
@@ -151,10 +151,10 @@ fn push_row(bytes: &mut Vec<u8>, namespace: String, collection: String, key: Byt
 /// Fabric's commit hash of a block: over the final codes, the changes and the hash of the block before
 /// (Fabric `core/ledger/kvledger/kv_ledger.go`, `addBlockCommitHash`).
 #[must_use]
-pub fn commit_hash(codes: &[u8], updates: &UpdateBatch, previous: &[u8]) -> [u8; 32] {
+pub fn commit_hash(hash: HashAlgorithm, codes: &[u8], updates: &UpdateBatch, previous: &[u8]) -> [u8; 32] {
     let mut count = Vec::with_capacity(encoded_len_varint(codes.len() as u64));
     encode_varint(codes.len() as u64, &mut count);
-    sha256_parts(&[&count, codes, &updates.hashed_form(), previous])
+    hash.hash_parts(&[&count, codes, &updates.hashed_form(), previous])
 }
 
 #[cfg(test)]
@@ -209,7 +209,15 @@ mod tests {
         ] {
             let updates = UpdateBatch { namespaces: [(namespace.to_owned(), updates)].into() };
             assert_eq!(hex::encode(updates.hashed_form()), bytes);
-            assert_eq!(hex::encode(commit_hash(&[0], &updates, &hex::decode(previous).unwrap())), hash);
+            assert_eq!(
+                hex::encode(commit_hash(
+                    HashAlgorithm::Sha256,
+                    &[0],
+                    &updates,
+                    &hex::decode(previous).unwrap()
+                )),
+                hash
+            );
         }
     }
 

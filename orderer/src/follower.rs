@@ -6,7 +6,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 use consort_channel_config::ChannelBundle;
-use consort_crypto::{certificate::Certificate, preimage::block_hash};
+use consort_crypto::certificate::Certificate;
 use consort_node::{
     deliver::Condition,
     dial::{Dialer, with_causes},
@@ -44,7 +44,8 @@ impl Target {
     /// The target that a join block sets.
     pub(crate) fn new(join: &Block, bundle: ChannelBundle, file: PathBuf) -> Option<Self> {
         let header = join.header.as_ref()?;
-        Some(Self { number: header.number, header_hash: block_hash(header), bundle: Arc::new(bundle), file })
+        let header_hash = bundle.hash_algorithm().block_hash(header);
+        Some(Self { number: header.number, header_hash, bundle: Arc::new(bundle), file })
     }
 }
 

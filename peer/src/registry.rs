@@ -209,10 +209,10 @@ fn checked_genesis(genesis: &common::Block) -> Result<ChannelBundle, JoinError> 
         return Err(JoinError::NotGenesis { number: header.number });
     }
     let data = genesis.data.as_ref().ok_or_else(|| malformed("the block has no data"))?;
-    if consort_crypto::preimage::block_data_hash(data)[..] != header.data_hash[..] {
+    let bundle = ChannelBundle::from_block(genesis).map_err(JoinError::Config)?;
+    if bundle.hash_algorithm().block_data_hash(data)[..] != header.data_hash[..] {
         return Err(malformed("the data hash in the header is not that of the data"));
     }
-    let bundle = ChannelBundle::from_block(genesis).map_err(JoinError::Config)?;
     bundle.check_supported_by_peers().map_err(JoinError::Config)?;
     Ok(bundle)
 }

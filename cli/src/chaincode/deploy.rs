@@ -7,7 +7,6 @@ use anyhow::Context;
 use bytes::Bytes;
 use consort_client_sdk::Error;
 use consort_client_sdk::lifecycle::{Definition, Lifecycle};
-use consort_client_sdk::peer_admin::PeerAdmin;
 use futures::future::try_join_all;
 
 use crate::access::Access;
@@ -63,7 +62,7 @@ async fn wait_for_block(access: &Access, block: u64) -> anyhow::Result<()> {
     let waits = access.topology.peers().map(|(organisation, peer)| async move {
         let member = &organisation.member;
         let identity = access.identity_of(crate::layout::MemberKind::Peers, member, ADMINISTRATOR)?;
-        let admin = PeerAdmin::new(&access.peer_endpoint(member, peer)?, identity)?;
+        let admin = access.peer_admin(&access.peer_endpoint(member, peer)?, identity)?;
         let began = Instant::now();
         while admin.chain_info(access.channel()).await?.height <= block {
             anyhow::ensure!(
@@ -115,7 +114,7 @@ async fn install(
         async move {
             let member = &organisation.member;
             let identity = access.identity_of(crate::layout::MemberKind::Peers, member, ADMINISTRATOR)?;
-            let admin = PeerAdmin::new(&access.peer_endpoint(member, peer)?, identity)?;
+            let admin = access.peer_admin(&access.peer_endpoint(member, peer)?, identity)?;
             let installed = admin.install(package).await;
             installed.with_context(|| format!("cannot install on {}", peer.host))
         }
@@ -177,7 +176,7 @@ async fn commit(access: &Access, definition: &Definition) -> anyhow::Result<(u64
 
 async fn lifecycle(access: &Access, member: &Member) -> anyhow::Result<Lifecycle> {
     let gateway = access.gateway_of(member, ADMINISTRATOR).await?;
-    Ok(Lifecycle::new(&gateway.network(access.channel())))
+    Ok(Lifecycle::new(&access.network(&gateway)))
 }
 
 /// Repeats an attempt while the network is not ready yet: no leader, peers that do not know each other.

@@ -11,7 +11,6 @@ use anyhow::{Context, bail};
 use bytes::Bytes;
 use clap::{Args, Subcommand};
 use consort_client_sdk::lifecycle::Lifecycle;
-use consort_client_sdk::peer_admin::PeerAdmin;
 use serde_json::json;
 
 use crate::access::{Access, AccessOptions};
@@ -195,7 +194,7 @@ async fn install(options: &InstallOptions) -> anyhow::Result<()> {
     let mut installed = Vec::new();
     let mut lines = Vec::new();
     for (member, peer) in access.own_peers()? {
-        let admin = PeerAdmin::new(&access.peer_endpoint(member, peer)?, access.identity(true)?)?;
+        let admin = access.peer_admin(&access.peer_endpoint(member, peer)?, access.identity(true)?)?;
         let outcome = admin.install(package.clone()).await.with_context(|| peer.host.clone())?;
         let already = if outcome.already { " (was there already)" } else { "" };
         lines.push(format!("{}: {}{already}", peer.host, outcome.package_id));
@@ -208,7 +207,7 @@ async fn install(options: &InstallOptions) -> anyhow::Result<()> {
 async fn approve(options: &ApproveOptions) -> anyhow::Result<()> {
     let access = options.access.open()?;
     let gateway = access.gateway(true).await?;
-    let lifecycle = Lifecycle::new(&gateway.network(access.channel()));
+    let lifecycle = Lifecycle::new(&access.network(&gateway));
     let definition = options.definition.resolve(&lifecycle).await?;
     let committed = lifecycle.approve(&definition, options.package_id.as_deref()).await?;
     println!(
@@ -226,7 +225,7 @@ async fn approve(options: &ApproveOptions) -> anyhow::Result<()> {
 async fn commit(options: &CommitOptions) -> anyhow::Result<()> {
     let access = options.access.open()?;
     let gateway = access.gateway(true).await?;
-    let lifecycle = Lifecycle::new(&gateway.network(access.channel()));
+    let lifecycle = Lifecycle::new(&access.network(&gateway));
     let definition = options.definition.resolve(&lifecycle).await?;
     let approvals = lifecycle.readiness(&definition).await?;
     let ready: Vec<String> =
@@ -256,7 +255,7 @@ async fn deploy_command(options: &DeployOptions) -> anyhow::Result<()> {
     };
     let (member, _) = access.peer()?;
     let gateway = access.gateway_of(member, crate::layout::ADMINISTRATOR).await?;
-    let lifecycle = Lifecycle::new(&gateway.network(access.channel()));
+    let lifecycle = Lifecycle::new(&access.network(&gateway));
     let definition = options.definition.resolve(&lifecycle).await?;
     deploy::deploy(&access, &definition, &source, &report).await
 }
@@ -264,7 +263,7 @@ async fn deploy_command(options: &DeployOptions) -> anyhow::Result<()> {
 async fn query(options: &QueryOptions) -> anyhow::Result<()> {
     let access = options.access.open()?;
     let gateway = access.gateway(true).await?;
-    let lifecycle = Lifecycle::new(&gateway.network(access.channel()));
+    let lifecycle = Lifecycle::new(&access.network(&gateway));
     let Some(name) = &options.name else {
         let definitions = lifecycle.all_committed().await?;
         let list: Vec<_> = definitions

@@ -80,7 +80,7 @@ fn user(organisation: &Organisation) -> String {
 async fn contract(access: &Access, organisation: &Organisation) -> anyhow::Result<Contract> {
     let name = organisation.member.users.first().map_or(crate::layout::ADMINISTRATOR, String::as_str);
     let gateway = access.gateway_of(&organisation.member, name).await?;
-    Ok(gateway.network(access.channel()).contract(CHAINCODE))
+    Ok(access.network(&gateway).contract(CHAINCODE))
 }
 
 /// One line per organisation, with what its CA has issued.

@@ -79,6 +79,8 @@ fn profile(layout: &Layout, topology: &Topology) -> anyhow::Result<Profile> {
         organisations.push(profile);
     }
     Ok(Profile {
+        hashing: channel.hashing,
+        key_algorithms: channel.key_algorithms.clone(),
         capabilities: vec![channel.capabilities.channel.clone()],
         policies: policies.take("", ""),
         orderer: OrdererProfile {

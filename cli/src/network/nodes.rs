@@ -5,7 +5,6 @@ use std::time::Duration;
 use anyhow::Context;
 use bytes::Bytes;
 use consort_client_sdk::participation::OrdererAdmin;
-use consort_client_sdk::peer_admin::PeerAdmin;
 use consort_protos::fabric::common::Block;
 use futures::future::{try_join, try_join_all};
 use prost::Message;
@@ -131,7 +130,7 @@ async fn join_peer(
 ) -> anyhow::Result<bool> {
     let member = &organisation.member;
     let identity = access.identity_of(MemberKind::Peers, member, ADMINISTRATOR)?;
-    let admin = PeerAdmin::new(&access.peer_endpoint(member, peer)?, identity)?;
+    let admin = access.peer_admin(&access.peer_endpoint(member, peer)?, identity)?;
     let what = format!("peer {} does not answer", peer.host);
     let ask = || async { admin.channels().await.map_err(|error| describe(&error)) };
     let channels = session.wait(&peer.host, &what, JOIN_LIMIT, ask).await?;

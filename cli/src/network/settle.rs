@@ -7,7 +7,6 @@
 use std::time::Duration;
 
 use consort_client_sdk::participation::OrdererAdmin;
-use consort_client_sdk::peer_admin::PeerAdmin;
 use consort_client_sdk::{Contract, Error};
 use futures::future::try_join_all;
 use tonic::Code;
@@ -90,7 +89,7 @@ async fn caught_up(
     height: u64,
 ) -> anyhow::Result<()> {
     let identity = access.identity_of(MemberKind::Peers, &organisation.member, ADMINISTRATOR)?;
-    let admin = PeerAdmin::new(&access.peer_endpoint(&organisation.member, peer)?, identity)?;
+    let admin = access.peer_admin(&access.peer_endpoint(&organisation.member, peer)?, identity)?;
     let what = format!("peer {} does not reach height {height}", peer.host);
     let ask = || async {
         let info = admin.chain_info(access.channel()).await.map_err(|error| describe(&error))?;
@@ -108,7 +107,7 @@ async fn finds(
     chaincode: &str,
 ) -> anyhow::Result<()> {
     let gateway = access.gateway_at(&from.member, peer, ADMINISTRATOR).await?;
-    let contract = gateway.network(access.channel()).contract(chaincode);
+    let contract = access.network(&gateway).contract(chaincode);
     let what = format!(
         "the gateway of {} finds no peer of {} with chaincode {chaincode}",
         peer.host, to.member.msp_id

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use consort_client_sdk::participation::OrdererAdmin;
-use consort_client_sdk::peer_admin::PeerAdmin;
 use futures::future::join_all;
 use serde_json::{Value, json};
 
@@ -152,7 +151,7 @@ async fn height(access: &Access, plan: &ProcessPlan) -> Option<u64> {
     if let Some((organisation, peer)) = access.topology.peers().find(|(_, peer)| peer.host == plan.name) {
         let member = &organisation.member;
         let identity = access.identity_of(MemberKind::Peers, member, ADMINISTRATOR).ok()?;
-        let admin = PeerAdmin::new(&access.peer_endpoint(member, peer).ok()?, identity).ok()?;
+        let admin = access.peer_admin(&access.peer_endpoint(member, peer).ok()?, identity).ok()?;
         return Some(admin.chain_info(channel).await.ok()?.height);
     }
     let (organisation, orderer) =

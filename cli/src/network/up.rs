@@ -103,7 +103,7 @@ async fn start(
 async fn ensure_deployed(access: &Access, chaincode: &ChaincodeSpec, report: &Report) -> anyhow::Result<()> {
     let first = access.topology.organisations.first().context("the network has no organisations")?;
     let gateway = access.gateway_of(&first.member, ADMINISTRATOR).await?;
-    let lifecycle = Lifecycle::new(&gateway.network(access.channel()));
+    let lifecycle = Lifecycle::new(&access.network(&gateway));
     let committed = deploy::settled(|| lifecycle.committed(&chaincode.name)).await?;
     if let Some(found) = committed.as_ref().filter(|found| found.version == chaincode.version) {
         let (name, version, sequence) = (&chaincode.name, &found.version, found.sequence);

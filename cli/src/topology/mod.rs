@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
+use consort_crypto::{hash::HashAlgorithm, key::KeyAlgorithm};
 use serde::{Deserialize, Serialize};
 
 use faults::Faults;
@@ -58,6 +59,9 @@ pub(crate) struct Member {
     pub(crate) authority: Authority,
     /// Users besides `Admin`.
     pub(crate) users: Vec<String>,
+    /// What keys its authority and its identities have. TLS is always P-256.
+    #[serde(default)]
+    pub(crate) key_algorithm: KeyAlgorithm,
 }
 
 /// An organisation that runs peers.
@@ -109,6 +113,12 @@ pub(crate) struct ChannelSpec {
     pub(crate) batch: Batch,
     pub(crate) raft: Raft,
     pub(crate) capabilities: Capabilities,
+    /// The hash of blocks, transaction ids, proposals and private data.
+    #[serde(default)]
+    pub(crate) hashing: HashAlgorithm,
+    /// The only algorithms that keys of members may have; none is no restriction.
+    #[serde(default)]
+    pub(crate) key_algorithms: Vec<KeyAlgorithm>,
     /// Rules that replace the defaults, by path: `Application/Endorsement: "ANY Endorsement"`.
     pub(crate) policies: BTreeMap<String, String>,
     /// Access rules: resource to policy path.

@@ -1,9 +1,13 @@
 //! From the document's tree to a [`Topology`], with every check on the way.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
+use std::str::FromStr;
 use std::time::Duration;
+
+use consort_crypto::{hash::HashAlgorithm, key::KeyAlgorithm};
 
 use super::claims::Claims;
 use super::document::{Kind, Node};
@@ -177,6 +181,7 @@ impl Reader<'_> {
         let domain = self.named(section, "domain", NameRule::Host);
         let authority = self.authority(section, &owner, domain.as_ref());
         let users = self.users(section, &owner);
+        let key_algorithm = self.key_algorithm(section);
         for (kind, text) in [("name", &name), ("MSP id", &msp_id), ("domain", &domain)] {
             if let Some(text) = text {
                 self.claims.name(kind, &text.value, &owner, text.line.max(line), self.faults);
@@ -188,7 +193,47 @@ impl Reader<'_> {
             domain: domain?.value,
             authority: authority?,
             users,
+            key_algorithm,
         })
+    }
+
+    fn key_algorithm(&mut self, section: &mut Section<'_>) -> KeyAlgorithm {
+        let text = section.optional_text("key_algorithm", self.faults);
+        text.and_then(|text| self.parsed("key_algorithm", &text)).unwrap_or_default()
+    }
+
+    fn parsed<T: FromStr<Err: Display>>(&mut self, key: &str, text: &Located<String>) -> Option<T> {
+        match text.value.parse() {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.faults.error(text.line, format!("{key}: {error}"));
+                None
+            }
+        }
+    }
+
+    /// The channel's hash, and the algorithms to which it restricts its members.
+    fn algorithms(&mut self, section: &mut Section<'_>) -> (HashAlgorithm, Vec<KeyAlgorithm>) {
+        let hash = section.optional_text("hashing", self.faults);
+        let hash = match hash.as_ref().map(|hash| (hash.value.as_str(), hash.line)) {
+            None | Some(("sha256", _)) => HashAlgorithm::Sha256,
+            Some(("sm3", _)) => HashAlgorithm::Sm3,
+            Some((other, line)) => {
+                self.faults.error(line, format!("hashing must be sha256 or sm3, not '{other}'"));
+                HashAlgorithm::Sha256
+            }
+        };
+        let mut keys = Vec::new();
+        for node in section.list("key_algorithms", self.faults) {
+            let Kind::Scalar { text, .. } = &node.kind else {
+                let found = node.describe();
+                self.faults.error(node.line, format!("key_algorithms: expected a name, found {found}"));
+                continue;
+            };
+            let text = Located { value: text.clone(), line: node.line };
+            keys.extend(self.parsed::<KeyAlgorithm>("key_algorithms", &text));
+        }
+        (hash, keys)
     }
 
     fn users(&mut self, section: &mut Section<'_>, owner: &str) -> Vec<String> {
@@ -305,6 +350,7 @@ impl Reader<'_> {
         let batch = self.batch(&mut section);
         let raft = self.raft(&mut section);
         let capabilities = self.capabilities(&mut section);
+        let (hashing, key_algorithms) = self.algorithms(&mut section);
         let policies = self.texts(&mut section, "policies");
         let acls = self.texts(&mut section, "acls");
         for (path, rule) in &policies {
@@ -329,6 +375,8 @@ impl Reader<'_> {
             batch,
             raft,
             capabilities,
+            hashing,
+            key_algorithms,
             policies: plain(policies),
             acls: plain(acls),
         })

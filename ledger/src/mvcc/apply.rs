@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use consort_crypto::hash::sha256;
+use consort_crypto::hash::HashAlgorithm;
 use consort_protos::{
     ids::Height,
     rwset::{HashedCollection, NamespaceReadWriteSet},
@@ -91,8 +91,11 @@ pub(super) fn public_operations(namespace: &NamespaceReadWriteSet) -> BTreeMap<&
 }
 
 /// What a collection's part of a transaction does, by key hash.
-pub(super) fn hashed_operations(collection: &HashedCollection) -> BTreeMap<&Bytes, Operations> {
-    let nothing = sha256(&[]);
+pub(super) fn hashed_operations(
+    collection: &HashedCollection,
+    hash: HashAlgorithm,
+) -> BTreeMap<&Bytes, Operations> {
+    let nothing = hash.hash(&[]);
     let mut operations = BTreeMap::<&Bytes, Operations>::new();
     for write in &collection.hashed_writes {
         // The hash of nothing stands for a delete too: an empty value is one.

@@ -155,7 +155,7 @@ impl Judge<'_> {
             }
             let mut hashed = Vec::new();
             for collection in &namespace.collections {
-                for (key, operations) in apply::hashed_operations(collection) {
+                for (key, operations) in apply::hashed_operations(collection, self.state.hash_algorithm()) {
                     let update = self.updates.hashed(&namespace.namespace, &collection.name, key);
                     let latest = update.map_or_else(
                         || self.known.hashed(&namespace.namespace, &collection.name, key),

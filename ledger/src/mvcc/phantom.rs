@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, ops::Bound};
 
+use consort_crypto::hash::HashAlgorithm;
 use consort_protos::rwset::{RangeQuery, RangeReads, Read};
 
 use crate::{
@@ -26,12 +27,15 @@ pub(super) fn holds(
         KeyRange::public_inclusive(namespace, &query.start_key, &query.end_key)
     };
     if range.is_empty() {
-        return compare(query, Box::new(std::iter::empty()));
+        return compare(query, Box::new(std::iter::empty()), state.hash_algorithm());
     }
     let committed = state.scan(&range)?;
     match changed {
-        None => compare(query, committed),
-        Some(changed) => compare(query, overlay(namespace, &range, query, changed, committed)),
+        None => compare(query, committed, state.hash_algorithm()),
+        Some(changed) => {
+            let found = overlay(namespace, &range, query, changed, committed);
+            compare(query, found, state.hash_algorithm())
+        }
     }
 }
 
@@ -49,11 +53,11 @@ fn overlay<'a>(
     Box::new(Overlaid { under: committed.peekable(), over: over.peekable() })
 }
 
-fn compare(query: &RangeQuery, mut found: Scan<'_>) -> Result<bool, Error> {
+fn compare(query: &RangeQuery, mut found: Scan<'_>, hash: HashAlgorithm) -> Result<bool, Error> {
     match &query.reads {
         RangeReads::Merkle(recorded) => {
             // No honest endorser records a degree that makes no tree.
-            let Some(mut reads) = RangeSummary::new(recorded.max_degree) else { return Ok(false) };
+            let Some(mut reads) = RangeSummary::new(recorded.max_degree, hash) else { return Ok(false) };
             for entry in found {
                 let (key, value) = entry?;
                 reads.push(Read { key: key.key_text(), version: Some(value.version) });

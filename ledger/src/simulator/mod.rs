@@ -167,7 +167,8 @@ impl TxSimulator {
     #[must_use]
     pub fn finish(mut self) -> Simulation {
         self.ranges.record(&mut self.record);
-        self.record.finish()
+        let hash = self.hash();
+        self.record.finish(hash)
     }
 
     fn may_write(&mut self) -> Result<(), SimulationError> {

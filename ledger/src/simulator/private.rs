@@ -5,11 +5,11 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use consort_crypto::hash::sha256;
+use consort_crypto::hash::HashAlgorithm;
 use consort_protos::ids::Height;
 
 use super::{SimulationError, TxSimulator, record::PrivateWrite};
-use crate::state::VersionedValue;
+use crate::state::{StateReader, VersionedValue};
 
 impl TxSimulator {
     /// A private value; the hashed read is recorded.
@@ -22,11 +22,11 @@ impl TxSimulator {
         collection: &str,
         key: &str,
     ) -> Result<Option<Bytes>, SimulationError> {
-        let hashed = self.snapshot.hashed(namespace, collection, &sha256(key.as_bytes()))?;
+        let hashed = self.snapshot.hashed(namespace, collection, &self.hash().key_hash(key))?;
         let plain = self.snapshot.private(namespace, collection, key)?;
         let available = match (&hashed, &plain) {
             (None, None) => true,
-            (Some(hashed), Some(plain)) => hashed.value == sha256(&plain.value).as_slice(),
+            (Some(hashed), Some(plain)) => hashed.value == self.hash().hash(&plain.value).as_slice(),
             _ => false,
         };
         if !available {
@@ -86,13 +86,18 @@ impl TxSimulator {
         Ok(entries.unwrap_or_default().into_iter().collect())
     }
 
+    /// That of the channel.
+    pub(super) fn hash(&self) -> HashAlgorithm {
+        self.snapshot.hash_algorithm()
+    }
+
     fn read_hashed(
         &mut self,
         namespace: &str,
         collection: &str,
         key: &str,
     ) -> Result<Option<VersionedValue>, SimulationError> {
-        let hashed = self.snapshot.hashed(namespace, collection, &sha256(key.as_bytes()))?;
+        let hashed = self.snapshot.hashed(namespace, collection, &self.hash().key_hash(key))?;
         self.record_hashed_read(namespace, collection, key, hashed.as_ref().map(|value| value.version));
         Ok(hashed)
     }

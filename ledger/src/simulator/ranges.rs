@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use consort_crypto::hash::HashAlgorithm;
 use consort_protos::{
     ids::Height,
     rwset::{RangeQuery, Read},
@@ -52,7 +53,8 @@ impl TxSimulator {
     /// Starts a query of the public keys of a namespace from `start` up to `end`, which is left out; empty texts stand for the ends
     /// of the namespace. Results come from [`TxSimulator::next_batch`].
     pub fn range(&mut self, namespace: &str, start: &str, end: &str) -> RangeId {
-        self.ranges.open(Cursor::new(namespace, None, start, end))
+        let hash = self.hash();
+        self.ranges.open(Cursor::new(namespace, None, start, end, hash))
     }
 
     /// The next results of a query: at most [`BATCH_RESULTS`]. A query that has ended gives no more.
@@ -92,7 +94,8 @@ impl TxSimulator {
         }
         self.queried_pages = true;
         let start = if bookmark.is_empty() { start } else { bookmark };
-        let range = self.ranges.open(Cursor::new(namespace, None, start, end));
+        let hash = self.hash();
+        let range = self.ranges.open(Cursor::new(namespace, None, start, end, hash));
         let cursor = &mut self.ranges.cursors[range.0];
         let entries = cursor.take(&self.snapshot, results_max)?;
         let bookmark = cursor.peek(&self.snapshot)?.unwrap_or_default();
@@ -117,7 +120,8 @@ impl TxSimulator {
             ));
         }
         self.queried_private = true;
-        Ok(self.ranges.open(Cursor::new(namespace, Some(collection), start, end)))
+        let hash = self.hash();
+        Ok(self.ranges.open(Cursor::new(namespace, Some(collection), start, end, hash)))
     }
 }
 
@@ -171,7 +175,7 @@ struct Cursor {
 }
 
 impl Cursor {
-    fn new(namespace: &str, collection: Option<&str>, start: &str, end: &str) -> Self {
+    fn new(namespace: &str, collection: Option<&str>, start: &str, end: &str, hash: HashAlgorithm) -> Self {
         Self {
             namespace: namespace.to_owned(),
             collection: collection.map(ToOwned::to_owned),
@@ -184,7 +188,7 @@ impl Cursor {
             last_key: String::new(),
             exhausted: false,
             closed: false,
-            reads: RangeSummary::new(MAX_DEGREE).expect("invariant: Fabric's degree makes a tree"),
+            reads: RangeSummary::new(MAX_DEGREE, hash).expect("invariant: Fabric's degree makes a tree"),
         }
     }
 

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use consort_crypto::hash::sha256;
+use consort_crypto::hash::HashAlgorithm;
 use consort_protos::{
     ids::Height,
     rwset::{
@@ -65,15 +65,15 @@ impl Record {
         self.namespace(namespace).collections.entry(collection.to_owned()).or_default()
     }
 
-    /// The canonical read-write set and the private part of it.
-    pub(super) fn finish(self) -> Simulation {
+    /// The canonical read-write set and the private part of it, under the hash of the channel.
+    pub(super) fn finish(self, hash: HashAlgorithm) -> Simulation {
         let mut rwset = TxReadWriteSet { namespaces: Vec::with_capacity(self.namespaces.len()) };
         let mut private = PrivateReadWriteSet { namespaces: Vec::new() };
         for (namespace, record) in self.namespaces {
             let mut collections = Vec::with_capacity(record.collections.len());
             let mut private_collections = Vec::new();
             for (name, collection) in record.collections {
-                let (hashed, plain) = collection.finish(name);
+                let (hashed, plain) = collection.finish(name, hash);
                 collections.push(hashed);
                 private_collections.extend(plain);
             }
@@ -102,8 +102,8 @@ impl Record {
 
 impl CollectionRecord {
     /// The hashed form, and the plain one where something was written.
-    fn finish(self, name: String) -> (HashedCollection, Option<PrivateCollection>) {
-        let hash = |bytes: &[u8]| Bytes::copy_from_slice(&sha256(bytes));
+    fn finish(self, name: String, hash: HashAlgorithm) -> (HashedCollection, Option<PrivateCollection>) {
+        let hash = |bytes: &[u8]| Bytes::copy_from_slice(&hash.hash(bytes));
         let hashed_reads = self
             .reads
             .iter()

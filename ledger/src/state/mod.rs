@@ -12,6 +12,7 @@ pub use self::{
     value::VersionedValue,
 };
 
+use consort_crypto::hash::HashAlgorithm;
 use consort_protos::ids::Height;
 
 use crate::error::Error;
@@ -45,6 +46,11 @@ pub trait StateReader: Send + Sync {
     /// # Errors
     /// When the store cannot be read.
     fn scan(&self, range: &KeyRange) -> Result<Scan<'_>, Error>;
+
+    /// The hash by which private keys are found, and which summarises long ranges; that of the channel.
+    fn hash_algorithm(&self) -> HashAlgorithm {
+        HashAlgorithm::Sha256
+    }
 
     /// Value of one key.
     ///

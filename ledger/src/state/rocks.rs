@@ -2,6 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
+use consort_crypto::hash::HashAlgorithm;
 use consort_protos::ids::Height;
 
 use super::{
@@ -24,6 +25,7 @@ const SAVEPOINT: &[u8] = b"savepoint";
 #[derive(Clone)]
 pub struct RocksState {
     database: Arc<Database>,
+    hash: HashAlgorithm,
 }
 
 impl RocksState {
@@ -32,12 +34,12 @@ impl RocksState {
     /// # Errors
     /// When the folder cannot be opened as a database.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        Ok(Self::over(Arc::new(Database::open(path, &COLUMNS)?)))
+        Ok(Self::over(Arc::new(Database::open(path, &COLUMNS)?), HashAlgorithm::Sha256))
     }
 
     /// The state inside a larger database.
-    pub(crate) fn over(database: Arc<Database>) -> Self {
-        Self { database }
+    pub(crate) fn over(database: Arc<Database>, hash: HashAlgorithm) -> Self {
+        Self { database, hash }
     }
 
     /// Adds changes and savepoint to what will be written with other records.
@@ -74,6 +76,10 @@ impl StateReader for RocksState {
             }
         }
         values.into_iter().map(|bytes| bytes.as_ref().map(VersionedValue::from_stored).transpose()).collect()
+    }
+
+    fn hash_algorithm(&self) -> HashAlgorithm {
+        self.hash
     }
 
     fn scan(&self, range: &KeyRange) -> Result<Scan<'_>, Error> {

@@ -268,6 +268,8 @@ fn profile(
 ) -> Profile {
     let endpoints = consenters.iter().map(|one| format!("{}:{}", one.host, one.port)).collect();
     Profile {
+        hashing: Default::default(),
+        key_algorithms: Vec::new(),
         capabilities: vec!["V2_0".to_owned()],
         policies: Default::default(),
         orderer: OrdererProfile {

@@ -4,7 +4,7 @@
 //! shape, data, signatures by the policy `/Channel/Orderer/BlockValidation` of the configuration in force before it.
 
 use consort_channel_config::ChannelBundle;
-use consort_crypto::preimage;
+use consort_crypto::{hash::HashAlgorithm, preimage};
 use consort_msp::policy::{PolicyError, SignedData};
 use consort_protos::block::MalformedBlock;
 use consort_protos::fabric::common;
@@ -145,7 +145,8 @@ pub fn verify(bundle: &ChannelBundle, position: &Position, block: &common::Block
         return Err(BlockFault::Metadata { number, channel: channel() });
     }
     well_formed(block).map_err(|reason| BlockFault::Transactions { number, channel: channel(), reason })?;
-    let data = block.data.as_ref().map(preimage::block_data_hash).unwrap_or_default();
+    let hash = bundle.hash_algorithm();
+    let data = block.data.as_ref().map(|data| hash.block_data_hash(data)).unwrap_or_default();
     if header.data_hash[..] != data[..] {
         return Err(BlockFault::DataHash {
             number,
@@ -159,8 +160,8 @@ pub fn verify(bundle: &ChannelBundle, position: &Position, block: &common::Block
 
 /// Hash of the block's header, which the next block has to carry; zeros for a block without header.
 #[must_use]
-pub fn header_hash(block: &common::Block) -> [u8; 32] {
-    block.header.as_ref().map(preimage::block_hash).unwrap_or_default()
+pub fn header_hash(block: &common::Block, hash: HashAlgorithm) -> [u8; 32] {
+    block.header.as_ref().map(|header| hash.block_hash(header)).unwrap_or_default()
 }
 
 fn well_formed(block: &common::Block) -> Result<(), String> {

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use consort_crypto::hash::HashAlgorithm;
 use consort_node::{Metrics, Tasks};
 use consort_protos::block;
 use consort_protos::fabric::common;
@@ -128,7 +129,7 @@ async fn a_wrong_block_is_refused_and_the_right_one_still_taken() {
 /// Breaks one thing of block 1 and tells the fault.
 fn fault(break_it: impl FnOnce(&mut common::Block)) -> String {
     let bundle = consort_channel_config::ChannelBundle::from_block(&golden(0)).expect("a configuration");
-    let position = Position { next: 1, last_hash: header_hash(&golden(0)) };
+    let position = Position { next: 1, last_hash: header_hash(&golden(0), HashAlgorithm::Sha256) };
     let mut block = delivered(1);
     verify(&bundle, &position, &block).expect("the real block is right");
     break_it(&mut block);

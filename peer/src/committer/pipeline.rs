@@ -104,7 +104,8 @@ impl Intake {
                 return Err(IntakeError::Stopped);
             }
         };
-        let next = Position { next: self.position.next + 1, last_hash: block::header_hash(&prepared.block) };
+        let last_hash = block::header_hash(&prepared.block, self.channel.bundle().hash_algorithm());
+        let next = Position { next: self.position.next + 1, last_hash };
         let config = prepared.transactions.iter().any(Opened::is_config);
         self.queue.send(prepared).await.map_err(|_| IntakeError::Stopped)?;
         if config {

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 
 use consort_channel_config::ChannelBundle;
-use consort_crypto::hash::sha256;
 use consort_ledger::{Ledger, ValidatedBlock};
 use consort_protos::fabric::protos::TxValidationCode;
 use consort_protos::ids::{MspId, TxNumber};
@@ -72,7 +71,7 @@ fn keep(
         let matching = held
             .iter()
             .filter_map(|set| set.collection(namespace, &collection.name))
-            .find(|data| sha256(data.bytes())[..] == collection.pvt_rwset_hash[..]);
+            .find(|data| bundle.hash_algorithm().hash(data.bytes())[..] == collection.pvt_rwset_hash[..]);
         if let Some(data) = matching
             && member(namespace, &collection.name)
         {

@@ -95,7 +95,7 @@ fn check(bundle: &ChannelBundle, transaction: &Transaction) -> Result<Option<Vec
             return reject(TxValidationCode::UnsupportedTxPayload, "a block holds no configuration updates");
         }
     }
-    if preimage::tx_id(&transaction.nonce, &transaction.creator) != transaction.tx_id {
+    if bundle.hash_algorithm().tx_id(&transaction.nonce, &transaction.creator) != transaction.tx_id {
         return reject(
             TxValidationCode::BadProposalTxid,
             "the transaction id is not that of nonce and creator",
@@ -104,7 +104,7 @@ fn check(bundle: &ChannelBundle, transaction: &Transaction) -> Result<Option<Vec
     let Body::Endorser(endorser) = transaction.body.as_ref().map_err(Clone::clone)? else {
         return reject(TxValidationCode::InvalidEndorserTransaction, "the body is no invocation");
     };
-    let hash = preimage::proposal_hash(
+    let hash = bundle.hash_algorithm().proposal_hash(
         &transaction.channel_header_bytes,
         &endorser.action_header,
         &endorser.chaincode_proposal_payload,

@@ -63,7 +63,8 @@ impl Endorser {
 /// The bytes that are signed.
 fn payload(accepted: &Accepted, executed: &Executed) -> Bytes {
     let proposal = &accepted.proposal;
-    let hash = preimage::proposal_hash(
+    let hash = accepted.channel.as_ref().map(|channel| channel.bundle().hash_algorithm()).unwrap_or_default();
+    let hash = hash.proposal_hash(
         &proposal.channel_header_bytes,
         &proposal.signature_header_bytes,
         &proposal.payload_without_transient(),

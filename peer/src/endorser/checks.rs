@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use consort_crypto::preimage;
+use consort_crypto::hash::HashAlgorithm;
 use consort_msp::{IdentityError, MspManager};
 use consort_protos::fabric::protos::{ProposalResponse, SignedProposal};
 use consort_protos::proposal::Proposal;
@@ -30,7 +30,9 @@ impl Endorser {
                 None => return Ok(Err(answer::failure(format!("channel '{}' not found", proposal.channel)))),
             }
         };
-        check_headers(&proposal).map_err(invalid)?;
+        // A proposal without a channel has Fabric's hash.
+        let hash = channel.as_ref().map(|channel| channel.bundle().hash_algorithm()).unwrap_or_default();
+        check_headers(&proposal, hash).map_err(invalid)?;
         let msps = match &channel {
             Some(channel) => channel.bundle().msps().clone(),
             None => self.surroundings.access.local_msps().clone(),
@@ -78,9 +80,9 @@ fn check_time(proposal: &Proposal, now: OffsetDateTime, window: Duration) -> Res
     )))
 }
 
-fn check_headers(proposal: &Proposal) -> Result<(), String> {
+fn check_headers(proposal: &Proposal, hash: HashAlgorithm) -> Result<(), String> {
     proposal.check_headers()?;
-    let expected = preimage::tx_id(&proposal.nonce, &proposal.creator);
+    let expected = hash.tx_id(&proposal.nonce, &proposal.creator);
     if proposal.tx_id != expected {
         return Err(format!("incorrectly computed txid '{}' -- expected '{expected}'", proposal.tx_id));
     }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use consort_channel_config::ChannelBundle;
-use consort_crypto::preimage;
+use consort_ledger::state::StateReader as _;
 use consort_ledger::{SimulationError, TxSimulator};
 use consort_protos::fabric::lifecycle::StateMetadata;
 use consort_protos::fabric::protos::{ApplicationPolicy, application_policy};
@@ -157,7 +157,7 @@ impl Books<'_> {
 
     fn has_hash(&mut self, collection: &str, key: &str, value: &Bytes) -> Result<bool, StepError> {
         let hash = self.simulator.private_hash(LIFECYCLE, collection, key)?;
-        Ok(hash.is_some_and(|hash| hash[..] == preimage::value_hash(value)))
+        Ok(hash.is_some_and(|hash| hash[..] == self.simulator.snapshot().hash_algorithm().hash(value)))
     }
 
     /// The definition in force, as Fabric looks it up to check a proposed one against it.

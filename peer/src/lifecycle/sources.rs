@@ -5,9 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use consort_crypto::hash::sha256;
-use consort_crypto::preimage;
 use consort_ledger::StateSnapshot;
+use consort_ledger::state::StateReader as _;
 
 use super::definition::{Definition, DefinitionError};
 use super::{LIFECYCLE, implicit_collection, state};
@@ -26,9 +25,14 @@ pub fn package_of(
 ) -> Result<Option<PackageId>, consort_ledger::Error> {
     let record = state::sequence_name(&definition.name, definition.sequence);
     let key = state::field_key(state::CHAINCODE_SOURCES, &record, state::PACKAGE_ID);
-    let chosen = snapshot.hashed(LIFECYCLE, &implicit_collection(msp_id), &preimage::key_hash(&key))?;
+    let chosen = snapshot.hashed(
+        LIFECYCLE,
+        &implicit_collection(msp_id),
+        &snapshot.hash_algorithm().key_hash(&key),
+    )?;
     let Some(chosen) = chosen else { return Ok(None) };
-    let is_chosen = |id: &PackageId| sha256(&state::text(id.as_str()))[..] == chosen.value[..];
+    let is_chosen =
+        |id: &PackageId| snapshot.hash_algorithm().hash(&state::text(id.as_str()))[..] == chosen.value[..];
     Ok(packages.list().into_iter().find(is_chosen))
 }
 

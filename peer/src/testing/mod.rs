@@ -181,7 +181,10 @@ impl Network {
         let data = BlockData { data: envelopes };
         let header = BlockHeader {
             number: previous.header.as_ref().expect("a header").number + 1,
-            previous_hash: Bytes::copy_from_slice(&header_hash(previous)),
+            previous_hash: Bytes::copy_from_slice(&header_hash(
+                previous,
+                consort_crypto::hash::HashAlgorithm::Sha256,
+            )),
             data_hash: Bytes::copy_from_slice(&preimage::block_data_hash(&data)),
         };
         let value = Bytes::from(

@@ -3,6 +3,7 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use consort_channel_config::{BatchConfig, RaftOptions};
+use consort_crypto::hash::HashAlgorithm;
 use consort_protos::{
     block,
     fabric::common::{Block, Metadata},
@@ -62,6 +63,10 @@ impl Books for ChannelBooks {
 
     fn last_hash(&self) -> [u8; 32] {
         self.state.store().last_hash().unwrap_or_default()
+    }
+
+    fn hash_algorithm(&self) -> HashAlgorithm {
+        self.state.bundle().hash_algorithm()
     }
 
     fn batch(&self) -> BatchConfig {

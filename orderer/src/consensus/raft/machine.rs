@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use consort_channel_config::BatchConfig;
-use consort_crypto::preimage::{block_hash, envelopes_hash};
+use consort_crypto::hash::HashAlgorithm;
 use consort_protos::{
     block,
     fabric::common::{Block, BlockHeader},
@@ -43,6 +43,11 @@ pub(crate) trait Books {
 
     /// The hash of the last header.
     fn last_hash(&self) -> [u8; 32];
+
+    /// The hash of the channel.
+    fn hash_algorithm(&self) -> HashAlgorithm {
+        HashAlgorithm::Sha256
+    }
 
     /// The limits in force.
     fn batch(&self) -> BatchConfig;
@@ -262,6 +267,7 @@ impl<L: Log, B: Books> Machine<L, B> {
 
     fn propose(&mut self, batch: Vec<(Submission, Ticket)>, reason: CutReason) {
         let (submissions, tickets): (Vec<Submission>, Vec<Ticket>) = batch.into_iter().unzip();
+        let hashing = self.books.hash_algorithm();
         let Some(tip) = &mut self.tip else {
             return self.settle_all(tickets, &no_leader());
         };
@@ -270,9 +276,9 @@ impl<L: Log, B: Books> Machine<L, B> {
         let header = BlockHeader {
             number: tip.next,
             previous_hash: tip.hash.to_vec().into(),
-            data_hash: envelopes_hash(&envelopes).to_vec().into(),
+            data_hash: hashing.envelopes_hash(&envelopes).to_vec().into(),
         };
-        let hash = block_hash(&header);
+        let hash = hashing.block_hash(&header);
         let data = block::assemble(header, envelopes).encode_to_vec();
         if let Err(error) = self.node.propose(Vec::new(), data) {
             info!(%error, "a block could not be proposed");
@@ -399,7 +405,7 @@ impl<L: Log, B: Books> Machine<L, B> {
         }
         self.books.append(block, entry.index).map_err(MachineError::Books)?;
         self.uncompacted_bytes += entry.data.len() as u64;
-        let hash = block_hash(&header);
+        let hash = self.books.hash_algorithm().block_hash(&header);
         if self.in_flight.front().is_some_and(|block| block.hash == hash)
             && let Some(agreed) = self.in_flight.pop_front()
         {
