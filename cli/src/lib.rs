@@ -20,6 +20,7 @@ mod credentials;
 mod files;
 mod layout;
 mod network;
+mod orderer;
 mod output;
 mod processes;
 mod report;
@@ -57,6 +58,9 @@ enum Command {
     /// Channels of peers and orderers
     #[command(subcommand)]
     Channel(channel::ChannelCommand),
+    /// Orderers: how they are, which channels they serve, who the consenters are
+    #[command(subcommand)]
+    Orderer(orderer::OrdererCommand),
     /// Run a program in a session of its own (how `network up` starts servers)
     #[command(name = processes::DETACH_COMMAND, hide = true)]
     Detach {
@@ -93,6 +97,7 @@ async fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Chaincode(command) => chaincode::run(command).await,
         Command::Tx(command) => tx::run(command).await,
         Command::Channel(command) => channel::run(command).await,
+        Command::Orderer(command) => orderer::run(command).await,
         Command::Detach { program, arguments } => Err(processes::detach(&program, &arguments)),
     }
 }

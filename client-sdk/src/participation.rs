@@ -117,6 +117,26 @@ impl OrdererAdmin {
         }
     }
 
+    /// Fetches a block (serialised `common.Block`): `newest`, `oldest`, `config` or a number.
+    ///
+    /// # Errors
+    /// As [`OrdererAdmin::join`]; 404 for a block that does not exist.
+    pub async fn block(&self, channel: &str, which: &str) -> Result<Bytes, Error> {
+        let answer = self.http.get(self.url(&format!("{CHANNELS}/{channel}/blocks/{which}"))).send().await;
+        self.accepted(answer).await?.bytes().await.map_err(|source| self.unreachable(source))
+    }
+
+    /// Hands in a configuration update (serialised `common.Envelope` of type CONFIG_UPDATE), and waits until it is ordered.
+    ///
+    /// # Errors
+    /// As [`OrdererAdmin::join`], with the status of the broadcast.
+    pub async fn update(&self, envelope: Bytes) -> Result<(), Error> {
+        let part = Part::stream(envelope).file_name("config_update.pb");
+        let form = Form::new().part("config-update-envelope", part);
+        let answer = self.http.put(self.url(CHANNELS)).multipart(form).send().await;
+        self.accepted(answer).await.map(|_| ())
+    }
+
     /// Leaves a channel and forgets its blocks.
     ///
     /// # Errors

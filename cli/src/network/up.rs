@@ -45,15 +45,13 @@ pub(super) async fn up(folders: &Folders, report: &Report) -> anyhow::Result<Acc
     let (layout, topology) = (&folders.layout, &folders.topology);
     let programs = Programs::find()?;
     let fingerprint = Fingerprint::of(topology)?;
-    let known = fingerprint.check(layout.root(), &folders.config)?;
+    fingerprint.check(layout.root(), &folders.config)?;
     let processes = Processes::of(layout.root())?;
     let plans = plan::processes(topology);
     ports::check_free(plans.iter().filter(|plan| processes.running(&plan.name).is_none()))?;
 
     let _lock = files::lock(layout.root())?;
-    if !known {
-        fingerprint.write(layout.root())?;
-    }
+    fingerprint.write(layout.root())?;
     layout.write_topology(topology)?;
     let access = Access::of(layout.clone(), topology.clone());
     let session = Session::new(processes);

@@ -2,7 +2,8 @@
 //!
 //! Credentials, the genesis block and the ledgers in a data folder were made from one description. When organisations,
 //! hosts or the channel change afterwards, starting on the old data would fail in ways that nobody understands; so each
-//! part of the description is hashed into the data folder and compared first. Chaincodes and users may be added any time.
+//! part of the description is hashed into the data folder and compared first. Chaincodes and users may be added any time; orderers may
+//! be added and, once they have left their channels, dropped.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,9 @@ use super::Topology;
 
 /// Name of the file in a data folder.
 const FILE_NAME: &str = "fingerprint.json";
+
+/// Begins the parts that stand for orderers, which come and go while a network lives.
+const ORDERER: &str = "orderer node ";
 
 /// Hash of each part of a topology that data depends on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +60,9 @@ impl Fingerprint {
         for organisation in &topology.orderer_organisations {
             let mut organisation = organisation.clone();
             organisation.member.users.clear();
+            for orderer in std::mem::take(&mut organisation.orderers) {
+                add(format!("{ORDERER}{}", orderer.host), serde_json::to_vec(&orderer)?);
+            }
             let name = format!("orderer organisation {}", organisation.member.name);
             add(name, serde_json::to_vec(&organisation)?);
         }
@@ -112,12 +119,14 @@ impl Fingerprint {
         }
         let changed = self.parts.iter().filter(|(part, hash)| found.parts.get(*part) != Some(hash));
         let mut words: Vec<String> = changed
-            .map(|(part, _)| match found.parts.contains_key(part) {
-                true => format!("{part} has changed"),
-                false => format!("{part} is new"),
+            .filter_map(|(part, _)| match found.parts.contains_key(part) {
+                true => Some(format!("{part} has changed")),
+                false if part.starts_with(ORDERER) => None,
+                false => Some(format!("{part} is new")),
             })
             .collect();
-        let gone = found.parts.keys().filter(|part| !self.parts.contains_key(*part));
+        let gone =
+            found.parts.keys().filter(|part| !self.parts.contains_key(*part) && !part.starts_with(ORDERER));
         words.extend(gone.map(|part| format!("{part} is gone")));
         (!words.is_empty()).then(|| words.join(", "))
     }

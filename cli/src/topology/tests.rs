@@ -189,6 +189,25 @@ fn users_and_chaincodes_may_be_added_later() {
 }
 
 #[test]
+fn orderers_come_and_go_but_do_not_change() {
+    const ORDERER: &str =
+        "      - { host: orderer.example.com, port: 7050, admin_port: 7053, operations_port: 8443 }\n";
+    let data = tempfile::tempdir().unwrap();
+    let check = |text: &str| {
+        let fingerprint = Fingerprint::of(&load(text).unwrap().topology).unwrap();
+        fingerprint.check(data.path(), Path::new("config")).map_err(|error| error.to_string())
+    };
+    let second = ORDERER.replace("orderer.", "orderer2.").replace("70", "80").replace("84", "85");
+    let two = GOOD.replace(ORDERER, &format!("{ORDERER}{second}"));
+    Fingerprint::of(&load(GOOD).unwrap().topology).unwrap().write(data.path()).unwrap();
+    assert!(check(&two).unwrap(), "one is added");
+    Fingerprint::of(&load(&two).unwrap().topology).unwrap().write(data.path()).unwrap();
+    assert!(check(GOOD).unwrap(), "one is gone");
+    let moved = check(&two.replace("8050", "8051")).unwrap_err();
+    assert!(moved.contains("orderer node orderer2.example.com has changed"), "{moved}");
+}
+
+#[test]
 fn a_folder_with_foreign_files_is_no_data_folder() {
     let data = tempfile::tempdir().unwrap();
     std::fs::write(data.path().join("thesis.txt"), "precious").unwrap();

@@ -1,0 +1,83 @@
+//! `consort orderer`: the ordering service from the operator's side.
+
+mod consenters;
+mod status;
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use consort_client_sdk::participation::OrdererAdmin;
+use serde_json::json;
+
+use crate::access::{Access, AccessOptions};
+use crate::output::Output;
+use crate::topology::{Orderer, OrdererOrganisation};
+
+/// Orderers: how they are, which channels they serve, who the consenters are
+#[derive(Debug, Subcommand)]
+pub(crate) enum OrdererCommand {
+    /// Show every orderer with its channels: relation, state, height, leader, term, and how far it is behind
+    Status(StatusOptions),
+    /// Make an orderer leave a channel; its blocks there are deleted
+    Leave(LeaveOptions),
+    /// Change the consenters of a channel, one at a time, by an update of its configuration
+    #[command(subcommand)]
+    Consenters(consenters::ConsentersCommand),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusOptions {
+    #[command(flatten)]
+    access: AccessOptions,
+
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LeaveOptions {
+    #[command(flatten)]
+    access: AccessOptions,
+
+    /// The orderer that leaves
+    #[arg(value_name = "HOST")]
+    orderer: String,
+
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Runs a `consort orderer` command.
+///
+/// # Errors
+/// What the orderer answers.
+pub(crate) async fn run(command: OrdererCommand) -> anyhow::Result<()> {
+    match command {
+        OrdererCommand::Status(options) => status::run(&options.access.open()?, options.output).await,
+        OrdererCommand::Leave(options) => leave(&options).await,
+        OrdererCommand::Consenters(command) => consenters::run(command).await,
+    }
+}
+
+async fn leave(options: &LeaveOptions) -> anyhow::Result<()> {
+    let access = options.access.open()?;
+    let (host, channel) = (&options.orderer, access.channel());
+    let (organisation, orderer) = find(&access, host)?;
+    admin(&access, organisation, orderer)?.remove(channel).await?;
+    let json = json!({ "orderer": host, "channel": channel });
+    options.output.print(&json, || format!("{host} has left channel {channel} and deleted its blocks"))
+}
+
+fn admin(
+    access: &Access,
+    organisation: &OrdererOrganisation,
+    orderer: &Orderer,
+) -> anyhow::Result<OrdererAdmin> {
+    Ok(OrdererAdmin::new(&access.orderer_admin_endpoint(&organisation.member, orderer)?)?)
+}
+
+fn find<'a>(access: &'a Access, host: &str) -> anyhow::Result<(&'a OrdererOrganisation, &'a Orderer)> {
+    access.topology.orderers().find(|(_, orderer)| orderer.host == host).with_context(|| {
+        let hosts: Vec<&str> = access.topology.orderers().map(|(_, orderer)| orderer.host.as_str()).collect();
+        format!("the network has no orderer '{host}' (known are: {})", hosts.join(", "))
+    })
+}
