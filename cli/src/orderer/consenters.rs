@@ -146,10 +146,22 @@ async fn first<T>(
     for (organisation, orderer) in access.topology.orderers() {
         match ask(admin(access, organisation, orderer)?).await {
             Ok(answer) => return Ok(answer),
+            Err(error) if is_verdict(&error) => return Err(error),
             Err(error) => last = error.context(format!("through {}", orderer.host)),
         }
     }
     Err(last)
+}
+
+/// Whether an orderer has judged the request itself: another one would say the same. One that is down, leaderless, or no consenter has not.
+fn is_verdict(error: &anyhow::Error) -> bool {
+    match error.downcast_ref::<consort_client_sdk::Error>() {
+        Some(consort_client_sdk::Error::RestRefused { status: 400 | 403, message, .. }) => {
+            !message.starts_with("channel does not exist")
+        }
+        Some(_) => false,
+        None => true,
+    }
 }
 
 /// The configuration in force, as an orderer knows it.
