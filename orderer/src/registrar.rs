@@ -367,7 +367,14 @@ impl Registrar {
 
     /// What operators are told about a channel.
     pub(crate) fn describe(&self, name: &str) -> Option<Description> {
-        self.read(name, |entry| entry.describe(name))
+        let mut description = self.read(name, |entry| entry.describe(name))?;
+        // What the configuration says now, even if the chain has not followed it yet.
+        if description.status == Status::Active
+            && let Some(channel) = self.get(name)
+        {
+            description.relation = self.relation(&channel.state().bundle());
+        }
+        Some(description)
     }
 
     /// Channels that somebody should look at, with the reason.
