@@ -37,7 +37,15 @@ pub(crate) struct AccessOptions {
     channel: Option<String>,
 }
 
+/// The channel that a command works on when neither an option nor a topology names one.
+const DEFAULT_CHANNEL: &str = "mychannel";
+
 impl AccessOptions {
+    /// The channel named with --channel, else Fabric's customary one; for a gateway outside of a network's data folder.
+    pub(crate) fn channel_or_default(&self) -> String {
+        self.channel.clone().unwrap_or_else(|| DEFAULT_CHANNEL.to_owned())
+    }
+
     /// Opens the network.
     ///
     /// # Errors

@@ -19,6 +19,7 @@ mod channel;
 mod credentials;
 mod files;
 mod layout;
+mod load;
 mod network;
 mod orderer;
 mod output;
@@ -61,6 +62,8 @@ enum Command {
     /// Orderers: how they are, which channels they serve, who the consenters are
     #[command(subcommand)]
     Orderer(orderer::OrdererCommand),
+    /// Drive a channel with transactions and report throughput, latency, CPU and memory
+    Load(Box<load::LoadOptions>),
     /// Run a program in a session of its own (how `network up` starts servers)
     #[command(name = processes::DETACH_COMMAND, hide = true)]
     Detach {
@@ -98,6 +101,7 @@ async fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Tx(command) => tx::run(command).await,
         Command::Channel(command) => channel::run(command).await,
         Command::Orderer(command) => orderer::run(command).await,
+        Command::Load(options) => load::run(*options).await,
         Command::Detach { program, arguments } => Err(processes::detach(&program, &arguments)),
     }
 }

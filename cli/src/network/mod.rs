@@ -24,6 +24,7 @@ use crate::layout::Layout;
 use crate::output::Output;
 use crate::processes::{Processes, follow};
 use crate::topology::Topology;
+pub(crate) use plan::{Role, processes};
 
 /// Start, look at and stop a network of native processes on this machine
 #[derive(Debug, Subcommand)]

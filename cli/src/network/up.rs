@@ -146,9 +146,18 @@ pub(super) fn usage(access: &Access, folders: &Folders) -> String {
         });
         let user = user.unwrap_or_default();
         let name = &chaincode.name;
-        text.push_str(&format!(
-            "Try:\n  {consort} tx submit {name} CreateAsset asset7 blue 5 Tomoko 300 --network {data} --as {user}\n  {consort} tx evaluate {name} GetAllAssets --network {data}\n"
-        ));
+        let examples = match name.as_str() {
+            "basic" => ["submit basic CreateAsset asset7 blue 5 Tomoko 300", "evaluate basic GetAllAssets"]
+                .map(str::to_owned),
+            _ => [
+                format!("submit {name} <function> <arguments>"),
+                format!("evaluate {name} <function> <arguments>"),
+            ],
+        };
+        text.push_str("Try:\n");
+        for example in examples {
+            text.push_str(&format!("  {consort} tx {example} --network {data} --as {user}\n"));
+        }
     }
     text.push_str(&format!(
         "Look: {consort} network status --config {config} --data {data}\n      {consort} network logs --config {config} --data {data} -f\n\
