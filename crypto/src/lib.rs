@@ -16,6 +16,7 @@ mod error;
 pub mod hash;
 pub mod issue;
 pub mod key;
+mod known_signers;
 pub mod name;
 pub mod pem;
 pub mod preimage;

@@ -8,12 +8,15 @@ use bytes::Bytes;
 use der::asn1::{AnyRef, BitString, ObjectIdentifier};
 use ring::signature as ring_signature;
 use signature::Verifier;
+use sm3::{Digest, Sm3};
 use x509_cert::spki::{AlgorithmIdentifier, SubjectPublicKeyInfoOwned};
 
 use crate::Error;
 use crate::algorithm::{
     EC_PUBLIC_KEY, ED25519, KeyAlgorithm, P256_CURVE, P384_CURVE, RSA_ENCRYPTION, SM2_CURVE, SM2_ID,
 };
+use crate::hash::sha256;
+use crate::known_signers::KNOWN_SIGNERS;
 use crate::signature::{Curve, EcdsaSignature};
 
 /// A public key. Messages are verified with all kinds but RSA, which occurs in certificates of authorities only.
@@ -38,6 +41,8 @@ pub enum PublicKey {
 pub struct Sm2PublicKey {
     point: Bytes,
     verifying: Arc<sm2::dsa::VerifyingKey>,
+    /// Hash of the signer's id, the curve and the point.
+    prefix: [u8; 32],
 }
 
 impl PartialEq for Sm2PublicKey {
@@ -70,15 +75,28 @@ impl PublicKey {
     /// [`Error::SignatureMismatch`]; [`Error::Unsupported`] for RSA.
     pub fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), Error> {
         match self {
-            Self::P256(point) => {
-                verify_low(&ring_signature::ECDSA_P256_SHA256_ASN1, Curve::P256, point, message, signature)
-            }
+            Self::P256(point) => verify_p256(point, message, signature),
             Self::P384(point) => {
                 verify_low(&ring_signature::ECDSA_P384_SHA256_ASN1, Curve::P384, point, message, signature)
             }
             Self::Ed25519(key) => check(&ring_signature::ED25519, key, message, signature),
-            Self::Sm2(key) => key.verify(message, signature),
+            Self::Sm2(key) => key.verify_known(message, signature),
             Self::Rsa(_) => Err(Error::Unsupported("RSA keys sign no messages".to_owned())),
+        }
+    }
+
+    /// As [`PublicKey::verify`], without the tables of known signers; what those are measured and judged by.
+    ///
+    /// # Errors
+    ///
+    /// As [`PublicKey::verify`].
+    pub fn verify_with_library(&self, message: &[u8], signature: &[u8]) -> Result<(), Error> {
+        match self {
+            Self::P256(point) => {
+                verify_low(&ring_signature::ECDSA_P256_SHA256_ASN1, Curve::P256, point, message, signature)
+            }
+            Self::Sm2(key) => key.verify(message, signature),
+            _ => self.verify(message, signature),
         }
     }
 
@@ -144,7 +162,7 @@ impl PublicKey {
             KeyAlgorithm::P384 if p384::PublicKey::from_sec1_bytes(bytes).is_ok() => Ok(Self::P384(point)),
             KeyAlgorithm::Sm2 => {
                 let key = sm2::dsa::VerifyingKey::from_sec1_bytes(SM2_ID, bytes).map_err(|_| outside())?;
-                Ok(Self::Sm2(Sm2PublicKey { point, verifying: Arc::new(key) }))
+                Ok(Self::Sm2(Sm2PublicKey { prefix: sm2_prefix(&point), point, verifying: Arc::new(key) }))
             }
             _ => Err(outside()),
         }
@@ -207,13 +225,57 @@ impl PublicKey {
     }
 }
 
+/// Coefficients and generator of SM2's curve as its signatures hash them (GB/T 32918.5).
+const SM2_PARAMETERS: [&str; 4] = [
+    "fffffffeffffffffffffffffffffffffffffffff00000000fffffffffffffffc",
+    "28e9fa9e9d9f5e344d5a9e4bcf6509a7f39789f515ab8f92ddbcbd414d940e93",
+    "32c4ae2c1f1981195f9904466a39c9948fe30bbff2660be1715a4589334c74c7",
+    "bc3736a2f4f6779c59bdcee36b692153d0a9877cc62a474002df32e52139f0a0",
+];
+
+/// The hash that goes before every message of an SM2 key with [`SM2_ID`] (GB/T 32918.2 section 5.5).
+fn sm2_prefix(point: &[u8]) -> [u8; 32] {
+    let bits = u16::try_from(SM2_ID.len() * 8).expect("invariant: the id is short");
+    let mut hash = Sm3::new_with_prefix(bits.to_be_bytes()).chain_update(SM2_ID);
+    for parameter in SM2_PARAMETERS {
+        hash.update(hex::decode(parameter).expect("invariant: the parameters are hexadecimal"));
+    }
+    hash.chain_update(&point[1..]).finalize().into()
+}
+
 impl Sm2PublicKey {
+    /// Verifies with the key's table, if it has one.
+    fn verify_known(&self, message: &[u8], signature: &[u8]) -> Result<(), Error> {
+        let parsed = EcdsaSignature::from_exact_der(signature)?;
+        let numbers = parsed.numbers().ok_or(Error::SignatureMismatch)?;
+        let digest = Sm3::new_with_prefix(self.prefix).chain_update(message).finalize();
+        match KNOWN_SIGNERS.verify_sm2(&self.point, &digest.into(), &numbers) {
+            Some(true) => Ok(()),
+            Some(false) => Err(Error::SignatureMismatch),
+            None => self.verify(message, signature),
+        }
+    }
+
     fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), Error> {
         let parsed = sm2::dsa::Signature::from_der(signature).map_err(|_| Error::SignatureEncoding)?;
         if parsed.to_der().as_bytes() != signature {
             return Err(Error::SignatureEncoding);
         }
         self.verifying.verify(message, &parsed).map_err(|_| Error::SignatureMismatch)
+    }
+}
+
+/// Verifies with the key's table, if it has one.
+fn verify_p256(point: &[u8], message: &[u8], signature: &[u8]) -> Result<(), Error> {
+    let parsed = EcdsaSignature::from_der(signature)?;
+    if !parsed.is_low(Curve::P256) {
+        return Err(Error::HighS);
+    }
+    let numbers = parsed.numbers().ok_or(Error::SignatureMismatch)?;
+    match KNOWN_SIGNERS.verify_p256(point, &sha256(message), &numbers) {
+        Some(true) => Ok(()),
+        Some(false) => Err(Error::SignatureMismatch),
+        None => check(&ring_signature::ECDSA_P256_SHA256_ASN1, point, message, &parsed.to_der()),
     }
 }
 

@@ -4,6 +4,7 @@ use der::asn1::UintRef;
 use der::{Decode, Encode, Sequence, SliceReader};
 
 use crate::Error;
+use crate::known_signers::Numbers;
 
 /// Order of NIST P-256 (SP 800-186), big-endian.
 const P256_ORDER: [u8; 32] = [
@@ -87,6 +88,16 @@ impl EcdsaSignature {
             Some(twin) => compare(&self.s, &twin).is_le(),
             None => false,
         }
+    }
+
+    /// The two numbers in 32 bytes each; `None` when one is longer.
+    pub(crate) fn numbers(&self) -> Option<Numbers> {
+        let padded = |number: &[u8]| {
+            let mut bytes = [0; 32];
+            bytes.get_mut(32usize.checked_sub(number.len())?..)?.copy_from_slice(number);
+            Some(bytes)
+        };
+        Some(Numbers { r: padded(&self.r)?, s: padded(&self.s)? })
     }
 
     /// The twin with the lower S. An S beyond the order stays as it is: no key verifies it.

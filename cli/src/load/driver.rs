@@ -45,16 +45,32 @@ struct Run {
     in_flight: AtomicU64,
 }
 
-/// Makes one call, so that a load that cannot work at all is refused before it begins.
+/// How long the other organisations' peers may take to commit what was written for the load to read.
+const SETTLE: Duration = Duration::from_secs(10);
+
+/// How often the first call is made meanwhile.
+const SETTLE_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Makes one call, so that a load that cannot work at all is refused before it begins. A load that reads what was just written
+/// waits for peers that have not committed it yet.
 ///
 /// # Errors
 /// What the network answers: no such chaincode, no such function, no right to call it.
 pub(crate) async fn probe(shape: &Shape, contract: &Contract) -> Result<(), Error> {
-    let call = Calls::new(shape).next(contract);
-    if shape.workload.is_evaluated() {
-        call.evaluate().await.map(|_| ())
-    } else {
-        call.submit().await.map(|_| ())
+    let deadline = Instant::now() + SETTLE;
+    let mut calls = Calls::new(shape);
+    loop {
+        let call = calls.next(contract);
+        let answer = match shape.workload.is_evaluated() {
+            true => call.evaluate().await.map(|_| ()),
+            false => call.submit().await.map(|_| ()),
+        };
+        match answer {
+            Err(_) if shape.workload.reads_prepared() && Instant::now() < deadline => {
+                tokio::time::sleep(SETTLE_INTERVAL).await;
+            }
+            answer => return answer,
+        }
     }
 }
 

@@ -51,6 +51,11 @@ impl Workload {
         }
     }
 
+    /// Whether the calls read what was written before the run.
+    pub(crate) fn reads_prepared(self) -> bool {
+        matches!(self, Self::Update | Self::Transfer | Self::Range | Self::Evaluate)
+    }
+
     /// Whether the calls are evaluated instead of submitted.
     pub(crate) fn is_evaluated(self) -> bool {
         matches!(self, Self::Range | Self::Evaluate)

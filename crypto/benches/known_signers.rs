@@ -1,0 +1,51 @@
+//! Verification with tables of known signers against the libraries, ten signers at random, in one run.
+
+use std::hint::black_box;
+
+use consort_crypto::key::{KeyAlgorithm, PrivateKey};
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+
+/// Signers that take turns.
+const SIGNERS: usize = 10;
+
+/// Signatures of each; enough that every key has its large table before anything is measured.
+const SIGNATURES: usize = 600;
+
+fn verification(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("verify, ten signers");
+    for algorithm in [KeyAlgorithm::P256, KeyAlgorithm::Sm2] {
+        let message = [7; 300];
+        let keys: Vec<PrivateKey> = (0..SIGNERS)
+            .map(|_| PrivateKey::generate(algorithm).expect("the system gives random numbers"))
+            .collect();
+        let signatures: Vec<Vec<u8>> =
+            keys.iter().map(|key| key.sign(&message).expect("a new key signs")).collect();
+        for _ in 0..SIGNATURES {
+            for (key, signature) in keys.iter().zip(&signatures) {
+                assert!(key.public_key().verify(&message, signature).is_ok());
+            }
+        }
+        let mut turn = 0;
+        let mut next = || {
+            // A stride that is prime to the number of signers: no two neighbours, all in turn.
+            turn = (turn + 7) % SIGNERS;
+            (keys[turn].public_key(), &signatures[turn])
+        };
+        group.bench_function(BenchmarkId::new("library", algorithm.title()), |bencher| {
+            bencher.iter(|| {
+                let (key, signature) = next();
+                black_box(key.verify_with_library(black_box(&message), signature)).is_ok()
+            });
+        });
+        group.bench_function(BenchmarkId::new("table", algorithm.title()), |bencher| {
+            bencher.iter(|| {
+                let (key, signature) = next();
+                black_box(key.verify(black_box(&message), signature)).is_ok()
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, verification);
+criterion_main!(benches);
