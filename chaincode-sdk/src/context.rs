@@ -3,8 +3,14 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::assets::Assets;
+use crate::collection::Collection;
 use crate::composite::{check_plain, composite_range, plain_start};
-use crate::ledger::{ClientIdentity, Cursor, KeyValue, Ledger, Level, Response, Timestamp};
+use crate::ledger::{
+    ClientIdentity, Cursor, HistoryCursor, KeyValue, Ledger, Level, Modification, Page, Response,
+    SignedProposal, Timestamp,
+};
+use crate::policy::KeyPolicy;
 use crate::{Error, composite_key};
 
 /// One invocation: the client's proposal and the chaincode's state.
@@ -13,13 +19,26 @@ use crate::{Error, composite_key};
 #[expect(missing_debug_implementations, reason = "a context holds nothing of its own to show")]
 pub struct Context<'l> {
     ledger: &'l dyn Ledger,
+    /// The function that must not write, if it is one.
+    read_only: Option<&'static str>,
 }
 
 impl<'l> Context<'l> {
     /// A context over a ledger.
     #[must_use]
     pub fn new(ledger: &'l dyn Ledger) -> Self {
-        Self { ledger }
+        Self { ledger, read_only: None }
+    }
+
+    /// The same invocation for a function that must not write.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn read_only(&self, function: &'static str) -> Self {
+        Self { ledger: self.ledger, read_only: Some(function) }
+    }
+
+    fn may_write(&self) -> Result<(), Error> {
+        refuse_write(self.read_only)
     }
 
     /// The transaction id: 64 lower-case hexadecimal digits.
@@ -66,6 +85,41 @@ impl<'l> Context<'l> {
         self.ledger.transient_names()
     }
 
+    /// The function's name and its arguments, as they were sent.
+    #[must_use]
+    pub fn arguments(&self) -> Vec<Vec<u8>> {
+        self.ledger.arguments()
+    }
+
+    /// The proposal as the client signed it.
+    #[must_use]
+    pub fn signed_proposal(&self) -> SignedProposal {
+        self.ledger.signed_proposal()
+    }
+
+    /// SHA-256 over nonce, creator and epoch of the proposal (`GetBinding` of Fabric's shim).
+    #[must_use]
+    pub fn binding(&self) -> Vec<u8> {
+        self.ledger.binding()
+    }
+
+    /// The transient data's entry, read from JSON.
+    ///
+    /// # Errors
+    /// There is no such entry, or it is not JSON of this type. The value itself is not repeated, because it is not for everybody.
+    pub fn transient_json<T: DeserializeOwned>(&self, name: &str) -> Result<T, Error> {
+        let value = self
+            .transient(name)
+            .ok_or_else(|| Error::new(format!("the transient data has no entry {name:?}")))?;
+        serde_json::from_slice(&value).map_err(|error| {
+            Error::new(format!(
+                "the entry {name:?} of the transient data is not what was expected (line {}, column {})",
+                error.line(),
+                error.column()
+            ))
+        })
+    }
+
     /// The organisation of the executing peer. It differs between endorsers and must not enter a result.
     #[must_use]
     pub fn peer_msp_id(&self) -> String {
@@ -78,6 +132,14 @@ impl<'l> Context<'l> {
     /// The ledger's.
     pub fn get(&self, key: &str) -> Result<Option<Vec<u8>>, Error> {
         self.ledger.get(key)
+    }
+
+    /// The values of several keys, in their order; cheaper than as many single reads.
+    ///
+    /// # Errors
+    /// The ledger's.
+    pub fn get_many(&self, keys: &[&str]) -> Result<Vec<Option<Vec<u8>>>, Error> {
+        self.ledger.get_many(keys)
     }
 
     /// Whether a key has a value.
@@ -94,6 +156,7 @@ impl<'l> Context<'l> {
     /// The key is empty, or the ledger's.
     pub fn put(&self, key: &str, value: &[u8]) -> Result<(), Error> {
         refuse_empty(key)?;
+        self.may_write()?;
         self.ledger.put(key, value)
     }
 
@@ -102,6 +165,7 @@ impl<'l> Context<'l> {
     /// # Errors
     /// The ledger's.
     pub fn delete(&self, key: &str) -> Result<(), Error> {
+        self.may_write()?;
         self.ledger.delete(key)
     }
 
@@ -143,6 +207,41 @@ impl<'l> Context<'l> {
         self.ledger.range(&start, &end).map(Range::new)
     }
 
+    /// At most `size` pairs of a range, from its start or from the bookmark of the page before. Only a transaction that writes nothing
+    /// may ask.
+    ///
+    /// # Errors
+    /// The transaction writes, the size is none or too large, or the ledger's.
+    pub fn page(&self, start: &str, end: &str, size: u32, bookmark: &str) -> Result<Page, Error> {
+        check_plain(start)?;
+        check_plain(end)?;
+        self.ledger.page(plain_start(start), end, size, bookmark)
+    }
+
+    /// One page of the pairs whose composite keys begin with this type and these attributes.
+    ///
+    /// # Errors
+    /// As [`page`](Self::page), or a component contains U+0000 or U+10FFFF.
+    pub fn composite_page(
+        &self,
+        object_type: &str,
+        attributes: &[&str],
+        size: u32,
+        bookmark: &str,
+    ) -> Result<Page, Error> {
+        let (start, end) = composite_range(object_type, attributes)?;
+        self.ledger.page(&start, &end, size, bookmark)
+    }
+
+    /// The committed changes of a key, the newest first. They are not checked again when the transaction is committed.
+    ///
+    /// # Errors
+    /// The ledger's.
+    pub fn history(&self, key: &str) -> Result<History, Error> {
+        let cursor = self.ledger.history(key)?;
+        Ok(History { cursor: Some(cursor), batch: Vec::new().into_iter() })
+    }
+
     /// A composite key; see [`composite_key`].
     ///
     /// # Errors
@@ -164,13 +263,28 @@ impl<'l> Context<'l> {
     /// # Errors
     /// The ledger's.
     pub fn set_validation_parameter(&self, key: &str, policy: &[u8]) -> Result<(), Error> {
+        self.may_write()?;
         self.ledger.set_validation_parameter(key, policy)
+    }
+
+    /// Sets who must endorse later changes of this key, instead of the chaincode's policy.
+    ///
+    /// # Errors
+    /// The policy makes no sense, or the ledger's.
+    pub fn set_key_policy(&self, key: &str, policy: &KeyPolicy) -> Result<(), Error> {
+        self.set_validation_parameter(key, &policy.encode()?)
+    }
+
+    /// The assets of one kind, under composite keys.
+    #[must_use]
+    pub fn assets<'c, T: Serialize + DeserializeOwned>(&'c self, kind: &'c str) -> Assets<'c, 'l, T> {
+        Assets::new(self, kind)
     }
 
     /// A collection of private data.
     #[must_use]
     pub fn private<'c>(&'c self, collection: &'c str) -> Collection<'c> {
-        Collection { ledger: self.ledger, name: collection }
+        Collection::new(self.ledger, collection, self.read_only)
     }
 
     /// Sets the transaction's event; a transaction has one at most, and the last one counts.
@@ -219,82 +333,6 @@ impl<'l> Context<'l> {
     }
 }
 
-/// A collection of private data: members hold the values, everybody holds their hashes.
-#[expect(missing_debug_implementations, reason = "a collection holds nothing of its own to show")]
-pub struct Collection<'c> {
-    ledger: &'c dyn Ledger,
-    name: &'c str,
-}
-
-impl Collection<'_> {
-    /// The value of a key.
-    ///
-    /// # Errors
-    /// The peer is no member, does not hold the data, or the collection does not exist.
-    pub fn get(&self, key: &str) -> Result<Option<Vec<u8>>, Error> {
-        self.ledger.private_get(self.name, key)
-    }
-
-    /// The value of a key, read from JSON.
-    ///
-    /// # Errors
-    /// As [`get`](Self::get), or the value is not JSON of this type.
-    pub fn get_json<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
-        self.get(key)?.map(|value| read_json(key, &value)).transpose()
-    }
-
-    /// The SHA-256 of a key's value, which every peer of the channel knows.
-    ///
-    /// # Errors
-    /// The collection does not exist.
-    pub fn hash(&self, key: &str) -> Result<Option<Vec<u8>>, Error> {
-        self.ledger.private_hash(self.name, key)
-    }
-
-    /// Writes a value; an empty value deletes the key.
-    ///
-    /// # Errors
-    /// The key is empty, or the collection does not exist.
-    pub fn put(&self, key: &str, value: &[u8]) -> Result<(), Error> {
-        refuse_empty(key)?;
-        self.ledger.private_put(self.name, key, value)
-    }
-
-    /// Writes a value as JSON.
-    ///
-    /// # Errors
-    /// As [`put`](Self::put), or the value cannot be written as JSON.
-    pub fn put_json<T: Serialize + ?Sized>(&self, key: &str, value: &T) -> Result<(), Error> {
-        self.put(key, &serde_json::to_vec(value)?)
-    }
-
-    /// Deletes a key.
-    ///
-    /// # Errors
-    /// The collection does not exist.
-    pub fn delete(&self, key: &str) -> Result<(), Error> {
-        self.ledger.private_delete(self.name, key)
-    }
-
-    /// Deletes a key and every earlier value of it.
-    ///
-    /// # Errors
-    /// The collection does not exist, or the channel has not enabled purging.
-    pub fn purge(&self, key: &str) -> Result<(), Error> {
-        self.ledger.private_purge(self.name, key)
-    }
-
-    /// The pairs from `start` up to, not including, `end`. Only a transaction that writes nothing may ask.
-    ///
-    /// # Errors
-    /// An end begins with U+0000, or the ledger's.
-    pub fn range(&self, start: &str, end: &str) -> Result<Range, Error> {
-        check_plain(start)?;
-        check_plain(end)?;
-        self.ledger.private_range(self.name, plain_start(start), end).map(Range::new)
-    }
-}
-
 /// The pairs of a range, in the order of their keys' bytes. Ends after the first error.
 #[expect(missing_debug_implementations, reason = "a cursor holds nothing of its own to show")]
 pub struct Range {
@@ -303,7 +341,7 @@ pub struct Range {
 }
 
 impl Range {
-    fn new(cursor: Box<dyn Cursor>) -> Self {
+    pub(crate) fn new(cursor: Box<dyn Cursor>) -> Self {
         Self { cursor: Some(cursor), batch: Vec::new().into_iter() }
     }
 }
@@ -332,11 +370,52 @@ impl Iterator for Range {
     }
 }
 
-fn refuse_empty(key: &str) -> Result<(), Error> {
+/// The committed changes of a key, the newest first. Ends after the first error.
+#[expect(missing_debug_implementations, reason = "a cursor holds nothing of its own to show")]
+pub struct History {
+    cursor: Option<Box<dyn HistoryCursor>>,
+    batch: std::vec::IntoIter<Modification>,
+}
+
+impl Iterator for History {
+    type Item = Result<Modification, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if let Some(change) = self.batch.next() {
+            return Some(Ok(change));
+        }
+        match self.cursor.as_mut()?.next_batch() {
+            Ok(batch) => {
+                self.batch = batch.into_iter();
+                let first = self.batch.next();
+                if first.is_none() {
+                    self.cursor = None;
+                }
+                first.map(Ok)
+            }
+            Err(error) => {
+                self.cursor = None;
+                Some(Err(error))
+            }
+        }
+    }
+}
+
+/// Refuses a write of a function that is there to be evaluated.
+pub(crate) fn refuse_write(read_only: Option<&'static str>) -> Result<(), Error> {
+    match read_only {
+        Some(function) => Err(Error::new(format!(
+            "{function} is there to be evaluated and must not write; mark it #[submit]"
+        ))),
+        None => Ok(()),
+    }
+}
+
+pub(crate) fn refuse_empty(key: &str) -> Result<(), Error> {
     if key.is_empty() { Err(Error::new("key must not be an empty string")) } else { Ok(()) }
 }
 
-fn read_json<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, Error> {
+pub(crate) fn read_json<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, Error> {
     serde_json::from_slice(value)
         .map_err(|error| Error::new(format!("the value of {key:?} is not what was expected: {error}")))
 }

@@ -1,16 +1,28 @@
 //! Contracts: named functions over a [`Context`].
 
+use crate::chaincode::Description;
 use crate::{Context, Error, FromArgument, IntoPayload};
 
 /// What a chaincode is: something that answers invocations.
 ///
-/// Most authors build one out of plain functions with [`Functions`].
+/// Most authors write the attribute [`contract`](macro@crate::contract) over an `impl` block, which implements this; [`Functions`] makes
+/// one out of plain functions.
 pub trait Contract {
     /// Executes one function and returns the payload of the response.
     ///
     /// # Errors
     /// The refusal that the client shall see.
     fn invoke(&self, context: &Context<'_>, function: &str, arguments: &[Vec<u8>]) -> Result<Vec<u8>, Error>;
+
+    /// The contract's name, if it has one.
+    fn name(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// What the contract says about itself.
+    fn describe(&self) -> Option<Description> {
+        None
+    }
 }
 
 /// A function with typed parameters, in the form that [`Functions`] stores.

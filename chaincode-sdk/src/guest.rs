@@ -3,7 +3,10 @@
 //! Exists only in the build for WebAssembly. [`export!`](crate::export) makes use of it; authors do not.
 
 use crate::contract::dispatch;
-use crate::ledger::{ClientIdentity, Cursor, KeyValue, Ledger, Level, Response, Timestamp};
+use crate::ledger::{
+    ClientIdentity, Cursor, HistoryCursor, KeyValue, Ledger, Level, Modification, Page, Response,
+    SignedProposal, Timestamp,
+};
 use crate::{Context, Contract, Error};
 
 #[expect(missing_docs, reason = "generated from the WIT, which documents it")]
@@ -82,6 +85,19 @@ impl Ledger for Host {
         transaction::peer_msp_id()
     }
 
+    fn arguments(&self) -> Vec<Vec<u8>> {
+        transaction::arguments()
+    }
+
+    fn signed_proposal(&self) -> SignedProposal {
+        let signed = transaction::signed_proposal();
+        SignedProposal { proposal: signed.proposal, signature: signed.signature }
+    }
+
+    fn binding(&self) -> Vec<u8> {
+        transaction::binding()
+    }
+
     fn set_event(&self, name: &str, payload: &[u8]) -> Result<(), Error> {
         Ok(transaction::set_event(name, payload)?)
     }
@@ -93,6 +109,19 @@ impl Ledger for Host {
 
     fn get(&self, key: &str) -> Result<Option<Vec<u8>>, Error> {
         Ok(state::get(key)?)
+    }
+
+    fn get_many(&self, keys: &[&str]) -> Result<Vec<Option<Vec<u8>>>, Error> {
+        Ok(state::get_many(&owned(keys))?)
+    }
+
+    fn page(&self, start: &str, end: &str, size: u32, bookmark: &str) -> Result<Page, Error> {
+        let page = state::range_page(start, end, size, bookmark)?;
+        Ok(Page { entries: page.entries.into_iter().map(key_value).collect(), bookmark: page.bookmark })
+    }
+
+    fn history(&self, key: &str) -> Result<Box<dyn HistoryCursor>, Error> {
+        Ok(Box::new(state::history(key)?))
     }
 
     fn put(&self, key: &str, value: &[u8]) -> Result<(), Error> {
@@ -127,6 +156,23 @@ impl Ledger for Host {
         Ok(private_data::put(collection, key, value)?)
     }
 
+    fn private_get_many(&self, collection: &str, keys: &[&str]) -> Result<Vec<Option<Vec<u8>>>, Error> {
+        Ok(private_data::get_many(collection, &owned(keys))?)
+    }
+
+    fn private_validation_parameter(&self, collection: &str, key: &str) -> Result<Option<Vec<u8>>, Error> {
+        Ok(private_data::validation_parameter(collection, key)?)
+    }
+
+    fn set_private_validation_parameter(
+        &self,
+        collection: &str,
+        key: &str,
+        policy: &[u8],
+    ) -> Result<(), Error> {
+        Ok(private_data::set_validation_parameter(collection, key, policy)?)
+    }
+
     fn private_delete(&self, collection: &str, key: &str) -> Result<(), Error> {
         Ok(private_data::delete(collection, key)?)
     }
@@ -152,14 +198,33 @@ impl Ledger for Host {
 
 impl Cursor for state::RangeCursor {
     fn next_batch(&mut self) -> Result<Vec<KeyValue>, Error> {
-        let batch = self.next()?;
-        Ok(batch.into_iter().map(|pair| KeyValue { key: pair.key, value: pair.value }).collect())
+        Ok(self.next()?.into_iter().map(key_value).collect())
     }
 }
 
 impl Cursor for private_data::RangeCursor {
     fn next_batch(&mut self) -> Result<Vec<KeyValue>, Error> {
-        let batch = self.next()?;
-        Ok(batch.into_iter().map(|pair| KeyValue { key: pair.key, value: pair.value }).collect())
+        Ok(self.next()?.into_iter().map(key_value).collect())
     }
+}
+
+impl HistoryCursor for state::HistoryCursor {
+    fn next_batch(&mut self) -> Result<Vec<Modification>, Error> {
+        let batch = self.next()?;
+        let modification = |change: state::Modification| Modification {
+            tx_id: change.tx_id,
+            timestamp: Timestamp { seconds: change.seconds, nanoseconds: change.nanoseconds },
+            value: change.value,
+            is_delete: change.is_delete,
+        };
+        Ok(batch.into_iter().map(modification).collect())
+    }
+}
+
+fn owned(keys: &[&str]) -> Vec<String> {
+    keys.iter().map(|key| (*key).to_owned()).collect()
+}
+
+fn key_value(pair: bindings::consort::chaincode::types::KeyValue) -> KeyValue {
+    KeyValue { key: pair.key, value: pair.value }
 }

@@ -13,7 +13,7 @@
 //! Always: a contract sees nothing but the proposal and the committed state, so it gives the same result on every peer.
 //!
 //! ```
-//! use consort_chaincode_sdk::{Context, Error, Functions};
+//! use consort_chaincode_sdk::{Context, Error, contract};
 //! use serde::{Deserialize, Serialize};
 //!
 //! #[derive(Serialize, Deserialize)]
@@ -22,21 +22,38 @@
 //!     owner: String,
 //! }
 //!
-//! fn open(context: &Context, id: String, owner: String) -> Result<(), Error> {
-//!     if context.exists(&id)? {
-//!         return Err(Error::new(format!("the account {id} already exists")));
+//! #[derive(Default)]
+//! pub struct Accounts;
+//!
+//! #[contract]
+//! impl Accounts {
+//!     #[submit]
+//!     fn open(&self, context: &Context<'_>, id: &str, owner: String) -> Result<(), Error> {
+//!         context.assets("account").create(&[id], &Account { balance: 0, owner })
 //!     }
-//!     context.put_json(&id, &Account { balance: 0, owner })
+//!
+//!     #[evaluate]
+//!     fn balance(&self, context: &Context<'_>, id: &str) -> Result<u64, Error> {
+//!         Ok(context.assets::<Account>("account").get(&[id])?.balance)
+//!     }
 //! }
 //!
-//! fn contract() -> Functions<'static> {
-//!     Functions::new().function("Open", open)
-//! }
+//! consort_chaincode_sdk::chaincode!(Accounts);
 //!
-//! consort_chaincode_sdk::export!(contract);
+//! use consort_chaincode_sdk::testing::MemoryLedger;
+//! let mut ledger = MemoryLedger::new();
+//! ledger.submit(&chaincode(), "Open", &["savings", "Tom"]).unwrap();
+//! assert_eq!(ledger.evaluate(&chaincode(), "Accounts:Balance", &["savings"]).unwrap(), b"0");
 //! ```
 
+// The attribute's code names this crate, also where it is used inside of it.
+extern crate self as consort_chaincode_sdk;
+
 mod argument;
+mod assets;
+#[doc(hidden)]
+pub mod chaincode;
+mod collection;
 mod composite;
 mod context;
 mod contract;
@@ -45,15 +62,51 @@ mod error;
 #[doc(hidden)]
 pub mod guest;
 mod ledger;
+#[doc(hidden)]
+pub mod parameter;
+mod policy;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
 
 pub use argument::{FromArgument, IntoPayload, Json};
+pub use assets::{AssetPage, AssetRange, Assets};
+pub use chaincode::{Call, Chaincode, Description, Kind, Schema, Schemas};
+pub use collection::Collection;
 pub use composite::{composite_key, split_composite_key};
-pub use context::{Collection, Context, Range};
+pub use consort_chaincode_macros::{Schema, contract};
+pub use context::{Context, History, Range};
 pub use contract::{Contract, Functions, Handler};
 pub use error::Error;
-pub use ledger::{ClientIdentity, Cursor, KeyValue, Ledger, Level, Response, Timestamp};
+pub use ledger::{
+    ClientIdentity, Cursor, HistoryCursor, KeyValue, Ledger, Level, Modification, Page, Response, Role,
+    SignedProposal, Timestamp,
+};
+pub use policy::KeyPolicy;
+
+/// Makes the crate a chaincode of these contracts; the first one is meant when a client names none.
+///
+/// Defines the function `chaincode()`, for tests, and exports what a peer calls. Title and version in the metadata are the crate's.
+///
+/// ```
+/// # use consort_chaincode_sdk::{Context, Error, contract};
+/// # #[derive(Default)] pub struct Hello;
+/// # #[contract] impl Hello {
+/// #     #[evaluate] fn greet(&self, _: &Context<'_>, name: &str) -> Result<String, Error> { Ok(format!("good day, {name}")) }
+/// # }
+/// consort_chaincode_sdk::chaincode!(Hello);
+/// ```
+#[macro_export]
+macro_rules! chaincode {
+    ($($contract:expr),+ $(,)?) => {
+        /// The chaincode of this crate.
+        #[must_use]
+        pub fn chaincode() -> $crate::Chaincode {
+            $crate::Chaincode::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))$(.contract($contract))+
+        }
+
+        $crate::export!(chaincode);
+    };
+}
 
 /// Makes the crate a chaincode: names the function that builds its contract.
 ///

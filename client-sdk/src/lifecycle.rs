@@ -8,7 +8,7 @@ use consort_protos::fabric::lifecycle::{
     ApproveChaincodeDefinitionForMyOrgArgs, ChaincodeSource, CheckCommitReadinessArgs,
     CheckCommitReadinessResult, CommitChaincodeDefinitionArgs, QueryApprovedChaincodeDefinitionArgs,
     QueryApprovedChaincodeDefinitionResult, QueryChaincodeDefinitionArgs, QueryChaincodeDefinitionResult,
-    QueryChaincodeDefinitionsArgs, QueryChaincodeDefinitionsResult, chaincode_source,
+    QueryChaincodeDefinitionsArgs, QueryChaincodeDefinitionsResult, SandboxLimits, chaincode_source,
     query_chaincode_definitions_result::ChaincodeDefinition,
 };
 use consort_protos::fabric::protos::{ApplicationPolicy, CollectionConfigPackage, application_policy};
@@ -41,6 +41,17 @@ pub struct Definition {
     pub collections: Option<CollectionConfigPackage>,
     /// Whether the first call must be the initialisation.
     pub init_required: bool,
+    /// What one execution may use, the same on every endorser; the network's defaults when absent.
+    pub limits: Option<SandboxLimits>,
+}
+
+/// What an organisation's approval says about a definition.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Readiness {
+    /// Whether it has approved exactly this definition.
+    pub approved: bool,
+    /// What differs from the definition, in the lifecycle's words; empty when it has approved, or approved nothing.
+    pub mismatches: Vec<String>,
 }
 
 /// Who must endorse a chaincode's transactions.
@@ -108,6 +119,7 @@ impl Lifecycle {
             validation_parameter: definition.validation_parameter(),
             collections: definition.collections.clone(),
             init_required: definition.init_required,
+            limits: definition.limits,
             source: Some(ChaincodeSource { r#type: Some(source) }),
             ..Default::default()
         };
@@ -121,6 +133,18 @@ impl Lifecycle {
     /// # Errors
     /// Those of an evaluation.
     pub async fn readiness(&self, definition: &Definition) -> Result<BTreeMap<String, bool>, Error> {
+        let reports = self.readiness_reports(definition).await?;
+        Ok(reports.into_iter().map(|(msp_id, report)| (msp_id, report.approved)).collect())
+    }
+
+    /// What every organisation's approval says about this definition, and in what it differs.
+    ///
+    /// # Errors
+    /// Those of an evaluation.
+    pub async fn readiness_reports(
+        &self,
+        definition: &Definition,
+    ) -> Result<BTreeMap<String, Readiness>, Error> {
         let arguments = CheckCommitReadinessArgs {
             sequence: definition.sequence,
             name: definition.name.clone(),
@@ -128,11 +152,16 @@ impl Lifecycle {
             validation_parameter: definition.validation_parameter(),
             collections: definition.collections.clone(),
             init_required: definition.init_required,
+            limits: definition.limits,
             ..Default::default()
         };
         let answer = self.evaluate("CheckCommitReadiness", &arguments).await?;
-        let result = decode::<CheckCommitReadinessResult>("CheckCommitReadiness", answer)?;
-        Ok(result.approvals.into_iter().collect())
+        let mut result = decode::<CheckCommitReadinessResult>("CheckCommitReadiness", answer)?;
+        let report = |(msp_id, approved): (String, bool)| {
+            let mismatches = result.mismatches.remove(&msp_id).map(|found| found.items).unwrap_or_default();
+            (msp_id, Readiness { approved, mismatches })
+        };
+        Ok(result.approvals.into_iter().map(report).collect())
     }
 
     /// Commits a definition that enough organisations have approved; `organisations` (MSP ids) endorse it.
@@ -151,6 +180,7 @@ impl Lifecycle {
             validation_parameter: definition.validation_parameter(),
             collections: definition.collections.clone(),
             init_required: definition.init_required,
+            limits: definition.limits,
             ..Default::default()
         };
         let call = self.call("CommitChaincodeDefinition", &arguments).endorsing_organisations(organisations);
@@ -251,6 +281,7 @@ mod tests {
             endorsement_policy: None,
             collections: None,
             init_required: false,
+            limits: None,
         };
         assert!(definition.validation_parameter().is_empty());
         let path = "/Channel/Application/Endorsement".to_owned();

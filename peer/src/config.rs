@@ -144,14 +144,15 @@ impl Default for EndorserConfig {
     }
 }
 
-/// Limits of a chaincode's run. They should be equal on all endorsers of a channel, otherwise some of them refuse what
-/// others endorse.
+/// What this peer gives a chaincode's run at most. The limits that hold on the channel are those of the chaincode's definition; a run
+/// that would need more than this peer gives fails here, as this peer's failure, and may succeed on another one.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ChaincodeConfig {
-    /// Instructions (wasmtime fuel) of one invocation. 2 000 million take one to a few seconds.
+    /// Fuel of one invocation: instructions, and calls of the ledger by number and bytes. 20 000 million, about what the wall-clock
+    /// limit allows; ten times what definitions grant that choose nothing.
     pub fuel_max: u64,
-    /// Largest linear memory of one instance, in bytes. 256 MiB.
+    /// Largest linear memory of one instance, in bytes. 1 GiB, four times what definitions grant that choose nothing.
     pub memory_max_bytes: u64,
     /// Wall-clock limit of one invocation including its reads, in milliseconds. 30 s.
     pub execute_timeout_ms: u64,
@@ -164,8 +165,8 @@ pub struct ChaincodeConfig {
 impl Default for ChaincodeConfig {
     fn default() -> Self {
         Self {
-            fuel_max: 2_000_000_000,
-            memory_max_bytes: 256 << 20,
+            fuel_max: 20_000_000_000,
+            memory_max_bytes: 1 << 30,
             execute_timeout_ms: 30_000,
             instances_max: 64,
             package_max_bytes: 64 << 20,

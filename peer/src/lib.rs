@@ -21,7 +21,8 @@
 //! before the next block is judged; a channel that cannot decide a block stops alone, and says so in the log and in
 //! `/healthz`; an invalid transaction is a code, never an error.
 
-pub mod chaincode;
+pub use consort_chaincode_runtime as chaincode;
+
 pub mod channel;
 pub mod committer;
 pub mod config;

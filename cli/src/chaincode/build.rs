@@ -3,7 +3,7 @@
 //! Cargo compiles the crate for `wasm32-unknown-unknown`, and the core module becomes a component with the interface that
 //! the module itself describes. The bytes depend on sources and compiler only: the paths of the machine are mapped away.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -80,21 +80,16 @@ impl Toolchain {
         }
     }
 
-    fn command(&self, crate_dir: &Path) -> Command {
-        let program = match self {
+    fn cargo(&self) -> OsString {
+        match self {
             Self::Target { .. } => OsString::from("cargo"),
             Self::Debian { .. } => Path::new(DEBIAN_BIN).join("cargo").into_os_string(),
-        };
-        let mut command = Command::new(program);
-        command.current_dir(crate_dir);
-        for (variable, _) in std::env::vars_os() {
-            let begins = |prefix: &str| variable.as_encoded_bytes().starts_with(prefix.as_bytes());
-            if LEAKING_VARIABLES.iter().any(|prefix| begins(prefix))
-                && !KEPT_VARIABLES.iter().any(|prefix| begins(prefix))
-            {
-                command.env_remove(&variable);
-            }
         }
+    }
+
+    fn command(&self, crate_dir: &Path) -> Command {
+        let program = self.cargo();
+        let mut command = clean_command(&program, crate_dir);
         command.args([
             "build",
             "--target",
@@ -132,6 +127,28 @@ impl Toolchain {
     }
 }
 
+/// A command in a crate's folder that an enclosing cargo does not steer.
+pub fn clean_command(program: &OsStr, crate_dir: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir(crate_dir);
+    for (variable, _) in std::env::vars_os() {
+        let begins = |prefix: &str| variable.as_encoded_bytes().starts_with(prefix.as_bytes());
+        if LEAKING_VARIABLES.iter().any(|prefix| begins(prefix))
+            && !KEPT_VARIABLES.iter().any(|prefix| begins(prefix))
+        {
+            command.env_remove(&variable);
+        }
+    }
+    command
+}
+
+/// Where chaincode is compiled when `CARGO_TARGET_DIR` says where everything is: a folder of its own, so that no build waits for one that
+/// runs this.
+#[must_use]
+pub fn shared_target_dir() -> Option<PathBuf> {
+    std::env::var_os("CARGO_TARGET_DIR").map(|folder| PathBuf::from(folder).join("chaincode"))
+}
+
 /// Compiles the chaincode in a folder and returns the bytes of its component.
 ///
 /// `target_dir` is where cargo keeps its files; without one, `chaincode` below `CARGO_TARGET_DIR`, or cargo's own choice.
@@ -149,10 +166,7 @@ pub fn build(crate_dir: &Path, target_dir: Option<&Path>) -> Result<Vec<u8>> {
     let toolchain = Toolchain::detect(crate_dir)?;
     let mut command = toolchain.command(crate_dir);
     command.arg("--config").arg(path_mapping(&toolchain, &manifest)?);
-    let chosen = target_dir.map(Path::to_path_buf).or_else(|| {
-        std::env::var_os("CARGO_TARGET_DIR").map(|folder| PathBuf::from(folder).join("chaincode"))
-    });
-    if let Some(folder) = chosen {
+    if let Some(folder) = target_dir.map(Path::to_path_buf).or_else(shared_target_dir) {
         command.arg("--target-dir").arg(folder);
     }
     let output = command
@@ -217,21 +231,70 @@ fn sysroot(rustc: &str, crate_dir: &Path) -> Option<PathBuf> {
 }
 
 /// The setting that replaces the machine's paths, which panic messages would otherwise carry into the component.
+///
+/// Cargo compiles the members of a workspace (a single crate is one, too) from its root with relative paths; what is left are the
+/// compiler's own sources, the registry's, and packages that are found by path. The setting is the same for every chaincode of one
+/// clone, so that what was compiled for one is there for the next.
 fn path_mapping(toolchain: &Toolchain, manifest: &Path) -> Result<String> {
     let home = std::env::var_os("HOME").map(PathBuf::from);
     let cargo_home =
         std::env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| home.map(|home| home.join(".cargo")));
-    let sources = manifest.parent().context("the manifest has no folder")?;
     // A later mapping wins, so the most specific one comes last.
-    let mut mappings =
-        vec![(toolchain.sysroot().to_path_buf(), "/rust"), (sources.to_path_buf(), "/chaincode")];
-    mappings.extend(cargo_home.map(|folder| (folder, "/cargo")));
+    let mut mappings = vec![(toolchain.sysroot().to_path_buf(), "/rust".to_owned())];
+    mappings.extend(cargo_home.map(|folder| (folder, "/cargo".to_owned())));
+    mappings.extend(packages_by_path(toolchain, manifest)?);
     let flags: Vec<Value> = mappings
         .into_iter()
         .map(|(from, to)| Value::String(format!("--remap-path-prefix={}={to}", from.display())))
         .collect();
     // A JSON array of strings is also a TOML array of strings.
     Ok(format!("target.{TARGET}.rustflags={}", Value::Array(flags)))
+}
+
+/// The folders of the packages that a crate uses by path, each with a name in its place.
+fn packages_by_path(toolchain: &Toolchain, manifest: &Path) -> Result<Vec<(PathBuf, String)>> {
+    let folder = manifest.parent().context("the manifest has no folder")?;
+    let output = clean_command(&toolchain.cargo(), folder)
+        .args(["metadata", "--format-version", "1", "--filter-platform", TARGET])
+        .output()
+        .context("cannot start cargo")?;
+    if !output.status.success() {
+        bail!(
+            "cargo cannot read the chaincode's manifest:\n{}",
+            String::from_utf8_lossy(&output.stderr).trim_end()
+        );
+    }
+    let metadata: Value = serde_json::from_slice(&output.stdout).context("cargo's metadata is no JSON")?;
+    Ok(used_by_path(&metadata, manifest))
+}
+
+fn used_by_path(metadata: &Value, manifest: &Path) -> Vec<(PathBuf, String)> {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let packages = list(&metadata["packages"]);
+    let path = |package: &Value| package["manifest_path"].as_str().map(PathBuf::from);
+    let own = packages.iter().find(|package| path(package).as_deref() == Some(manifest));
+    let nodes = list(&metadata["resolve"]["nodes"]);
+    let mut used: Vec<Value> = own.map(|package| package["id"].clone()).into_iter().collect();
+    let mut next = 0;
+    while let Some(id) = used.get(next).cloned() {
+        next += 1;
+        let found = nodes.iter().find(|node| node["id"] == id);
+        for dependency in found.map(|node| list(&node["dependencies"])).unwrap_or_default() {
+            if !used.contains(&dependency) {
+                used.push(dependency);
+            }
+        }
+    }
+    let mut folders: Vec<(PathBuf, String)> = packages
+        .iter()
+        .filter(|package| package["source"].is_null() && used.iter().skip(1).any(|id| *id == package["id"]))
+        .filter_map(|package| {
+            let folder = path(package)?.parent()?.to_path_buf();
+            Some((folder, format!("/packages/{}", package["name"].as_str()?)))
+        })
+        .collect();
+    folders.sort();
+    folders
 }
 
 /// The module among cargo's messages: the `.wasm` file of the library with this manifest.
@@ -260,6 +323,26 @@ mod tests {
 {"reason":"build-finished","success":true}"#;
         assert_eq!(built_module(messages, Path::new("/b/Cargo.toml")), Some(PathBuf::from("/t/b.wasm")));
         assert_eq!(built_module(messages, Path::new("/a/Cargo.toml")), None);
+    }
+
+    #[test]
+    fn of_the_packages_those_that_the_chaincode_uses_by_path_are_found() {
+        let package = |name: &str, source: Value| serde_json::json!({ "id": name, "name": name, "source": source, "manifest_path": format!("/w/{name}/Cargo.toml") });
+        let registry = Value::from("registry");
+        let metadata = serde_json::json!({
+            "packages": [
+                package("own", Value::Null), package("sdk", Value::Null), package("macros", Value::Null),
+                package("other", Value::Null), package("serde", registry),
+            ],
+            "resolve": { "nodes": [
+                { "id": "own", "dependencies": ["sdk", "serde"] },
+                { "id": "sdk", "dependencies": ["macros"] },
+            ] },
+        });
+        let found = used_by_path(&metadata, Path::new("/w/own/Cargo.toml"));
+        let expected =
+            ["macros", "sdk"].map(|name| (PathBuf::from(format!("/w/{name}")), format!("/packages/{name}")));
+        assert_eq!(found, expected);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Args;
 use consort_client_sdk::lifecycle::{Definition, EndorsementPolicy, Lifecycle};
+use consort_protos::fabric::lifecycle::SandboxLimits;
 use consort_protos::fabric::protos::{
     CollectionConfig, CollectionConfigPackage, CollectionPolicyConfig, StaticCollectionConfig,
     collection_config, collection_policy_config,
@@ -38,9 +39,28 @@ pub(super) struct DefinitionOptions {
     /// The first call must be the initialisation
     #[arg(long)]
     init_required: bool,
+
+    /// Fuel of one execution, on every endorser [default: 2000000000]
+    #[arg(long, value_name = "UNITS", default_value_t = 0, hide_default_value = true)]
+    fuel: u64,
+
+    /// Memory of one execution in bytes, on every endorser [default: 268435456]
+    #[arg(long, value_name = "BYTES", default_value_t = 0, hide_default_value = true)]
+    memory_bytes: u64,
+
+    /// Chaincodes in a chain of calls, the first one included [default: 8]
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, hide_default_value = true)]
+    call_depth: u32,
 }
 
 impl DefinitionOptions {
+    /// The limits, if any was chosen.
+    fn limits(&self) -> Option<SandboxLimits> {
+        let (fuel, memory_bytes, call_depth) = (self.fuel, self.memory_bytes, self.call_depth);
+        let limits = SandboxLimits { fuel, memory_bytes, call_depth, ..SandboxLimits::default() };
+        Some(limits).filter(|limits| *limits != SandboxLimits::default())
+    }
+
     /// Completes the definition; the committed one is asked for its sequence.
     ///
     /// # Errors
@@ -68,6 +88,7 @@ impl DefinitionOptions {
             endorsement_policy: policy.map(endorsement_policy).transpose()?,
             collections,
             init_required: self.init_required,
+            limits: self.limits(),
         })
     }
 }

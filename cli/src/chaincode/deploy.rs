@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use bytes::Bytes;
 use consort_client_sdk::Error;
-use consort_client_sdk::lifecycle::{Definition, Lifecycle};
+use consort_client_sdk::lifecycle::{Definition, Lifecycle, Readiness};
 use futures::future::try_join_all;
 
 use crate::access::Access;
 use crate::layout::ADMINISTRATOR;
 use crate::report::{Report, count};
-use crate::topology::{Member, Organisation};
+use crate::topology::{Member, Organisation, Peer};
 
 /// How long a young network may take until it has a leader and its peers know each other.
 const SETTLE_LIMIT: Duration = Duration::from_secs(30);
@@ -48,19 +48,101 @@ pub(crate) async fn deploy(
     if let Source::Crate(path) = source {
         report.line(&format!("building {} to WebAssembly (the first time takes minutes)", path.display()));
     }
+    let parties = Parties::of(access);
+    anyhow::ensure!(
+        !parties.at_hand.is_empty(),
+        "no organisation's administrator is at hand.\nRemedy: enrol {ADMINISTRATOR} of an organisation, or name the network with --network."
+    );
     let package = report.step(package(definition, source)).await?;
-    let package_id = report.step(install(access, definition, package)).await?;
-    let block = report.step(approve(access, definition, &package_id)).await?;
+    let package_id = report.step(install(access, &parties, definition, package)).await?;
+    let block = report.step(approve(access, &parties, definition, &package_id)).await?;
     // Endorsers that have not seen every approval yet would answer differently.
-    wait_for_block(access, block).await?;
-    let block = report.step(commit(access, definition)).await?;
-    wait_for_block(access, block).await
+    wait_for_block(access, &parties, block).await?;
+    let missing = missing(access, &parties, definition).await?;
+    match report.step(commit(access, &parties, definition)).await {
+        Ok(block) => wait_for_block(access, &parties, block).await?,
+        // What the others have not agreed to cannot be committed; that is no failure of what was asked for.
+        Err(_) if !missing.is_empty() => report.line("not committed: other organisations have yet to agree"),
+        Err(error) => return Err(error),
+    }
+    for line in &missing {
+        report.line(line);
+    }
+    if !missing.is_empty() {
+        report.line(&instructions(definition, &package_id));
+    }
+    Ok(())
 }
 
-/// Waits until every peer has a block.
-async fn wait_for_block(access: &Access, block: u64) -> anyhow::Result<()> {
-    let waits = access.topology.peers().map(|(organisation, peer)| async move {
-        let member = &organisation.member;
+/// The organisations of the channel, by whether their administrator's credentials are on this machine.
+struct Parties<'a> {
+    at_hand: Vec<&'a Organisation>,
+}
+
+impl<'a> Parties<'a> {
+    fn of(access: &'a Access) -> Self {
+        let at_hand = access.topology.organisations.iter().filter(|organisation| {
+            let member = &organisation.member;
+            access.identity_of(crate::layout::MemberKind::Peers, member, ADMINISTRATOR).is_ok()
+        });
+        Self { at_hand: at_hand.collect() }
+    }
+
+    fn holds(&self, member: &Member) -> bool {
+        self.at_hand.iter().any(|organisation| organisation.member.name == member.name)
+    }
+
+    fn first(&self) -> anyhow::Result<&'a Member> {
+        Ok(&self.at_hand.first().context("no organisation's administrator is at hand")?.member)
+    }
+
+    /// The peers of these organisations.
+    fn peers(&self, access: &'a Access) -> Vec<(&'a Member, &'a Peer)> {
+        let all = access.topology.peers();
+        all.map(|(organisation, peer)| (&organisation.member, peer))
+            .filter(|(member, _)| self.holds(member))
+            .collect()
+    }
+}
+
+/// A line for each organisation that has not agreed, with what it has approved instead.
+async fn missing(
+    access: &Access,
+    parties: &Parties<'_>,
+    definition: &Definition,
+) -> anyhow::Result<Vec<String>> {
+    let reports = lifecycle(access, parties.first()?).await?.readiness_reports(definition).await?;
+    Ok(reports
+        .iter()
+        .filter(|(_, report)| !report.approved)
+        .map(|(msp_id, report)| disagreement(msp_id, report))
+        .collect())
+}
+
+/// Words for an organisation that has not approved a definition.
+pub(super) fn disagreement(msp_id: &str, report: &Readiness) -> String {
+    match report.mismatches.as_slice() {
+        // The record itself differs: nothing was approved under this sequence.
+        [] => format!("missing: {msp_id} has not approved"),
+        [only] if only.starts_with("Chaincode") => {
+            format!("missing: {msp_id} has approved nothing for this sequence")
+        }
+        fields => format!("missing: {msp_id} has approved something else ({} differ)", fields.join(", ")),
+    }
+}
+
+/// What the administrators of the other organisations have to do.
+fn instructions(definition: &Definition, package_id: &str) -> String {
+    format!(
+        "each of these organisations installs the package and runs\n  consort chaincode approve {} --version {} --sequence {} --package-id {package_id}\n\
+         with the policy, collections and limits of this definition; then anybody runs `consort chaincode commit` with them",
+        definition.name, definition.version, definition.sequence
+    )
+}
+
+/// Waits until every peer of the organisations at hand has a block.
+async fn wait_for_block(access: &Access, parties: &Parties<'_>, block: u64) -> anyhow::Result<()> {
+    let waits = parties.peers(access).into_iter().map(|(member, peer)| async move {
         let identity = access.identity_of(crate::layout::MemberKind::Peers, member, ADMINISTRATOR)?;
         let admin = access.peer_admin(&access.peer_endpoint(member, peer)?, identity)?;
         let began = Instant::now();
@@ -84,7 +166,7 @@ async fn package(definition: &Definition, source: &Source) -> anyhow::Result<(By
         Source::Crate(path) => {
             let component = super::build_component(path).await?;
             let label = format!("{name}_{}", definition.version);
-            let package = super::package::package(&label, &component)?;
+            let package = consort_chaincode_runtime::package::pack(&label, &component)?;
             let outcome = format!(
                 "chaincode {name} built to WebAssembly: {} KB, {}",
                 component.len() / 1024,
@@ -106,13 +188,13 @@ fn short(package_id: &str) -> String {
 
 async fn install(
     access: &Access,
+    parties: &Parties<'_>,
     definition: &Definition,
     package: Bytes,
 ) -> anyhow::Result<(String, String)> {
-    let installs = access.topology.peers().map(|(organisation, peer)| {
+    let installs = parties.peers(access).into_iter().map(|(member, peer)| {
         let package = package.clone();
         async move {
-            let member = &organisation.member;
             let identity = access.identity_of(crate::layout::MemberKind::Peers, member, ADMINISTRATOR)?;
             let admin = access.peer_admin(&access.peer_endpoint(member, peer)?, identity)?;
             let installed = admin.install(package).await;
@@ -128,10 +210,11 @@ async fn install(
 /// Returns the last block that holds an approval.
 async fn approve(
     access: &Access,
+    parties: &Parties<'_>,
     definition: &Definition,
     package_id: &str,
 ) -> anyhow::Result<(u64, String)> {
-    let approvals = access.topology.organisations.iter().map(|organisation: &Organisation| async move {
+    let approvals = parties.at_hand.iter().map(|organisation| async move {
         let member = &organisation.member;
         let lifecycle = lifecycle(access, member).await?;
         let approved = settled(|| lifecycle.approve(definition, Some(package_id))).await;
@@ -156,11 +239,15 @@ async fn approve(
 }
 
 /// Returns the block that holds the definition.
-async fn commit(access: &Access, definition: &Definition) -> anyhow::Result<(u64, String)> {
-    let first = access.topology.organisations.first().context("the network has no organisations")?;
-    let lifecycle = lifecycle(access, &first.member).await?;
+async fn commit(
+    access: &Access,
+    parties: &Parties<'_>,
+    definition: &Definition,
+) -> anyhow::Result<(u64, String)> {
+    let lifecycle = lifecycle(access, parties.first()?).await?;
+    let approvals = settled(|| lifecycle.readiness(definition)).await?;
     let organisations: Vec<String> =
-        access.topology.organisations.iter().map(|organisation| organisation.member.msp_id.clone()).collect();
+        approvals.into_iter().filter(|(_, approved)| *approved).map(|(msp_id, _)| msp_id).collect();
     let committed = settled(|| lifecycle.commit(definition, organisations.clone()))
         .await
         .context("the definition cannot be committed")?;
@@ -202,5 +289,21 @@ mod tests {
     #[test]
     fn a_package_id_is_shortened_for_a_line() {
         assert_eq!(short("basic_1.0:0123456789abcdef"), "basic_1.0:0123456789ab");
+    }
+
+    #[test]
+    fn what_another_organisation_has_to_do_is_told() {
+        let report = |mismatches: &[&str]| Readiness {
+            approved: false,
+            mismatches: mismatches.iter().map(|text| (*text).to_owned()).collect(),
+        };
+        assert_eq!(
+            disagreement("Org3MSP", &report(&["ChaincodeParameters"])),
+            "missing: Org3MSP has approved nothing for this sequence"
+        );
+        assert_eq!(
+            disagreement("Org3MSP", &report(&["EndorsementInfo", "Collections"])),
+            "missing: Org3MSP has approved something else (EndorsementInfo, Collections differ)"
+        );
     }
 }

@@ -3,14 +3,17 @@
 pub mod build;
 mod definition;
 pub(crate) mod deploy;
-pub mod package;
+mod inspect;
+mod local;
+mod new;
+mod test;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use clap::{Args, Subcommand};
-use consort_client_sdk::lifecycle::Lifecycle;
+use consort_client_sdk::lifecycle::{Lifecycle, Readiness};
 use serde_json::json;
 
 use crate::access::{Access, AccessOptions};
@@ -22,6 +25,22 @@ pub(crate) use definition::{collections, endorsement_policy};
 /// Build, package and deploy chaincode
 #[derive(Debug, Subcommand)]
 pub(crate) enum ChaincodeCommand {
+    /// Make a project that builds and passes its test
+    #[command(
+        after_help = "Example:\n  consort chaincode new land-registry && cd land-registry && cargo test"
+    )]
+    New(new::NewOptions),
+    /// Run a project's tests against the compiled component in the sandbox; shows fuel and memory of each function
+    #[command(after_help = "Example:\n  consort chaincode test --path chaincode-sdk/examples/basic")]
+    Test(test::TestOptions),
+    /// Show a component's interface, imports, size and functions, and whether peers install it
+    #[command(after_help = "Example:\n  consort chaincode inspect --component basic.wasm")]
+    Inspect(inspect::InspectOptions),
+    /// Execute one function on this machine, without a network
+    #[command(
+        after_help = "Example:\n  consort chaincode invoke --local --component basic.wasm --state state.json CreateAsset asset1 blue 5 Tom 100"
+    )]
+    Invoke(local::InvokeOptions),
     /// Compile a Rust crate to a WebAssembly component
     #[command(
         after_help = "Example:\n  consort chaincode build --path chaincode-sdk/examples/basic --to basic.wasm"
@@ -40,6 +59,9 @@ pub(crate) enum ChaincodeCommand {
         after_help = "Example:\n  consort chaincode approve basic --version 1.1 --package-id basic_1.1:4f... --as Admin@org1.example.com"
     )]
     Approve(ApproveOptions),
+    /// Show who has approved a definition, and in what other approvals differ from it
+    #[command(after_help = "Example:\n  consort chaincode readiness basic --version 1.1")]
+    Readiness(ReadinessOptions),
     /// Commit a definition that enough organisations have approved
     #[command(after_help = "Example:\n  consort chaincode commit basic --version 1.1")]
     Commit(CommitOptions),
@@ -118,6 +140,18 @@ pub(crate) struct CommitOptions {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct ReadinessOptions {
+    #[command(flatten)]
+    access: AccessOptions,
+
+    #[command(flatten)]
+    definition: DefinitionOptions,
+
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct DeployOptions {
     #[command(flatten)]
     access: AccessOptions,
@@ -152,6 +186,10 @@ pub(crate) struct QueryOptions {
 /// What the compiler or the network answers.
 pub(crate) async fn run(command: ChaincodeCommand) -> anyhow::Result<()> {
     match command {
+        ChaincodeCommand::New(options) => new::run(&options),
+        ChaincodeCommand::Test(options) => test::run(&options).await,
+        ChaincodeCommand::Inspect(options) => inspect::run(&options).await,
+        ChaincodeCommand::Invoke(options) => local::invoke(&options).await,
         ChaincodeCommand::Build(options) => {
             let component = build_component(&options.path).await?;
             crate::files::write_atomically(&options.to, &component, false)?;
@@ -164,13 +202,14 @@ pub(crate) async fn run(command: ChaincodeCommand) -> anyhow::Result<()> {
                 (None, Some(file)) => read(file)?,
                 (None, None) => bail!("either --path or --component is needed"),
             };
-            let package = package::package(&options.label, &component)?;
+            let package = consort_chaincode_runtime::package::pack(&options.label, &component)?;
             crate::files::write_atomically(&options.to, &package, false)?;
             println!("{}\npackage id {}", options.to.display(), package_id(&options.label, &package));
             Ok(())
         }
         ChaincodeCommand::Install(options) => install(&options).await,
         ChaincodeCommand::Approve(options) => approve(&options).await,
+        ChaincodeCommand::Readiness(options) => readiness(&options).await,
         ChaincodeCommand::Commit(options) => commit(&options).await,
         ChaincodeCommand::Deploy(options) => deploy_command(&options).await,
         ChaincodeCommand::Query(options) => query(&options).await,
@@ -220,6 +259,27 @@ async fn approve(options: &ApproveOptions) -> anyhow::Result<()> {
         committed.block
     );
     Ok(())
+}
+
+async fn readiness(options: &ReadinessOptions) -> anyhow::Result<()> {
+    let access = options.access.open()?;
+    let gateway = access.gateway(true).await?;
+    let lifecycle = Lifecycle::new(&gateway.network(access.channel()));
+    let definition = options.definition.resolve(&lifecycle).await?;
+    let reports = lifecycle.readiness_reports(&definition).await?;
+    let json = reports
+        .iter()
+        .map(|(msp_id, report)| {
+            (msp_id.clone(), json!({ "approved": report.approved, "mismatches": report.mismatches }))
+        })
+        .collect::<serde_json::Map<_, _>>();
+    options.output.print(&json.into(), || {
+        let line = |(msp_id, report): (&String, &Readiness)| match report.approved {
+            true => format!("{msp_id} has approved"),
+            false => deploy::disagreement(msp_id, report),
+        };
+        reports.iter().map(line).collect::<Vec<_>>().join("\n")
+    })
 }
 
 async fn commit(options: &CommitOptions) -> anyhow::Result<()> {

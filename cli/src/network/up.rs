@@ -115,6 +115,7 @@ async fn ensure_deployed(access: &Access, chaincode: &ChaincodeSpec, report: &Re
         endorsement_policy: chaincode.endorsement_policy.as_deref().map(endorsement_policy).transpose()?,
         collections: collections(&chaincode.collections)?,
         init_required: chaincode.init_required,
+        limits: None,
     };
     let source = match &chaincode.source {
         ChaincodeSource::Crate(folder) => deploy::Source::Crate(folder.clone()),

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use consort_channel_config::ChannelBundle;
 use consort_ledger::simulator::RangeId;
-use consort_ledger::{Simulation, SimulationError, StateSnapshot, TxSimulator};
+use consort_ledger::{Ledger, Simulation, SimulationError, StateSnapshot, TxSimulator};
 use consort_msp::Identity;
 use consort_protos::fabric::msp::SerializedIdentity;
 use consort_protos::fabric::protos::{StaticCollectionConfig, collection_config, collection_policy_config};
@@ -14,8 +14,11 @@ use consort_protos::ids::MspId;
 use prost::Message;
 
 use super::Access;
-use crate::chaincode::host::Pairs;
-use crate::chaincode::{Creator, Host, HostError, PackageId, PackageStore, RangeHandle, TransactionContext};
+use crate::chaincode::host::{Modifications, Pairs};
+use crate::chaincode::{
+    Callee, Creator, Host, HostError, Modification, PackageId, PackageStore, Page, RangeHandle,
+    TransactionContext,
+};
 use crate::lifecycle::{Definition, IMPLICIT_COLLECTION, LIFECYCLE, sources, state};
 use crate::registry::{Channels, with_causes};
 
@@ -39,6 +42,7 @@ pub(super) struct Surroundings {
 pub(super) struct ChannelHost {
     surroundings: Surroundings,
     bundle: Arc<ChannelBundle>,
+    ledger: Arc<Ledger>,
     snapshot: StateSnapshot,
     context: TransactionContext,
     creator: Arc<Identity>,
@@ -70,17 +74,18 @@ impl ChannelHost {
     pub(super) fn new(
         surroundings: Surroundings,
         bundle: Arc<ChannelBundle>,
-        snapshot: StateSnapshot,
+        ledger: Arc<Ledger>,
         context: TransactionContext,
         creator: Arc<Identity>,
     ) -> Self {
+        let snapshot = ledger.snapshot();
         let work = Work {
             simulator: Some(TxSimulator::new(snapshot.clone(), context.tx_id.clone())),
             ranges: Vec::new(),
             rights: BTreeMap::new(),
             definitions: BTreeMap::new(),
         };
-        Self { surroundings, bundle, snapshot, context, creator, work: Mutex::new(work) }
+        Self { surroundings, bundle, ledger, snapshot, context, creator, work: Mutex::new(work) }
     }
 
     /// The state that the transaction reads.
@@ -246,11 +251,24 @@ impl ChannelHost {
         ))
     }
 
+    fn may_set_key_policies(&self, message: &str) -> Result<(), HostError> {
+        if self.bundle.application().capabilities.key_level_endorsement() {
+            return Ok(());
+        }
+        let text = "key level endorsement is not enabled, channel application capability of V1_3 or later is required";
+        Err(self.refused(message, text))
+    }
+
     fn keep_range(&self, id: RangeId) -> RangeHandle {
         let mut work = self.lock();
         work.ranges.push(RangeState { id, finished: false });
         RangeHandle(work.ranges.len() - 1)
     }
+}
+
+fn policy_entries(policy: Bytes) -> BTreeMap<String, Bytes> {
+    let entry = (VALIDATION_PARAMETER.to_owned(), policy);
+    std::iter::once(entry).filter(|(_, policy)| !policy.is_empty()).collect()
 }
 
 fn ended() -> HostError {
@@ -293,6 +311,10 @@ impl Host for ChannelHost {
         self.simulate("GET_STATE", |simulator| simulator.get(namespace, key))
     }
 
+    fn get_many(&self, namespace: &str, keys: &[String]) -> Result<Vec<Option<Bytes>>, HostError> {
+        self.simulate("GET_STATE_MULTIPLE", |simulator| simulator.get_many(namespace, keys))
+    }
+
     fn put(&self, namespace: &str, key: &str, value: Bytes) -> Result<(), HostError> {
         let message = if value.is_empty() { "DEL_STATE" } else { "PUT_STATE" };
         self.simulate(message, |simulator| simulator.put(namespace, key, value))
@@ -302,6 +324,33 @@ impl Host for ChannelHost {
         let id =
             self.simulate("GET_STATE_BY_RANGE", |simulator| Ok(simulator.range(namespace, start, end)))?;
         Ok(self.keep_range(id))
+    }
+
+    fn page(
+        &self,
+        namespace: &str,
+        start: &str,
+        end: &str,
+        size: usize,
+        bookmark: &str,
+    ) -> Result<Page, HostError> {
+        let page = self.simulate("GET_STATE_BY_RANGE", |simulator| {
+            simulator.page(namespace, start, end, size, bookmark)
+        })?;
+        Ok(Page { entries: page.entries, bookmark: page.bookmark })
+    }
+
+    fn history(&self, namespace: &str, key: &str) -> Result<Modifications, HostError> {
+        let history = self.ledger.history(namespace, key, self.snapshot.height());
+        Ok(Box::new(history.map(|change| {
+            let change = change.map_err(|error| HostError::Broken(with_causes(&error)))?;
+            Ok(Modification {
+                tx_id: change.tx_id,
+                timestamp: change.timestamp.unwrap_or_default(),
+                value: change.value,
+                is_delete: change.is_delete,
+            })
+        })))
     }
 
     fn range_next(&self, range: RangeHandle) -> Result<Pairs, HostError> {
@@ -336,14 +385,8 @@ impl Host for ChannelHost {
 
     fn set_validation_parameter(&self, namespace: &str, key: &str, policy: Bytes) -> Result<(), HostError> {
         const MESSAGE: &str = "PUT_STATE_METADATA";
-        if !self.bundle.application().capabilities.key_level_endorsement() {
-            let text = "key level endorsement is not enabled, channel application capability of V1_3 or later is required";
-            return Err(self.refused(MESSAGE, text));
-        }
-        let mut entries = BTreeMap::new();
-        if !policy.is_empty() {
-            entries.insert(VALIDATION_PARAMETER.to_owned(), policy);
-        }
+        self.may_set_key_policies(MESSAGE)?;
+        let entries = policy_entries(policy);
         self.simulate(MESSAGE, |simulator| simulator.put_metadata(namespace, key, entries))
     }
 
@@ -372,6 +415,35 @@ impl Host for ChannelHost {
         self.simulate(message, |simulator| simulator.put_private(namespace, collection, key, value))
     }
 
+    fn private_validation_parameter(
+        &self,
+        namespace: &str,
+        collection: &str,
+        key: &str,
+    ) -> Result<Option<Bytes>, HostError> {
+        const MESSAGE: &str = "GET_STATE_METADATA";
+        self.may_read(MESSAGE, namespace, collection)?;
+        let mut entries =
+            self.simulate(MESSAGE, |simulator| simulator.private_metadata(namespace, collection, key))?;
+        Ok(entries.remove(VALIDATION_PARAMETER).filter(|policy| !policy.is_empty()))
+    }
+
+    fn set_private_validation_parameter(
+        &self,
+        namespace: &str,
+        collection: &str,
+        key: &str,
+        policy: Bytes,
+    ) -> Result<(), HostError> {
+        const MESSAGE: &str = "PUT_STATE_METADATA";
+        self.may_set_key_policies(MESSAGE)?;
+        self.may_write(MESSAGE, namespace, collection)?;
+        let entries = policy_entries(policy);
+        self.simulate(MESSAGE, |simulator| {
+            simulator.put_private_metadata(namespace, collection, key, entries)
+        })
+    }
+
     fn private_purge(&self, namespace: &str, collection: &str, key: &str) -> Result<(), HostError> {
         const MESSAGE: &str = "PURGE_PRIVATE_DATA";
         if !self.bundle.application().capabilities.purge_private_data() {
@@ -396,7 +468,7 @@ impl Host for ChannelHost {
         Ok(self.keep_range(id))
     }
 
-    fn callee(&self, _caller: &str, name: &str) -> Result<PackageId, HostError> {
+    fn callee(&self, _caller: &str, name: &str) -> Result<Callee, HostError> {
         const MESSAGE: &str = "INVOKE_CHAINCODE";
         self.surroundings
             .access
@@ -406,11 +478,12 @@ impl Host for ChannelHost {
             .definition(name)?
             .ok_or_else(|| self.refused(MESSAGE, &format!("chaincode {name} not found")))?;
         // Another peer of the organisation may have it.
-        self.package(&definition)?.ok_or_else(|| {
+        let package = self.package(&definition)?.ok_or_else(|| {
             HostError::Broken(format!(
                 "chaincode definition for '{name}' exists, but chaincode is not installed"
             ))
-        })
+        })?;
+        Ok(Callee { package, allowance: definition.allowance().map_err(HostError::Broken)? })
     }
 
     fn other_channel(&self, channel: &str) -> Result<Arc<dyn Host>, HostError> {
@@ -428,7 +501,7 @@ impl Host for ChannelHost {
             .msps()
             .deserialize(self.creator.serialized())
             .map_err(|error| self.refused(MESSAGE, &error.to_string()))?;
-        let snapshot = handle.ledger().snapshot();
-        Ok(Arc::new(Self::new(self.surroundings.clone(), bundle, snapshot, context, creator)))
+        let ledger = Arc::clone(handle.ledger());
+        Ok(Arc::new(Self::new(self.surroundings.clone(), bundle, ledger, context, creator)))
     }
 }

@@ -311,6 +311,7 @@ impl Endorser {
                 package,
                 arguments: proposal.input.args.clone(),
                 is_init: proposal.input.is_init,
+                allowance: definition.allowance().map_err(RuntimeError::Broken)?,
                 host: Arc::clone(host) as Arc<dyn Host>,
             })
             .await
@@ -323,12 +324,20 @@ impl Endorser {
             channel: proposal.channel.clone(),
             timestamp: proposal.timestamp.unwrap_or_default(),
             transient: Arc::new(proposal.transient.clone()),
+            proposal: proposal.bytes.clone(),
+            signature: proposal.signature.clone(),
+            binding: consort_crypto::hash::sha256_parts(&[
+                &proposal.nonce,
+                &proposal.creator,
+                // The epoch, which no proposal uses.
+                &0_u64.to_le_bytes(),
+            ]),
             peer_msp_id: self.surroundings.msp_id.to_string(),
         };
         ChannelHost::new(
             self.surroundings.clone(),
             channel.bundle(),
-            channel.ledger().snapshot(),
+            Arc::clone(channel.ledger()),
             context,
             Arc::clone(&accepted.creator),
         )

@@ -165,9 +165,9 @@ impl Consortium {
         self.commit(envelope(signed, &responses)).await
     }
 
-    /// Installs a chaincode at both peers, approves it for both organisations and commits its definition.
-    async fn deploy(&mut self, name: &str, component: &[u8]) {
-        let package = crate::chaincode::package::tests::package(name, component);
+    /// Installs a chaincode at both peers and returns the package's id.
+    async fn install(&self, name: &str, component: &[u8]) -> String {
+        let package = Bytes::from(crate::chaincode::package::pack(name, component).unwrap());
         let mut id = String::new();
         for peer in [&self.one, &self.two] {
             let args = InstallChaincodeArgs { chaincode_install_package: package.clone() }.encode_to_vec();
@@ -176,10 +176,14 @@ impl Consortium {
             assert_eq!((answer.status, answer.message.as_str()), (200, ""));
             id = InstallChaincodeResult::decode(answer.payload).unwrap().package_id;
         }
+        id
+    }
+
+    /// Installs a chaincode at both peers, approves it for both organisations and commits its definition.
+    async fn deploy(&mut self, name: &str, component: &[u8]) {
+        let id = self.install(name, component).await;
         for first in [true, false] {
-            let local = chaincode_source::Local { package_id: id.clone() };
-            let source = ChaincodeSource { r#type: Some(chaincode_source::Type::LocalPackage(local)) };
-            let approval = approval(name, Some(source));
+            let approval = approval(name, Some(local(&id)));
             let peer = if first { &self.one } else { &self.two };
             let signed = lifecycle(&peer.admin, "ApproveChaincodeDefinitionForMyOrg", &approval);
             let response = peer.call(&signed).await;
@@ -189,6 +193,12 @@ impl Consortium {
         let commit = lifecycle(&self.one.admin, "CommitChaincodeDefinition", &commit_arguments(name));
         assert_eq!(self.submit(&commit, true).await, TxValidationCode::Valid);
     }
+}
+
+/// The source of an approval that chooses an installed package.
+fn local(package_id: &str) -> ChaincodeSource {
+    let local = chaincode_source::Local { package_id: package_id.to_owned() };
+    ChaincodeSource { r#type: Some(chaincode_source::Type::LocalPackage(local)) }
 }
 
 fn approval(name: &str, source: Option<ChaincodeSource>) -> ApproveChaincodeDefinitionForMyOrgArgs {
@@ -534,3 +544,5 @@ async fn proposals_that_are_not_in_order_are_refused_in_fabrics_words() {
     let answer = response.response.unwrap();
     assert_eq!((answer.status, answer.message.as_str()), (500, "channel 'other' not found"));
 }
+
+mod upgrade;

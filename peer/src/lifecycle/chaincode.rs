@@ -14,8 +14,8 @@ use consort_protos::fabric::lifecycle::{
     CommitChaincodeDefinitionResult, QueryApprovedChaincodeDefinitionArgs,
     QueryApprovedChaincodeDefinitionResult, QueryApprovedChaincodeDefinitionsResult,
     QueryChaincodeDefinitionArgs, QueryChaincodeDefinitionResult, QueryChaincodeDefinitionsResult,
-    chaincode_source, check_commit_readiness_result, query_approved_chaincode_definitions_result,
-    query_chaincode_definitions_result,
+    SandboxLimits, chaincode_source, check_commit_readiness_result,
+    query_approved_chaincode_definitions_result, query_chaincode_definitions_result,
 };
 use consort_protos::fabric::protos::Response;
 use consort_protos::ids::MspId;
@@ -190,6 +190,9 @@ impl Step<'_> {
         let in_force = self.books.in_force(&definition.name)?;
         let committed = in_force.as_ref().map(|definition| &definition.collections);
         names::check_collections(&definition.collections, committed).map_err(invalid)?;
+        // Nothing chosen is the same as no limits, in the same bytes.
+        definition.limits = definition.limits.filter(|limits| *limits != SandboxLimits::default());
+        definition.allowance().map_err(StepError::Refused)?;
         fill_defaults(self.bundle, &mut definition)?;
         Ok(definition)
     }
@@ -211,6 +214,7 @@ impl Step<'_> {
             validation_plugin: input.validation_plugin,
             validation_parameter: input.validation_parameter,
             collections: input.collections.unwrap_or_default(),
+            limits: input.limits,
         })?;
         self.books.approve(self.msp_id, &definition, &package_id)?;
         tracing::info!(
@@ -233,6 +237,7 @@ impl Step<'_> {
             validation_plugin: input.validation_plugin,
             validation_parameter: input.validation_parameter,
             collections: input.collections.unwrap_or_default(),
+            limits: input.limits,
         })?;
         let agreements = self.books.readiness(self.bundle, &definition)?;
         let approvals =
@@ -260,6 +265,7 @@ impl Step<'_> {
             validation_plugin: input.validation_plugin,
             validation_parameter: input.validation_parameter,
             collections: input.collections.unwrap_or_default(),
+            limits: input.limits,
         })?;
         self.books.commit(self.bundle, self.msp_id, &definition)?;
         Ok(CommitChaincodeDefinitionResult {})
@@ -282,6 +288,7 @@ impl Step<'_> {
             validation_parameter: definition.validation_parameter,
             collections: Some(definition.collections),
             init_required: definition.init_required,
+            limits: definition.limits,
             approvals: agreements
                 .iter()
                 .map(|(msp_id, agreement)| (msp_id.clone(), agreement.agrees()))
@@ -302,6 +309,7 @@ impl Step<'_> {
                 validation_parameter: definition.validation_parameter,
                 collections: Some(definition.collections),
                 init_required: definition.init_required,
+                limits: definition.limits,
             });
         }
         Ok(QueryChaincodeDefinitionsResult { chaincode_definitions })
@@ -335,6 +343,7 @@ impl Step<'_> {
             validation_parameter: parameters.validation.validation_parameter,
             collections: Some(parameters.collections),
             init_required: parameters.endorsement.init_required,
+            limits: parameters.endorsement.limits,
             source: Some(source),
         })
     }
@@ -354,6 +363,7 @@ impl Step<'_> {
                     validation_parameter: parameters.validation.validation_parameter,
                     collections: Some(parameters.collections),
                     init_required: parameters.endorsement.init_required,
+                    limits: parameters.endorsement.limits,
                     source: Some(source),
                 },
             );

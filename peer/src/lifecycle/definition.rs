@@ -2,12 +2,15 @@
 
 use bytes::Bytes;
 use consort_ledger::StateSnapshot;
-use consort_protos::fabric::lifecycle::{ChaincodeEndorsementInfo, ChaincodeValidationInfo, StateMetadata};
+use consort_protos::fabric::lifecycle::{
+    ChaincodeEndorsementInfo, ChaincodeValidationInfo, SandboxLimits, StateMetadata,
+};
 use consort_protos::fabric::protos::CollectionConfigPackage;
 use prost::Message;
 
 use super::LIFECYCLE;
 use super::state::{self, Record};
+use crate::chaincode::Allowance;
 
 /// Endorsement plugin of definitions that name none.
 pub(super) const ENDORSEMENT_PLUGIN: &str = "escc";
@@ -33,6 +36,8 @@ pub struct Definition {
     pub validation_parameter: Bytes,
     /// The collections.
     pub collections: CollectionConfigPackage,
+    /// What one execution may use; absent when all is left open.
+    pub limits: Option<SandboxLimits>,
 }
 
 /// A definition in the state cannot be read. The state was written by validated transactions, so this is a fault of the books.
@@ -110,6 +115,7 @@ impl Definition {
             validation_plugin: validation.validation_plugin,
             validation_parameter: validation.validation_parameter,
             collections,
+            limits: endorsement.limits,
         }))
     }
 
@@ -128,6 +134,18 @@ impl Definition {
             .collect()
     }
 
+    /// What one execution may use: the definition's limits, with the defaults of what it leaves open.
+    ///
+    /// # Errors
+    /// A limit is larger than any peer has room for; the text names it.
+    pub fn allowance(&self) -> Result<Allowance, String> {
+        let limits = self.limits.unwrap_or_default();
+        Allowance::of_definition(limits.fuel, limits.memory_bytes, limits.table_elements, limits.call_depth)
+            .map_err(|reason| {
+                format!("the definition of chaincode {} cannot be executed: {reason}", self.name)
+            })
+    }
+
     /// The part that organisations approve.
     #[must_use]
     pub fn parameters(&self) -> Parameters {
@@ -136,6 +154,7 @@ impl Definition {
                 version: self.version.clone(),
                 init_required: self.init_required,
                 endorsement_plugin: self.endorsement_plugin.clone(),
+                limits: self.limits,
             },
             validation: ChaincodeValidationInfo {
                 validation_plugin: self.validation_plugin.clone(),

@@ -31,9 +31,9 @@ pub fn package_of(
         &snapshot.hash_algorithm().key_hash(&key),
     )?;
     let Some(chosen) = chosen else { return Ok(None) };
-    let is_chosen =
-        |id: &PackageId| snapshot.hash_algorithm().hash(&state::text(id.as_str()))[..] == chosen.value[..];
-    Ok(packages.list().into_iter().find(is_chosen))
+    let algorithm = snapshot.hash_algorithm();
+    let digest = |id: &PackageId| algorithm.hash(&state::text(id.as_str()));
+    Ok(packages.by_digest(&chosen.value, algorithm.channel_name(), digest))
 }
 
 /// The definitions of a channel that installed packages run.

@@ -353,6 +353,7 @@ fn definition_set(
         version: "1".to_owned(),
         init_required: false,
         endorsement_plugin: "escc".to_owned(),
+        limits: None,
     };
     let validation = ChaincodeValidationInfo {
         validation_plugin: "vscc".to_owned(),

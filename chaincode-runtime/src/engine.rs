@@ -1,0 +1,66 @@
+//! The WebAssembly engine: what code may use, and how much.
+
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+use super::limits::{ALLOWANCE_MAX, Limits};
+
+/// Chaincodes in a chain of calls, the first one included: the most that a definition may allow.
+pub(super) const CALL_DEPTH_MAX: usize = ALLOWANCE_MAX.call_depth as usize;
+
+/// Stack of the executing code, for each chaincode in a chain of calls. Part of what every peer has in common.
+const STACK_BYTES_MAX: usize = 512 << 10;
+/// Stack of the peer's own functions, for each chaincode in a chain of calls: the ledger below it, and making an instance.
+const HOST_STACK_BYTES: usize = 512 << 10;
+/// Stack of a thread that executes chaincode: called chaincodes run on the thread of their caller, so it has room for all.
+pub(super) const THREAD_STACK_BYTES: usize = CALL_DEPTH_MAX * (STACK_BYTES_MAX + HOST_STACK_BYTES);
+/// Core modules in one component: the chaincode, and the adapters that `wit-component` puts around it.
+const CORE_INSTANCES_PER_COMPONENT: u32 = 10;
+/// Linear memories in one component. Chaincode has one.
+const MEMORIES_PER_COMPONENT: u32 = 2;
+/// Tables in one component: the chaincode's, and the adapters'.
+const TABLES_PER_COMPONENT: u32 = 4;
+/// Elements of one table: the functions that are called by address.
+const TABLE_ELEMENTS_MAX: usize = ALLOWANCE_MAX.table_elements as usize;
+/// Bytes of an instance's description, which grows with the number of functions and imports.
+const INSTANCE_BYTES_MAX: usize = 4 << 20;
+/// Memory that a slot keeps for its next instance: clearing it is cheaper than asking the system again, and most chaincodes
+/// never use more.
+const KEPT_BYTES: usize = 256 << 10;
+
+/// Makes the engine.
+///
+/// # Errors
+/// The system does not give the address space for the instances.
+pub(super) fn engine(limits: &Limits) -> wasmtime::Result<Engine> {
+    let mut config = Config::new();
+    // Equal results everywhere: one bit pattern for NaN, no instruction whose result the processor chooses.
+    config.cranelift_nan_canonicalization(true).wasm_relaxed_simd(false);
+    // A memory of 64 bits could not be bounded by the pool.
+    config.wasm_memory64(false);
+    config.consume_fuel(true).epoch_interruption(true);
+    config.max_wasm_stack(STACK_BYTES_MAX);
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(limits)));
+    Engine::new(&config)
+}
+
+/// Room for every execution and all that it may call at one time, so that no load makes an instance fail. What is not in use is
+/// address space without memory behind it.
+fn pool(limits: &Limits) -> PoolingAllocationConfig {
+    let depth_max = u32::try_from(CALL_DEPTH_MAX).unwrap_or(u32::MAX);
+    let components = limits.instances_max.saturating_mul(depth_max);
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(components)
+        .total_core_instances(components.saturating_mul(CORE_INSTANCES_PER_COMPONENT))
+        .total_memories(components.saturating_mul(MEMORIES_PER_COMPONENT))
+        .total_tables(components.saturating_mul(TABLES_PER_COMPONENT))
+        .max_core_instances_per_component(CORE_INSTANCES_PER_COMPONENT)
+        .max_memories_per_component(MEMORIES_PER_COMPONENT)
+        .max_tables_per_component(TABLES_PER_COMPONENT)
+        .max_component_instance_size(INSTANCE_BYTES_MAX)
+        .max_core_instance_size(INSTANCE_BYTES_MAX)
+        .max_memory_size(limits.memory_bytes_max)
+        .table_elements(TABLE_ELEMENTS_MAX)
+        .linear_memory_keep_resident(KEPT_BYTES)
+        .table_keep_resident(KEPT_BYTES);
+    pool
+}

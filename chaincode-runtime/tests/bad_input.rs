@@ -1,0 +1,249 @@
+//! What chaincode and its authors can do wrong, on purpose or not: each is answered within the limits, and memory comes back.
+
+#![allow(clippy::unwrap_used, reason = "a test stops where something is wrong")]
+
+mod parts;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use consort_chaincode_runtime::{Allowance, InstallError, Limits, Response};
+use parts::memory::{callee, memory_host};
+use parts::{Runtime, calling, component, package, small_limits, writing};
+use proptest::prelude::*;
+
+/// Longer than any of this may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+async fn answer(limits: Limits, code: &[u8]) -> Response {
+    let runtime = Runtime::new(limits);
+    let package = runtime.install("bad", code);
+    let began = Instant::now();
+    let execution = runtime.invoke("bad", &package, Arc::new(memory_host()), &["Run"]).await.unwrap();
+    assert!(began.elapsed() < PATIENCE);
+    execution.response
+}
+
+/// Limits of a definition that chooses none.
+fn default_limits() -> Limits {
+    Limits { fuel_max: 2_000_000_000, memory_bytes_max: 256 << 20, instances_max: 2, ..Limits::default() }
+}
+
+#[tokio::test]
+async fn a_million_writes_burn_the_fuel() {
+    let body = "(loop $again (drop (call $put (i32.const 16) (i32.const 3) (i32.const 0) (i32.const 8)))
+        (br_if $again (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const 1000000))))";
+    let response = answer(default_limits(), &writing("", body)).await;
+    assert_eq!(response.status, 500);
+    assert!(
+        response.message.starts_with("chaincode bad did not finish within its 2000000000 units of fuel"),
+        "{}",
+        response.message
+    );
+}
+
+#[tokio::test]
+async fn a_value_of_a_hundred_megabytes_is_refused_in_words() {
+    let body = "(drop (memory.grow (i32.const 1700)))
+        (if (call $put (i32.const 16) (i32.const 3) (i32.const 65536) (i32.const 104857600)) (then (call $refused)))";
+    let response = answer(default_limits(), &writing("", body)).await;
+    assert_eq!(
+        (response.status, response.message.as_str()),
+        (500, "the value of key \"key\" has 104857600 bytes, and may have 33554432")
+    );
+}
+
+#[tokio::test]
+async fn a_key_that_is_no_text_ends_the_execution() {
+    let extra = r#"(data (i32.const 32) "\ff\fe")"#;
+    let body = "(drop (call $put (i32.const 32) (i32.const 2) (i32.const 0) (i32.const 8)))";
+    let response = answer(small_limits(), &writing(extra, body)).await;
+    assert_eq!(response.status, 500);
+    assert!(response.message.starts_with("chaincode bad failed: "), "{}", response.message);
+}
+
+#[tokio::test]
+async fn keys_of_any_form_are_keys_and_an_empty_one_is_none() {
+    let extra = r#"(data (i32.const 32) "\00owner\00tom\00")"#;
+    let body =
+        "(if (call $put (i32.const 32) (i32.const 11) (i32.const 0) (i32.const 8)) (then (call $refused)))";
+    assert_eq!(answer(small_limits(), &writing(extra, body)).await.status, 200);
+    let body =
+        "(if (call $put (i32.const 32) (i32.const 0) (i32.const 0) (i32.const 8)) (then (call $refused)))";
+    let response = answer(small_limits(), &writing("", body)).await;
+    assert_eq!((response.status, response.message.as_str()), (500, "key must not be an empty string"));
+}
+
+#[tokio::test]
+async fn a_response_of_another_shape_is_a_failure() {
+    // A message that is no text, and one that lies outside of the memory.
+    for body in [
+        "(i32.store (i32.const 64) (i32.const 200)) (i32.store8 (i32.const 100) (i32.const 255))
+         (i32.store (i32.const 68) (i32.const 100)) (i32.store (i32.const 72) (i32.const 1)) (i32.const 64)",
+        "(i32.store (i32.const 68) (i32.const 65535)) (i32.store (i32.const 72) (i32.const -1)) (i32.const 64)",
+    ] {
+        let response = answer(small_limits(), &component("", body)).await;
+        assert_eq!(response.status, 500);
+        assert!(response.message.starts_with("chaincode bad "), "{}", response.message);
+    }
+}
+
+#[tokio::test]
+async fn chaincodes_that_call_each_other_in_a_circle_end_at_the_depth_of_the_definition() {
+    let mut runtime = Runtime::new(small_limits());
+    runtime.allowance.call_depth = 3;
+    let package = runtime.install("circle", &calling("", "(call $to (i32.const 16) (i32.const 5))"));
+    let mut host = memory_host();
+    host.callees.insert("other".to_owned(), callee(package.clone()));
+    let execution = runtime.invoke("circle", &package, Arc::new(host), &["Run"]).await.unwrap();
+    assert_eq!(execution.response.status, 200, "{}", execution.response.message);
+    let fuel = execution.usage.fuel;
+    let calls = fuel / (1 << 20);
+    assert_eq!(calls, 3, "two calls are made and the third is refused: {fuel}");
+}
+
+#[tokio::test]
+async fn a_definitions_limit_gives_the_same_words_whatever_the_machine_gives() {
+    let code = component("", "(loop $again br $again) unreachable");
+    let mut messages = Vec::new();
+    for fuel_max in [1_000_000, 5_000_000] {
+        let mut runtime = Runtime::new(Limits { fuel_max, ..small_limits() });
+        runtime.allowance = Allowance { fuel: 1_000_000, ..runtime.allowance };
+        let package = runtime.install("bad", &code);
+        let execution = runtime.invoke("bad", &package, Arc::new(memory_host()), &["Run"]).await.unwrap();
+        messages.push(execution.response.message);
+    }
+    assert_eq!(messages[0], messages[1]);
+
+    // A machine that gives less than the definition grants does not blame the chaincode.
+    let mut runtime = Runtime::new(Limits { fuel_max: 500_000, ..small_limits() });
+    runtime.allowance.fuel = 1_000_000;
+    let package = runtime.install("bad", &code);
+    let error = runtime.invoke("bad", &package, Arc::new(memory_host()), &["Run"]).await.unwrap_err();
+    assert!(error.to_string().contains("this peer's configuration gives 500000"), "{error}");
+    let mut runtime = Runtime::new(Limits { memory_bytes_max: 1 << 20, ..small_limits() });
+    runtime.allowance.memory_bytes = 16 << 20;
+    let storm = component("", "(loop $again (drop (memory.grow (i32.const 1))) br $again) unreachable");
+    let package = runtime.install("storm", &storm);
+    let error = runtime.invoke("storm", &package, Arc::new(memory_host()), &["Run"]).await.unwrap_err();
+    assert!(error.to_string().contains("this peer's configuration gives 1048576"), "{error}");
+}
+
+#[tokio::test]
+async fn a_module_that_limits_its_own_memory_is_told_so_and_not_ended() {
+    // Its own maximum is one page: the instruction answers -1, and the chaincode goes on.
+    let text = String::from_utf8(wasm_text("(memory (export \"memory\") 1 1)")).unwrap();
+    let response = answer(small_limits(), &wat::parse_str(text).unwrap()).await;
+    assert_eq!(response.status, 200);
+}
+
+/// The component of [`component`] with another memory; it answers 200 when growing is refused with -1.
+fn wasm_text(memory: &str) -> Vec<u8> {
+    format!(
+        r#"(component
+            (type $types (instance
+                (type $response (record (field "status" u32) (field "message" string) (field "payload" (list u8))))
+                (export "response" (type (eq $response)))
+                (type $invocation (record (field "arguments" (list (list u8))) (field "is-init" bool)))
+                (export "invocation" (type (eq $invocation)))
+            ))
+            (import "consort:chaincode/types@1.0.0" (instance $t (type $types)))
+            (alias export $t "response" (type $response))
+            (alias export $t "invocation" (type $invocation))
+            (core module $m
+                {memory}
+                (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) i32.const 4096)
+                (func (export "invoke") (param i32 i32 i32) (result i32)
+                    (i32.store (i32.const 64)
+                        (select (i32.const 200) (i32.const 500) (i32.eq (memory.grow (i32.const 1)) (i32.const -1))))
+                    i32.const 64))
+            (core instance $i (instantiate $m))
+            (func (export "invoke") (param "invocation" $invocation) (result $response)
+                (canon lift (core func $i "invoke") (memory (core memory $i "memory")) (realloc (core func $i "cabi_realloc"))))
+        )"#
+    )
+    .into_bytes()
+}
+
+#[test]
+fn a_bomb_for_the_compiler_is_refused_before_it_is_compiled() {
+    let runtime = Runtime::new(small_limits());
+    let body = "(drop (i32.const 1))".repeat(400_000);
+    let text = format!("(component (core module (func {body})))");
+    let began = Instant::now();
+    let error = runtime.runtime.install(package("bomb", &wat::parse_str(text).unwrap())).unwrap_err();
+    assert!(matches!(error, InstallError::TooLarge(_)), "{error}");
+    assert!(error.to_string().contains("bytes of code in one function, and may have 131072"), "{error}");
+    assert!(began.elapsed() < PATIENCE);
+}
+
+#[test]
+fn the_heaviest_function_that_is_let_through_compiles_in_time() {
+    let runtime = Runtime::new(small_limits());
+    // Many values alive at once, and branches between them: what register allocation likes least.
+    let step =
+        "(local.set 0 (i32.add (local.get 1) (i32.mul (local.get 2) (local.get 3)))) (br_if 0 (local.get 0))";
+    let body = step.repeat(8_000);
+    let locals = "(local i32 i32 i32 i32)";
+    let text = format!("(component (core module (func {locals} (block {body}))))");
+    let began = Instant::now();
+    let error = runtime.runtime.install(package("heavy", &wat::parse_str(text).unwrap())).unwrap_err();
+    // It is no chaincode; that is found out after compiling it.
+    assert!(matches!(error, InstallError::Interface(_)), "{error}");
+    assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
+}
+
+/// Bytes of memory that this process has in use.
+fn resident() -> usize {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
+#[tokio::test]
+async fn memory_comes_back_after_storms() {
+    let runtime = Runtime::new(default_limits());
+    // Touches every page that it gets.
+    let storm = component(
+        "",
+        "(loop $again
+            (if (i32.ne (memory.grow (i32.const 64)) (i32.const -1))
+                (then (memory.fill (i32.sub (i32.mul (memory.size) (i32.const 65536)) (i32.const 4194304)) (i32.const 7) (i32.const 4194304))
+                      (br $again))))
+         unreachable",
+    );
+    let package = runtime.install("storm", &storm);
+    let run = async || {
+        let response =
+            runtime.invoke("storm", &package, Arc::new(memory_host()), &["Run"]).await.unwrap().response;
+        assert!(response.message.contains("bytes of memory, and may have 268435456"), "{}", response.message);
+    };
+    run().await;
+    let before = resident();
+    for _ in 0..5 {
+        run().await;
+    }
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 64 << 20, "five storms left {grown} bytes behind");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_bytes_are_a_component_or_an_error(changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..12)) {
+        thread_local! {
+            static RUNTIME: Runtime = Runtime::new(Limits { instances_max: 1, ..small_limits() });
+        }
+        let mut code = component("", "(i32.store (i32.const 64) (i32.const 200)) (i32.const 64)");
+        for (index, byte) in changes {
+            let at = index.index(code.len());
+            code[at] = byte;
+        }
+        RUNTIME.with(|runtime| {
+            let Ok(id) = runtime.runtime.install(package("mutant", &code)) else { return };
+            let executor = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            // Whatever it does, it ends.
+            let _ = executor.block_on(runtime.invoke("mutant", &id, Arc::new(memory_host()), &["Run"]));
+        });
+    }
+}
