@@ -1,11 +1,30 @@
 //! Connections to other nodes, with TLS always.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt, io,
+    path::Path,
+    pin::Pin,
+    sync::{Arc, PoisonError, RwLock},
+    task::{Context, Poll},
+    time::Duration,
+};
 
+use bytes::Bytes;
+use consort_crypto::{certificate::Certificate, hash::sha256};
 use http::Uri;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use hyper_util::rt::TokioIo;
+use rustls::{ClientConfig, RootCertStore, SignatureScheme, client::ResolvesClientCert, sign::CertifiedKey};
+use rustls_pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use tonic::transport::{Channel, Endpoint};
+use tower::Service;
 
-use crate::config::HostOverrides;
+use crate::{
+    config::{HostOverrides, TlsConfig},
+    renewal::{FromFiles, Renewable},
+    tls,
+};
 
 /// Time for one attempt to connect; the caller then tries another node.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -17,10 +36,12 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Opens gRPC connections: maps configured host names to addresses, shows the node's client certificate.
+///
+/// Clones share the certificate; when it is replaced, connections that are opened or opened again show the new one.
 #[derive(Clone)]
 pub struct Dialer {
     overrides: HostOverrides,
-    identity: Option<ClientIdentity>,
+    identity: Arc<Shown>,
     connect_timeout: Duration,
 }
 
@@ -29,7 +50,7 @@ impl fmt::Debug for Dialer {
         formatter
             .debug_struct("Dialer")
             .field("overrides", &self.overrides)
-            .field("identity", &self.identity.is_some())
+            .field("identity", &self.identity)
             .finish_non_exhaustive()
     }
 }
@@ -38,7 +59,8 @@ impl fmt::Debug for Dialer {
 #[derive(Clone)]
 pub struct ClientIdentity {
     cert_pem: Vec<u8>,
-    identity: Identity,
+    /// Ready for handshakes, or why it is not.
+    key: Result<Arc<CertifiedKey>, String>,
 }
 
 impl fmt::Debug for ClientIdentity {
@@ -48,16 +70,53 @@ impl fmt::Debug for ClientIdentity {
 }
 
 impl ClientIdentity {
-    /// From PEM texts.
+    /// From PEM texts. When they cannot be used, [`Dialer::connect`] says so.
     #[must_use]
     pub fn from_pem(cert: &[u8], key: &[u8]) -> Self {
-        Self { cert_pem: cert.to_vec(), identity: Identity::from_pem(cert, key) }
+        let provider = rustls::crypto::ring::default_provider();
+        let pair = tls::certified_key((cert, "the client certificate"), (key, "the client key"), &provider);
+        let key = pair.map(Arc::new).map_err(|error| with_causes(&error));
+        Self { cert_pem: cert.to_vec(), key }
     }
 
     /// The certificate, in PEM.
     #[must_use]
     pub fn cert_pem(&self) -> &[u8] {
         &self.cert_pem
+    }
+
+    /// SHA-256 of the certificate (DER): what binds a signed request to the connection (Fabric's `tls_cert_hash`).
+    /// Empty when the identity cannot be used.
+    #[must_use]
+    pub fn certificate_hash(&self) -> Bytes {
+        let first = self.key.as_ref().ok().and_then(|key| key.cert.first());
+        first.map(|der| Bytes::copy_from_slice(&sha256(der))).unwrap_or_default()
+    }
+}
+
+/// What all connections of a dialer show.
+struct Shown(RwLock<Option<ClientIdentity>>);
+
+impl fmt::Debug for Shown {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("Shown").field(&self.current().is_some()).finish()
+    }
+}
+
+impl Shown {
+    fn current(&self) -> Option<ClientIdentity> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl ResolvesClientCert for Shown {
+    fn resolve(&self, _roots: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        let key = self.current()?.key.ok()?;
+        key.key.choose_scheme(schemes).is_some().then_some(key)
+    }
+
+    fn has_certs(&self) -> bool {
+        self.current().is_some()
     }
 }
 
@@ -84,6 +143,7 @@ impl Dialer {
     /// A dialer; `identity` is shown to servers that ask for a client certificate.
     #[must_use]
     pub fn new(overrides: HostOverrides, identity: Option<ClientIdentity>) -> Self {
+        let identity = Arc::new(Shown(RwLock::new(identity)));
         Self { overrides, identity, connect_timeout: CONNECT_TIMEOUT }
     }
 
@@ -94,10 +154,42 @@ impl Dialer {
         self
     }
 
-    /// The node's own client certificate.
+    /// The node's own client certificate, as connections show it from now on.
     #[must_use]
-    pub fn identity(&self) -> Option<&ClientIdentity> {
-        self.identity.as_ref()
+    pub fn identity(&self) -> Option<ClientIdentity> {
+        self.identity.current()
+    }
+
+    /// From now on, connections that are opened show this certificate; those that are open go on.
+    pub fn replace_identity(&self, identity: ClientIdentity) {
+        *self.identity.0.write().unwrap_or_else(PoisonError::into_inner) = Some(identity);
+    }
+
+    /// Shows on new connections what the configured files hold now.
+    ///
+    /// # Errors
+    /// In words for an operator; the old certificate then stays.
+    pub fn reload(&self, config: &TlsConfig) -> Result<Certificate, String> {
+        let read = |path: &Path| {
+            std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
+        };
+        let (cert, key) = (read(&config.cert)?, read(&config.key)?);
+        let identity = ClientIdentity::from_pem(&cert, &key);
+        if let Err(reason) = &identity.key {
+            return Err(reason.clone());
+        }
+        let certificate = Certificate::from_pem(&cert).map_err(|error| error.to_string())?;
+        self.replace_identity(identity);
+        Ok(certificate)
+    }
+
+    /// Shows the certificate in the configured files whenever they change.
+    #[must_use]
+    pub fn renewable(&self, config: &TlsConfig) -> Arc<dyn Renewable> {
+        let name = format!("TLS client certificate {}", config.cert.display());
+        let files = vec![config.cert.clone(), config.key.clone()];
+        let (dialer, config) = (self.clone(), config.clone());
+        Arc::new(FromFiles::new(name, files, move || dialer.reload(&config)))
     }
 
     /// The address that stands for `endpoint` (`host:port`): the override of `host:port`, that of `host`, or itself.
@@ -122,29 +214,87 @@ impl Dialer {
         let origin: Uri = format!("https://{endpoint}").parse().map_err(|_uri| not_an_endpoint())?;
         let host = origin.host().filter(|_| origin.port_u16().is_some()).ok_or_else(not_an_endpoint)?;
         let host = host.trim_matches(['[', ']']).to_owned();
-        let tls_fault = |error: tonic::transport::Error| DialError::Tls {
-            endpoint: endpoint.to_owned(),
-            reason: with_causes(&error),
-        };
-        let mut tls = ClientTlsConfig::new()
-            .ca_certificates(roots.iter().map(|pem| Certificate::from_pem(pem.as_ref())))
-            .domain_name(host);
-        if let Some(identity) = &self.identity {
-            tls = tls.identity(identity.identity.clone());
-        }
-        let target = Endpoint::from_shared(format!("https://{}", self.address(endpoint)))
+        let connector = self.connector(endpoint, host, roots)?;
+        // TLS is the connector's own, so that each new connection shows the newest certificate; tonic would add a second
+        // layer of it for `https`. Requests carry the origin.
+        let target = Endpoint::from_shared(format!("http://{}", self.address(endpoint)))
             .map_err(|_uri| not_an_endpoint())?
             .origin(origin)
-            .tls_config(tls)
-            .map_err(tls_fault)?
             .connect_timeout(self.connect_timeout)
-            .tcp_nodelay(true)
             .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
             .keep_alive_while_idle(true)
             .initial_stream_window_size(1024 * 1024)
             .initial_connection_window_size(8 * 1024 * 1024);
-        Ok(target.connect_lazy())
+        Ok(target.connect_with_connector_lazy(connector))
+    }
+
+    fn connector(
+        &self,
+        endpoint: &str,
+        host: String,
+        roots: &[impl AsRef<[u8]>],
+    ) -> Result<Connector, DialError> {
+        let fault = |reason: String| DialError::Tls { endpoint: endpoint.to_owned(), reason };
+        if let Some(reason) = self.identity.current().and_then(|identity| identity.key.err()) {
+            return Err(fault(reason));
+        }
+        let mut store = RootCertStore::empty();
+        for pem in roots {
+            let found = tls::certificates(pem.as_ref(), "a TLS root");
+            for root in found.map_err(|error| fault(error.to_string()))? {
+                store.add(root).map_err(|error| fault(error.to_string()))?;
+            }
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| fault(error.to_string()))?
+            .with_root_certificates(store)
+            .with_client_cert_resolver(Arc::clone(&self.identity) as _);
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        // A resumed session would go on under the certificate that it began with.
+        config.resumption = rustls::client::Resumption::disabled();
+        let name = ServerName::try_from(host).map_err(|error| fault(error.to_string()))?;
+        Ok(Connector { tls: TlsConnector::from(Arc::new(config)), name })
+    }
+}
+
+/// Opens one TLS connection to the address in a URI, under the name that the certificate must carry.
+#[derive(Clone)]
+struct Connector {
+    tls: TlsConnector,
+    name: ServerName<'static>,
+}
+
+type Connecting = Pin<Box<dyn Future<Output = io::Result<TokioIo<TlsStream<TcpStream>>>> + Send>>;
+
+impl Service<Uri> for Connector {
+    type Response = TokioIo<TlsStream<TcpStream>>;
+    type Error = io::Error;
+    type Future = Connecting;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Connecting {
+        let Self { tls, name } = self.clone();
+        Box::pin(async move {
+            let (Some(host), Some(port)) = (uri.host(), uri.port_u16()) else {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    "the address has no host or no port",
+                ));
+            };
+            let stream = TcpStream::connect((host.trim_matches(['[', ']']), port)).await?;
+            stream.set_nodelay(true)?;
+            let stream = tls.connect(name, stream).await?;
+            if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+                return Err(io::Error::other("the server does not speak HTTP/2 (ALPN h2)"));
+            }
+            Ok(TokioIo::new(stream))
+        })
     }
 }
 

@@ -1,7 +1,8 @@
 //! What every long-running process of the network needs.
 //!
 //! Owns reading a configuration, logs and metrics, supervised tasks, the one kind of listener (TLS, gRPC and plain HTTP,
-//! limits, a clean end), connections to other nodes, the operations endpoints, and the service that delivers blocks.
+//! limits, a clean end), connections to other nodes, certificates that are renewed while a process runs, the operations
+//! endpoints, and the service that delivers blocks.
 //! Knows nothing of ledgers, consensus or chaincode: what it serves is handed in through small traits.
 //!
 //! A process reads its configuration ([`config::load`]), starts its log ([`telemetry::init`]) and its tasks ([`Tasks`]),
@@ -15,6 +16,7 @@ pub mod config;
 pub mod deliver;
 pub mod dial;
 pub mod operations;
+pub mod renewal;
 pub mod server;
 pub mod signal;
 pub mod tasks;

@@ -1,4 +1,4 @@
-//! TLS of a server: its identity, and the roots of its clients, which may change while it runs.
+//! TLS of a server: its identity and the roots of its clients, both of which may change while it runs.
 
 use std::{
     fmt,
@@ -6,18 +6,24 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
+use consort_crypto::certificate::Certificate;
 use rustls::{
     DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme,
     client::danger::HandshakeSignatureValid,
     crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
     server::{
-        NoServerSessionStorage, WebPkiClientVerifier,
+        ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
         danger::{ClientCertVerified, ClientCertVerifier},
     },
+    sign::CertifiedKey,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject};
 
-use crate::config::{ClientAuth, TlsConfig};
+use crate::{
+    config::{ClientAuth, TlsConfig},
+    dial::with_causes,
+    renewal::{FromFiles, Renewable},
+};
 
 /// Why a server's TLS identity or its client roots could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +66,29 @@ pub enum TlsError {
 #[derive(Clone)]
 pub struct ServerTls {
     pub(crate) config: Arc<rustls::ServerConfig>,
+    identity: Arc<ShownIdentity>,
     roots: ClientRoots,
+}
+
+/// What new connections are shown. A connection keeps what it was shown when it began.
+struct ShownIdentity(RwLock<Arc<CertifiedKey>>);
+
+impl fmt::Debug for ShownIdentity {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("ShownIdentity")
+    }
+}
+
+impl ShownIdentity {
+    fn current(&self) -> Arc<CertifiedKey> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl ResolvesServerCert for ShownIdentity {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.current())
+    }
 }
 
 impl fmt::Debug for ServerTls {
@@ -103,10 +131,9 @@ impl ServerTls {
         client_roots: &[impl AsRef<[u8]>],
         client_auth: ClientAuth,
     ) -> Result<Self, TlsError> {
-        let chain = certificates(cert, cert_source)?;
-        let private_key = PrivateKeyDer::from_pem_slice(key)
-            .map_err(|_pem| TlsError::Key { what: key_source.to_owned() })?;
         let roots = ClientRoots::new(client_auth);
+        let pair_of = certified_key((cert, cert_source), (key, key_source), &roots.provider)?;
+        let identity = Arc::new(ShownIdentity(RwLock::new(Arc::new(pair_of))));
         roots.replace(client_roots)?;
         let pair = |error: Error| TlsError::Pair {
             cert: cert_source.to_owned(),
@@ -122,11 +149,58 @@ impl ServerTls {
                 builder.with_client_cert_verifier(Arc::new(roots.clone()))
             }
         };
-        let mut config = builder.with_single_cert(chain, private_key).map_err(pair)?;
+        let mut config = builder.with_cert_resolver(Arc::clone(&identity) as _);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         // A resumed session would keep a client certificate that the roots no longer cover.
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        Ok(Self { config: Arc::new(config), roots })
+        Ok(Self { config: Arc::new(config), identity, roots })
+    }
+
+    /// From now on, new connections are shown this certificate (PEM, its issuers behind it); others go on as they began.
+    ///
+    /// # Errors
+    /// [`TlsError`] when certificate and key cannot be used together; the old ones then stay.
+    pub fn replace_identity(&self, cert: &[u8], key: &[u8]) -> Result<(), TlsError> {
+        self.replace((cert, "given"), (key, "given"))
+    }
+
+    fn replace(&self, cert: (&[u8], &str), key: (&[u8], &str)) -> Result<(), TlsError> {
+        let identity = certified_key(cert, key, &self.roots.provider)?;
+        *self.identity.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(identity);
+        Ok(())
+    }
+
+    /// The certificate that new connections are shown.
+    ///
+    /// # Errors
+    /// When this program's own reader does not know its form although TLS does.
+    pub fn certificate(&self) -> Result<Certificate, consort_crypto::Error> {
+        let shown = self.identity.current();
+        let first = shown.cert.first().map(AsRef::as_ref);
+        Certificate::from_der(first.unwrap_or_default())
+    }
+
+    /// Shows new connections what the configured files hold now.
+    ///
+    /// # Errors
+    /// In words for an operator; the old certificate then stays.
+    pub fn reload(&self, config: &TlsConfig) -> Result<Certificate, String> {
+        let told = |error: TlsError| with_causes(&error);
+        let (cert, key) = (read(&config.cert).map_err(told)?, read(&config.key).map_err(told)?);
+        let certificate = Certificate::from_pem(&cert)
+            .map_err(|error| format!("{} holds no usable certificate: {error}", config.cert.display()))?;
+        let sources = (config.cert.display().to_string(), config.key.display().to_string());
+        self.replace((&cert, &sources.0), (&key, &sources.1)).map_err(told)?;
+        Ok(certificate)
+    }
+
+    /// Shows the certificate in the configured files whenever they change.
+    #[must_use]
+    pub fn renewable(&self, config: &TlsConfig) -> Arc<dyn Renewable> {
+        let name = format!("TLS certificate {}", config.cert.display());
+        let files = vec![config.cert.clone(), config.key.clone()];
+        let (tls, config) = (self.clone(), config.clone());
+        Arc::new(FromFiles::new(name, files, move || tls.reload(&config)))
     }
 
     /// The roots of client certificates, to be replaced when a channel's configuration changes.
@@ -237,8 +311,24 @@ impl ClientCertVerifier for ClientRoots {
     }
 }
 
+/// Certificate and key for TLS; they must belong together.
+pub(crate) fn certified_key(
+    (cert, cert_source): (&[u8], &str),
+    (key, key_source): (&[u8], &str),
+    provider: &CryptoProvider,
+) -> Result<CertifiedKey, TlsError> {
+    let chain = certificates(cert, cert_source)?;
+    let key =
+        PrivateKeyDer::from_pem_slice(key).map_err(|_pem| TlsError::Key { what: key_source.to_owned() })?;
+    CertifiedKey::from_der(chain, key, provider).map_err(|error| TlsError::Pair {
+        cert: cert_source.to_owned(),
+        key: key_source.to_owned(),
+        reason: error.to_string(),
+    })
+}
+
 /// The certificates of a PEM text, of which there must be at least one.
-fn certificates(pem: &[u8], what: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(crate) fn certificates(pem: &[u8], what: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let fault = |reason: String| TlsError::Certificate { what: what.to_owned(), reason };
     let found = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<Vec<_>, _>>()

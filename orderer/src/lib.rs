@@ -21,6 +21,7 @@ mod follower;
 mod join_block;
 mod metrics;
 mod node;
+mod own_certificates;
 mod participation;
 mod pull;
 mod registrar;

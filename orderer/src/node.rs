@@ -11,6 +11,7 @@ use consort_node::{
     deliver::Deliver,
     dial::{ClientIdentity, Dialer},
     operations::{self, HealthCheck, Operations, Version},
+    renewal::Current,
     server::{self, GrpcServer, Limits, Listener, MESSAGE_BYTES_MAX},
     telemetry::LogHandle,
     tls::ServerTls,
@@ -22,7 +23,8 @@ use consort_protos::{
 
 use crate::{
     broadcast::Broadcast, cluster::ClusterService, config::OrdererConfig, consensus::raft::RaftConsenter,
-    metrics::OrdererMetrics, participation, registrar::Registrar, submission::Judge,
+    metrics::OrdererMetrics, own_certificates::OwnCertificates, participation, registrar::Registrar,
+    submission::Judge,
 };
 
 /// Name and version as `/version` shows them.
@@ -92,17 +94,19 @@ impl Orderer {
         let tls = ServerTls::load(&config.tls)?;
         let admin_tls = ServerTls::load(&config.admin.tls())?;
         let (own_certificate, client_identity) = own_tls(config)?;
+        let identity = Current::new(Arc::new(identity));
         let listener = Listener::bind(&config.listen).await?;
         let admin = Listener::bind(&ListenConfig::new(config.admin.address.clone())).await?;
         let (address, admin_address) = (listener.address(), admin.address());
 
         let metrics = Metrics::new();
+        let dialer = Dialer::new(config.host_overrides.clone(), Some(client_identity));
         let consenter = RaftConsenter {
-            own_certificate,
-            dialer: Dialer::new(config.host_overrides.clone(), Some(client_identity)),
+            own_certificate: own_certificate.clone(),
+            dialer: dialer.clone(),
             metrics: OrdererMetrics::new(&metrics),
         };
-        let judge = Judge { identity: Arc::new(identity), clock: Arc::clone(&clock) };
+        let judge = Judge { identity: identity.clone(), clock: Arc::clone(&clock) };
         let registrar = Registrar::open(&config.data, consenter, judge, tasks.clone())
             .map_err(|source| OrdererError::Data { path: config.data.display().to_string(), source })?;
 
@@ -114,6 +118,9 @@ impl Orderer {
             clock: Arc::clone(&clock),
             tasks: tasks.clone(),
         };
+        let own =
+            OwnCertificates { config, identity, tls: &tls, admin_tls: &admin_tls, dialer, own_certificate };
+        own.watch(&registrar, &metrics, &clock, tasks);
         GrpcServer::new(listener, Some(tls))
             .add_service(
                 AtomicBroadcastServer::new(broadcast)

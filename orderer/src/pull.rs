@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use consort_channel_config::ChannelBundle;
-use consort_crypto::{certificate::Certificate, hash::sha256};
 use consort_node::{dial::Dialer, server::MESSAGE_BYTES_MAX};
 use consort_protos::{
     envelope,
@@ -119,18 +118,18 @@ impl Pull {
             r#type: HeaderType::DeliverSeekInfo as i32,
             timestamp: Some(prost_types::Timestamp { seconds: now, nanos: 0 }),
             channel_id: self.channel.as_str().to_owned(),
-            tls_cert_hash: self.certificate_hash()?,
+            tls_cert_hash: self.certificate_hash(),
             ..ChannelHeader::default()
         };
-        let payload = envelope::payload(&header, &self.judge.signature_header(), seek.encode_to_vec().into());
-        let signature = self.judge.identity.sign(&payload).map_err(|error| error.to_string())?;
+        let signer = self.judge.identity.get();
+        let signature_header = Judge::signature_header(&signer);
+        let payload = envelope::payload(&header, &signature_header, seek.encode_to_vec().into());
+        let signature = signer.sign(&payload).map_err(|error| error.to_string())?;
         Ok(Envelope { payload, signature: signature.into() })
     }
 
     /// Binds the request to the TLS certificate that the connection shows.
-    fn certificate_hash(&self) -> Result<Bytes, String> {
-        let Some(identity) = self.dialer.identity() else { return Ok(Bytes::new()) };
-        let certificate = Certificate::from_pem(identity.cert_pem()).map_err(|error| error.to_string())?;
-        Ok(sha256(certificate.der()).to_vec().into())
+    fn certificate_hash(&self) -> Bytes {
+        self.dialer.identity().map(|identity| identity.certificate_hash()).unwrap_or_default()
     }
 }

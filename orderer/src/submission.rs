@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use consort_channel_config::{ChannelBundle, ConfigError, ConsensusState, ConsenterChange};
 use consort_msp::{SigningIdentity, policy::SignedData};
-use consort_node::Clock;
+use consort_node::{Clock, renewal::Current};
 use consort_protos::{
     envelope::{self, OpenEnvelope},
     fabric::common::{ChannelHeader, Envelope, HeaderType, SignatureHeader, Status},
@@ -75,7 +75,7 @@ impl Refusal {
 /// Judges messages under a channel's configuration, and wraps configurations in the orderer's name.
 #[derive(Debug, Clone)]
 pub(crate) struct Judge {
-    pub(crate) identity: Arc<SigningIdentity>,
+    pub(crate) identity: Current<SigningIdentity>,
     pub(crate) clock: Arc<dyn Clock>,
 }
 
@@ -153,9 +153,10 @@ impl Judge {
             channel_id: bundle.channel().as_str().to_owned(),
             ..ChannelHeader::default()
         };
-        let payload = envelope::payload(&header, &self.signature_header(), config.encode_to_vec().into());
-        let signature = self
-            .identity
+        let signer = self.identity.get();
+        let signature_header = Self::signature_header(&signer);
+        let payload = envelope::payload(&header, &signature_header, config.encode_to_vec().into());
+        let signature = signer
             .sign(&payload)
             .map_err(|error| Refusal { status: Status::InternalServerError, info: error.to_string() })?;
         let wrapped = Envelope { payload, signature: signature.into() };
@@ -166,10 +167,11 @@ impl Judge {
         Ok(submission(bundle, update, &wrapped, Kind::Config))
     }
 
-    /// A fresh signature header of this orderer.
-    pub(crate) fn signature_header(&self) -> SignatureHeader {
+    /// A fresh signature header of this orderer's identity, which must then sign what it stands in: the identity may be
+    /// renewed at any time, so both are done with one that was taken once.
+    pub(crate) fn signature_header(signer: &SigningIdentity) -> SignatureHeader {
         SignatureHeader {
-            creator: self.identity.serialized().clone(),
+            creator: signer.serialized().clone(),
             nonce: Bytes::copy_from_slice(&rand::random::<[u8; NONCE_BYTES]>()),
         }
     }

@@ -39,9 +39,9 @@ impl Writer {
         let value: Bytes = OrdererBlockMetadata { last_config: Some(last_config), consenter_metadata }
             .encode_to_vec()
             .into();
-        let signature_header: Bytes = judge.signature_header().encode_to_vec().into();
-        let signature = judge
-            .identity
+        let signer = judge.identity.get();
+        let signature_header: Bytes = Judge::signature_header(&signer).encode_to_vec().into();
+        let signature = signer
             .sign(&block_signature(&value, &signature_header, &header))
             .map_err(|error| format!("the block cannot be signed: {error}"))?;
         let signature = MetadataSignature {

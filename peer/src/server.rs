@@ -9,11 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use consort_crypto::hash::sha256;
 use consort_msp::{FolderError, Msp, MspError, MspManager, SigningIdentity};
 use consort_node::config::ClientAuth;
 use consort_node::dial::{ClientIdentity, Dialer, with_causes};
 use consort_node::operations::{self, Operations, OperationsError, Version};
+use consort_node::renewal::{
+    CertificateWatch, Current, WatchedCertificate, channel_authorities, signing_identity,
+};
 use consort_node::server::{GrpcServer, Listener, MESSAGE_BYTES_MAX, ServerError};
 use consort_node::telemetry::LogHandle;
 use consort_node::tls::{ServerTls, TlsError};
@@ -24,8 +26,6 @@ use consort_protos::fabric::gateway::gateway_server::GatewayServer;
 use consort_protos::fabric::protos::deliver_server::DeliverServer;
 use consort_protos::fabric::protos::endorser_server::EndorserServer;
 use consort_protos::ids::MspId;
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
 
 use crate::chaincode::{Limits, PackageStore, RuntimeError, StoreError, WasmRuntime};
 use crate::channel::ChannelHandle;
@@ -87,14 +87,6 @@ pub enum StartError {
         #[source]
         source: std::io::Error,
     },
-    /// The TLS certificate is not one.
-    #[error("the file {path} holds no certificate: {reason}")]
-    Certificate {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        reason: String,
-    },
     /// An orderer override is not usable.
     #[error("configuration key `orderer_overrides`")]
     Override(#[source] OverrideError),
@@ -142,13 +134,13 @@ macro_rules! limited {
 /// What the parts of a peer share.
 struct Parts {
     config: PeerConfig,
-    signer: Arc<SigningIdentity>,
+    signer: Current<SigningIdentity>,
     channels: Arc<Channels>,
     orderers: Orderers,
     metrics: Arc<PeerMetrics>,
     membership: Membership,
     trust: ClientTrust,
-    tls_certificate_hash: Bytes,
+    dialer: Dialer,
     clock: Arc<dyn Clock>,
 }
 
@@ -185,6 +177,7 @@ impl Peer {
         let listener = Listener::bind(&config.listen).await.map_err(StartError::Listen)?;
         let address = listener.address();
         let (parts, server) = assemble(config, &metrics, clock, listener, tasks)?;
+        parts.watch_certificates(&metrics, tasks);
         let operations = Operations {
             version: Version { program: "consort-peer", version: env!("CARGO_PKG_VERSION") },
             metrics,
@@ -210,6 +203,25 @@ impl Peer {
 }
 
 impl Parts {
+    /// Takes over renewed certificates, and tells in time which ones end.
+    fn watch_certificates(&self, metrics: &Metrics, tasks: &Tasks) {
+        let mut watch = CertificateWatch::new(metrics, Arc::clone(&self.clock));
+        watch.renew(self.trust.tls.renewable(&self.config.tls));
+        watch.renew(self.dialer.renewable(&self.config.tls));
+        watch.renew(signing_identity(&self.config.msp.dir, &self.signer, &self.clock));
+        let (tls, signer) = (self.trust.tls.clone(), self.signer.clone());
+        watch.certificates(move || {
+            let signing = signer.get().certificate().clone();
+            let tls = tls.certificate().ok().map(|shown| WatchedCertificate::own("tls", shown));
+            tls.into_iter().chain([WatchedCertificate::own("signing", signing)]).collect()
+        });
+        let channels = Arc::clone(&self.channels);
+        watch.certificates(move || {
+            channels.list().iter().flat_map(|channel| channel_authorities(&channel.bundle())).collect()
+        });
+        watch.start(tasks);
+    }
+
     /// Starts the tasks of every channel, those joined later included.
     async fn run_channels(&self, tasks: &Tasks) {
         let mut joins = self.channels.watch_joins();
@@ -229,14 +241,15 @@ impl Parts {
     }
 
     fn start_channel(&self, channel: &Arc<ChannelHandle>, tasks: &Tasks) {
-        let (intake, committer) = pipeline(channel, self.signer.msp_id().clone(), Arc::clone(&self.metrics));
+        let (intake, committer) =
+            pipeline(channel, self.signer.get().msp_id().clone(), Arc::clone(&self.metrics));
         self.metrics.height(channel.id(), channel.ledger().height());
         let follower = Follower::new(
             Arc::clone(channel),
             intake,
             self.orderers.clone(),
-            Arc::clone(&self.signer),
-            self.tls_certificate_hash.clone(),
+            self.signer.clone(),
+            self.dialer.clone(),
             Arc::clone(&self.clock),
             self.config.deliver.clone(),
         );
@@ -292,11 +305,12 @@ fn assemble(
 ) -> Result<(Parts, GrpcServer), StartError> {
     let Local { signer, msp, tls_roots } = Local::load(&config, &*clock)?;
     let msp_id = signer.msp_id().clone();
+    let signer = Current::new(signer);
     let tls = ServerTls::load(&config.tls).map_err(StartError::Tls)?;
-    let (identity, tls_certificate_hash) = client_identity(&config)?;
+    let identity = client_identity(&config)?;
     let dialer = Dialer::new(config.host_overrides.clone(), Some(identity))
         .connect_timeout(Duration::from_millis(config.gateway.dial_timeout_ms));
-    let connections = Arc::new(Connections::new(dialer));
+    let connections = Arc::new(Connections::new(dialer.clone()));
     let dial_timeout = Duration::from_millis(config.gateway.dial_timeout_ms);
     let orderers = Orderers::new(Arc::clone(&connections), &config.orderer_overrides, dial_timeout)
         .map_err(StartError::Override)?;
@@ -307,7 +321,7 @@ fn assemble(
     let endorser = Arc::new(Endorser::new(EndorserParts {
         channels: Arc::clone(&channels),
         runtime: Arc::new(runtime(&config)?),
-        signer: Arc::clone(&signer),
+        signer: signer.clone(),
         access: Arc::clone(&access),
         clock: Arc::clone(&clock),
         time_window: Duration::from_secs(config.endorser.time_window_s),
@@ -315,7 +329,7 @@ fn assemble(
     let membership = Membership::new(MembershipSetup {
         channels: Arc::clone(&channels),
         chaincodes: Arc::clone(&endorser) as Arc<dyn LocalChaincodes>,
-        signer: Arc::clone(&signer),
+        signer: signer.clone(),
         endpoint: config.endpoint.clone(),
         connections: Arc::clone(&connections),
         clock: Arc::clone(&clock),
@@ -348,17 +362,8 @@ fn assemble(
         .add_service(MembershipServer::new(membership.clone()));
     let files = config.tls.client_roots.clone();
     let trust = ClientTrust { own: tls_roots, files, channels: Arc::clone(&channels), tls };
-    let parts = Parts {
-        config,
-        signer,
-        channels,
-        orderers,
-        metrics: peer_metrics,
-        membership,
-        trust,
-        tls_certificate_hash,
-        clock,
-    };
+    let parts =
+        Parts { config, signer, channels, orderers, metrics: peer_metrics, membership, trust, dialer, clock };
     Ok((parts, server))
 }
 
@@ -394,19 +399,14 @@ fn runtime(config: &PeerConfig) -> Result<WasmRuntime, StartError> {
         .map_err(StartError::Chaincode)
 }
 
-/// The TLS certificate that the peer shows to others, and the hash that binds its requests to it.
-fn client_identity(config: &PeerConfig) -> Result<(ClientIdentity, Bytes), StartError> {
+/// The TLS certificate that the peer shows to others.
+fn client_identity(config: &PeerConfig) -> Result<ClientIdentity, StartError> {
     let read = |path: &PathBuf| {
         std::fs::read(path).map_err(|source| StartError::File { path: path.clone(), source })
     };
     let cert = read(&config.tls.cert)?;
     let key = read(&config.tls.key)?;
-    let der = CertificateDer::from_pem_slice(&cert).map_err(|source| StartError::Certificate {
-        path: config.tls.cert.clone(),
-        reason: source.to_string(),
-    })?;
-    let hash = Bytes::copy_from_slice(&sha256(&der));
-    Ok((ClientIdentity::from_pem(&cert, &key), hash))
+    Ok(ClientIdentity::from_pem(&cert, &key))
 }
 
 #[cfg(test)]

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use consort_msp::SigningIdentity;
 use consort_node::Clock;
+use consort_node::dial::Dialer;
+use consort_node::renewal::Current;
 use consort_protos::fabric::common;
 use consort_protos::fabric::orderer::{DeliverResponse, deliver_response};
 use consort_protos::ids::MspId;
@@ -34,8 +35,8 @@ pub struct Follower {
     channel: Arc<ChannelHandle>,
     intake: Intake,
     orderers: Orderers,
-    signer: Arc<SigningIdentity>,
-    tls_certificate_hash: Bytes,
+    signer: Current<SigningIdentity>,
+    dialer: Dialer,
     clock: Arc<dyn Clock>,
     config: DeliverConfig,
     /// Orderers that delivered a wrong block, with the end of their exclusion.
@@ -65,8 +66,8 @@ impl Follower {
         channel: Arc<ChannelHandle>,
         intake: Intake,
         orderers: Orderers,
-        signer: Arc<SigningIdentity>,
-        tls_certificate_hash: Bytes,
+        signer: Current<SigningIdentity>,
+        dialer: Dialer,
         clock: Arc<dyn Clock>,
         config: DeliverConfig,
     ) -> Self {
@@ -75,7 +76,7 @@ impl Follower {
             intake,
             orderers,
             signer,
-            tls_certificate_hash,
+            dialer,
             clock,
             config,
             avoided: HashMap::new(),
@@ -226,8 +227,8 @@ impl Follower {
         let request = seek::from_block(
             self.channel.id(),
             self.intake.next_number(),
-            &self.signer,
-            self.tls_certificate_hash.clone(),
+            &self.signer.get(),
+            self.dialer.identity().map(|identity| identity.certificate_hash()).unwrap_or_default(),
             self.clock.now(),
         )
         .map_err(|error| format!("the peer's key cannot sign: {}", with_causes(&error)))?;

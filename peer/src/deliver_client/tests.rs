@@ -163,8 +163,8 @@ fn follow(test: &TestChannel, tasks: &Tasks) {
         Arc::clone(&test.channel),
         intake,
         orderers(),
-        Arc::clone(&test.network.org1.peer),
-        Bytes::new(),
+        consort_node::renewal::Current::new(Arc::clone(&test.network.org1.peer)),
+        consort_node::dial::Dialer::new(consort_node::config::HostOverrides::default(), None),
         Arc::new(SystemClock),
         config,
     );

@@ -45,8 +45,10 @@ impl Endorser {
                 ..ProposalResponse::default()
             };
         }
-        let endorser = self.signer.serialized().clone();
-        match self.signer.sign(&preimage::endorsement(&payload, &endorser)) {
+        // Taken once: certificate and key must be those of one identity, also while it is renewed.
+        let signer = self.signer.get();
+        let endorser = signer.serialized().clone();
+        match signer.sign(&preimage::endorsement(&payload, &endorser)) {
             Ok(signature) => ProposalResponse {
                 version: RESPONSE_VERSION,
                 response: Some(executed.response),

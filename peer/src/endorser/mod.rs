@@ -24,6 +24,7 @@ use bytes::Bytes;
 use consort_ledger::{Simulation, TxSimulator};
 use consort_msp::{Identity, SigningIdentity};
 use consort_node::Clock;
+use consort_node::renewal::Current;
 use consort_protos::fabric::protos::{ChaincodeEvent, ProposalResponse, Response, SignedProposal};
 use consort_protos::proposal::Proposal;
 
@@ -71,7 +72,7 @@ pub struct EndorserParts {
     /// The installed chaincodes.
     pub runtime: Arc<WasmRuntime>,
     /// Signs endorsements.
-    pub signer: Arc<SigningIdentity>,
+    pub signer: Current<SigningIdentity>,
     /// Judges callers.
     pub access: Arc<Access>,
     /// Tells the time that proposals are compared with.
@@ -83,7 +84,7 @@ pub struct EndorserParts {
 /// The endorser of one peer. Shared as `Arc`.
 #[derive(Debug)]
 pub struct Endorser {
-    signer: Arc<SigningIdentity>,
+    signer: Current<SigningIdentity>,
     clock: Arc<dyn Clock>,
     time_window: Duration,
     surroundings: Surroundings,
@@ -121,7 +122,7 @@ impl Endorser {
     #[must_use]
     pub fn new(parts: EndorserParts) -> Self {
         let EndorserParts { channels, runtime, signer, access, clock, time_window } = parts;
-        let msp_id = signer.msp_id().clone();
+        let msp_id = signer.get().msp_id().clone();
         let installed = Installed::new(Arc::clone(&runtime), Arc::clone(&channels), msp_id.clone());
         let lifecycle = LifecycleChaincode::new(installed, Arc::clone(&access), msp_id.clone());
         Self {

@@ -57,7 +57,7 @@ impl Peer {
         let endorser = Endorser::new(EndorserParts {
             channels: Arc::clone(&channels),
             runtime,
-            signer: Arc::clone(&organisation.peer),
+            signer: consort_node::renewal::Current::new(Arc::clone(&organisation.peer)),
             access: Arc::new(Access::new(local, organisation.msp_id.clone())),
             clock: Arc::new(ManualClock::new(OffsetDateTime::from_unix_timestamp(NOW).unwrap())),
             time_window: Duration::from_secs(900),

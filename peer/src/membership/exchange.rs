@@ -10,6 +10,7 @@ use bytes::Bytes;
 use consort_channel_config::ChannelBundle;
 use consort_msp::SigningIdentity;
 use consort_node::dial::with_causes;
+use consort_node::renewal::Current;
 use consort_node::{Clock, Tasks};
 use consort_protos::consort::peer::membership_client::MembershipClient;
 use consort_protos::consort::peer::membership_server::Membership as MembershipService;
@@ -56,7 +57,7 @@ pub struct MembershipSetup {
     /// What runs here.
     pub chaincodes: Arc<dyn LocalChaincodes>,
     /// Who this peer is.
-    pub signer: Arc<SigningIdentity>,
+    pub signer: Current<SigningIdentity>,
     /// `host:port` that it announces.
     pub endpoint: String,
     /// How other peers are reached.
@@ -221,13 +222,13 @@ impl Membership {
             height: channel.ledger().height(),
             chaincodes: setup.chaincodes.chaincodes(channel),
         };
-        own.sign(&setup.signer, setup.clock.now()).map_err(|error| with_causes(&error))
+        own.sign(&setup.signer.get(), setup.clock.now()).map_err(|error| with_causes(&error))
     }
 
     /// Takes a statement; the own one comes back from others and is left out.
     fn hear(&self, signed: SignedMembership, bundle: &ChannelBundle) -> Result<(), String> {
         let setup = &self.inner.setup;
-        if signed.identity == *setup.signer.serialized() {
+        if signed.identity == *setup.signer.get().serialized() {
             return Ok(());
         }
         let statement =
@@ -252,11 +253,11 @@ impl Directory for Membership {
         let setup = &self.inner.setup;
         let mut members = vec![Member {
             endpoint: setup.endpoint.clone(),
-            msp_id: setup.signer.msp_id().clone(),
+            msp_id: setup.signer.get().msp_id().clone(),
             height: channel.ledger().height(),
             chaincodes: setup.chaincodes.chaincodes(channel),
             local: true,
-            identity: setup.signer.serialized().clone(),
+            identity: setup.signer.get().serialized().clone(),
             incarnation_ms: self.inner.incarnation_ms,
             sequence: self.inner.sequence.load(Ordering::Relaxed),
         }];

@@ -57,7 +57,7 @@ async fn peer(
     let membership = Membership::new(MembershipSetup {
         channels: Arc::clone(&joined.channels),
         chaincodes: Arc::clone(&installed) as Arc<dyn LocalChaincodes>,
-        signer: Arc::clone(&organisation.peer),
+        signer: consort_node::renewal::Current::new(Arc::clone(&organisation.peer)),
         endpoint: endpoint.clone(),
         connections: Arc::new(Connections::new(Dialer::new(overrides, None))),
         clock: Arc::new(SystemClock),
