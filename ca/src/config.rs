@@ -2,15 +2,20 @@
 //!
 //! An example with every key stands in `docs/config/ca.example.yaml`.
 
+mod authority;
+
+pub use authority::{AuthorityConfig, ParentConfig};
+
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use consort_crypto::key::KeyAlgorithm;
 use consort_node::config::ListenConfig;
 use consort_node::operations::OperationsConfig;
 use consort_node::telemetry::LogConfig;
 use serde::Deserialize;
 
-use crate::affiliation::{Affiliation, InvalidAffiliation};
-use crate::authority::Settings;
+use crate::affiliation::InvalidAffiliation;
 use crate::password::{HashCost, Secret};
 
 /// The whole configuration.
@@ -41,6 +46,13 @@ pub struct CaConfig {
     /// How costly it is to try a secret.
     #[serde(default)]
     pub password_hashing: HashCost,
+    /// Further authorities in the same server, each with its own data folder, key, registry and affiliations. A request
+    /// names one by `caname`; without a name it is for the authority above. Default: none.
+    #[serde(default)]
+    pub further: Vec<AuthorityConfig>,
+    /// How many requests are answered.
+    #[serde(default)]
+    pub limits: RequestLimits,
     /// Health, metrics and version; without it they are not served.
     #[serde(default)]
     pub operations: Option<OperationsConfig>,
@@ -60,6 +72,61 @@ pub struct CaIdentity {
     /// How long its own certificate is valid, in days. Default 3650: replacing a root means new channel configurations.
     #[serde(default = "ten_years")]
     pub validity_days: u32,
+    /// The key that is made at the first start; used only then. Default: ECDSA on P-256.
+    #[serde(default)]
+    pub key: KeyConfig,
+    /// The authority above: with it, this is an intermediate authority, which enrols there at its first start. The
+    /// subject's common name must then be the enrolment id. Default: none, this is a root.
+    #[serde(default)]
+    pub parent: Option<ParentConfig>,
+}
+
+/// A kind of key, as Fabric CA's `csr.key` says it, and SM2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KeyConfig {
+    /// `ecdsa`, `ed25519` or `sm2`. Default `ecdsa`.
+    pub algo: KeyKind,
+    /// Bits: 256 or 384 with `ecdsa`, 256 with the others. Default 256.
+    pub size: KeySize,
+}
+
+/// The algorithm of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeyKind {
+    /// ECDSA on a NIST curve.
+    #[default]
+    Ecdsa,
+    /// Ed25519 (RFC 8032).
+    Ed25519,
+    /// SM2 with SM3 (GB/T 32918). TLS does not know such certificates, so another authority of the server must have a
+    /// key of another kind; it then certifies the API.
+    Sm2,
+}
+
+/// Bits of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct KeySize(pub u16);
+
+impl Default for KeySize {
+    fn default() -> Self {
+        Self(256)
+    }
+}
+
+impl KeyConfig {
+    /// The algorithm, if kind and size name one.
+    pub fn algorithm(&self) -> Option<KeyAlgorithm> {
+        match (self.algo, self.size.0) {
+            (KeyKind::Ecdsa, 256) => Some(KeyAlgorithm::P256),
+            (KeyKind::Ecdsa, 384) => Some(KeyAlgorithm::P384),
+            (KeyKind::Ed25519, 256) => Some(KeyAlgorithm::Ed25519),
+            (KeyKind::Sm2, 256) => Some(KeyAlgorithm::Sm2),
+            _ => None,
+        }
+    }
 }
 
 /// A distinguished name.
@@ -131,6 +198,9 @@ pub struct Rules {
     pub allow_removal: AllowRemoval,
     /// Whether an expired certificate may still be used to enrol anew. Default false.
     pub reenroll_ignores_expiry: bool,
+    /// How many authorities may follow, one below the other, below an intermediate authority that is issued here.
+    /// Default 0, as Fabric CA's profile `ca`; never more than the authority's own certificate leaves.
+    pub intermediate_path_length: u8,
 }
 
 impl Default for Rules {
@@ -140,7 +210,50 @@ impl Default for Rules {
             password_attempts: 10,
             allow_removal: AllowRemoval::default(),
             reenroll_ignores_expiry: false,
+            intermediate_path_length: 0,
         }
+    }
+}
+
+/// How many requests are answered; what comes faster is refused with status 429 before anything is judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RequestLimits {
+    /// Of one address (of one /64 network with IPv6), whatever it asks.
+    pub per_address: AddressRate,
+    /// For one identity: enrolments in its name, right or wrong, and requests with its token.
+    pub per_identity: IdentityRate,
+}
+
+/// A rate for one address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AddressRate {
+    /// Requests per second over time; 0 is no limit. Default 200: a script that enrols one after another stays below.
+    pub per_second: u32,
+    /// Requests at once after a pause. Default 1000: a consortium's whole network may enrol from behind one address.
+    pub burst: u32,
+}
+
+impl Default for AddressRate {
+    fn default() -> Self {
+        Self { per_second: 200, burst: 1000 }
+    }
+}
+
+/// A rate for one identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct IdentityRate {
+    /// Requests per second over time; 0 is no limit. Default 100: a registrar's script stays below.
+    pub per_second: u32,
+    /// Requests at once after a pause. Default 1000.
+    pub burst: u32,
+}
+
+impl Default for IdentityRate {
+    fn default() -> Self {
+        Self { per_second: 100, burst: 1000 }
     }
 }
 
@@ -176,6 +289,25 @@ pub enum InvalidConfig {
         /// What it must be.
         rule: &'static str,
     },
+    /// Two authorities share what each needs for itself.
+    #[error("two authorities of this server have the same {what} '{value}'; each needs its own")]
+    Shared {
+        /// What is shared.
+        what: &'static str,
+        /// Its value.
+        value: String,
+    },
+    /// An intermediate authority would not carry the name under which its parent knows it.
+    #[error(
+        "ca.subject.common_name '{common_name}' of the intermediate authority must be its enrolment id at the parent, \
+         '{id}' (ca.parent.id)"
+    )]
+    ParentName {
+        /// The configured name.
+        common_name: String,
+        /// The enrolment id.
+        id: String,
+    },
     /// A text is too long for a certificate.
     #[error("the configuration's {key} is longer than {limit} characters, which a certificate cannot hold")]
     TooLong {
@@ -187,29 +319,17 @@ pub enum InvalidConfig {
 }
 
 impl CaConfig {
-    /// The behaviour that the configuration asks for.
-    pub fn settings(&self) -> Settings {
-        Settings {
-            name: self.ca.name.clone(),
-            max_enrollments: self.rules.max_enrollments,
-            password_attempts: self.rules.password_attempts,
-            allow_identity_removal: self.rules.allow_removal.identities,
-            allow_affiliation_removal: self.rules.allow_removal.affiliations,
-            reenroll_ignores_expiry: self.rules.reenroll_ignores_expiry,
-        }
-    }
-
-    /// The affiliation of the first administrator, and those that exist from the start.
-    ///
-    /// # Errors
-    /// When a text is no affiliation.
-    pub fn affiliations(&self) -> Result<(Affiliation, Vec<Affiliation>), InvalidConfig> {
-        let parse = |key, text: &str| {
-            Affiliation::parse(text).map_err(|source| InvalidConfig::Affiliation { key, source })
+    /// All authorities of this server, the one that requests without a name are for first.
+    pub fn authorities(&self) -> Vec<AuthorityConfig> {
+        let first = AuthorityConfig {
+            data: self.data.clone(),
+            ca: self.ca.clone(),
+            bootstrap: self.bootstrap.clone(),
+            affiliations: self.affiliations.clone(),
+            expiry: self.expiry,
+            rules: self.rules,
         };
-        let own = parse("bootstrap.affiliation", &self.bootstrap.affiliation)?;
-        let all = self.affiliations.iter().map(|text| parse("affiliations", text));
-        Ok((own, all.collect::<Result<_, _>>()?))
+        std::iter::once(first).chain(self.further.iter().cloned()).collect()
     }
 
     /// Judges what the file's format cannot.
@@ -217,42 +337,19 @@ impl CaConfig {
     /// # Errors
     /// The first value that cannot be used.
     pub fn check(&self) -> Result<(), InvalidConfig> {
-        self.affiliations()?;
-        let texts = [
-            ("ca.name", self.ca.name.as_str(), 64),
-            ("ca.subject.common_name", self.ca.subject.common_name.as_str(), 64),
-            ("ca.subject.organization", self.ca.subject.organization.as_str(), 64),
-            ("bootstrap.id", self.bootstrap.id.as_str(), 64),
-        ];
-        for (key, text, limit) in texts {
-            if text.is_empty() {
-                return Err(InvalidConfig::Empty(key));
-            }
-            if text.chars().count() > limit {
-                return Err(InvalidConfig::TooLong { key, limit });
-            }
-        }
-        if self.bootstrap.secret.is_empty() {
-            return Err(InvalidConfig::Empty("bootstrap.secret"));
-        }
         if self.hosts.is_empty() {
             return Err(InvalidConfig::Empty("hosts"));
         }
-        let spans = [
-            ("ca.validity_days", self.ca.validity_days, 36500),
-            ("expiry.identity_days", self.expiry.identity_days, 36500),
-            ("expiry.tls_days", self.expiry.tls_days, 36500),
-            ("expiry.ca_days", self.expiry.ca_days, 36500),
-            ("expiry.crl_hours", self.expiry.crl_hours, 24 * 36500),
-        ];
-        if let Some((key, ..)) = spans.into_iter().find(|(_, value, most)| *value == 0 || value > most) {
-            return Err(InvalidConfig::Number { key, rule: "at least 1 and at most 100 years" });
-        }
-        if self.rules.max_enrollments < -1 || self.rules.password_attempts < 0 {
-            return Err(InvalidConfig::Number {
-                key: "rules",
-                rule: "-1 (no limit) or more, attempts 0 or more",
-            });
+        let (mut names, mut folders) = (BTreeSet::new(), BTreeSet::new());
+        for authority in self.authorities() {
+            authority.check()?;
+            if !names.insert(authority.ca.name.clone()) {
+                return Err(InvalidConfig::Shared { what: "ca.name", value: authority.ca.name });
+            }
+            if !folders.insert(authority.data.clone()) {
+                let value = authority.data.display().to_string();
+                return Err(InvalidConfig::Shared { what: "data folder", value });
+            }
         }
         Ok(())
     }
@@ -286,6 +383,8 @@ mod tests {
         assert_eq!(config.expiry, Expiry::default());
         assert_eq!(config.rules, Rules::default());
         assert_eq!(config.password_hashing, HashCost::default());
+        assert_eq!(config.limits, RequestLimits::default());
+        assert_eq!(config.ca.key, KeyConfig::default());
     }
 
     #[test]

@@ -147,6 +147,11 @@ impl ApiError {
         }
     }
 
+    /// A caller that asks too often; nothing was judged.
+    pub fn too_many_requests() -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, Code::Unknown, "too many requests; try again in a second")
+    }
+
     /// A request that asks for something that it must not contain: status 400.
     pub fn bad_request(code: Code, message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, message)

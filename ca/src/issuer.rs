@@ -14,9 +14,6 @@ use crate::registry::Revoked;
 /// Certificates are valid from this long before they are issued, so that a holder whose clock is behind can use them.
 const BACKDATED: Duration = Duration::minutes(5);
 
-/// Authorities that may follow below an intermediate one: none, as Fabric CA's profile `ca` says.
-const INTERMEDIATE_PATH_LEN: u8 = 0;
-
 /// A kind of certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Profile {
@@ -29,6 +26,15 @@ pub enum Profile {
 }
 
 impl Profile {
+    /// The name by which requests ask for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Identity => "default",
+            Self::Tls => "tls",
+            Self::Ca => "ca",
+        }
+    }
+
     /// Reads the name of a profile; no name is the identity's.
     ///
     /// # Errors
@@ -67,19 +73,57 @@ pub struct Order<'a> {
 pub struct Issuer {
     authority: CertificateAuthority,
     expiry: Expiry,
+    /// The authorities above, the root last; none for a root.
+    above: Vec<Certificate>,
     chain_pem: String,
+    intermediate_path_length: u8,
 }
 
 impl Issuer {
-    /// An issuer with this certificate and key.
-    pub fn new(authority: CertificateAuthority, expiry: Expiry) -> Self {
-        let chain_pem = authority.certificate().pem();
-        Self { authority, expiry, chain_pem }
+    /// An issuer with this certificate and key, and the authorities `above` it, the root last.
+    pub fn new(
+        authority: CertificateAuthority,
+        above: Vec<Certificate>,
+        expiry: Expiry,
+        intermediate_path_length: u8,
+    ) -> Self {
+        let own = std::iter::once(authority.certificate());
+        let chain_pem = own.chain(&above).map(Certificate::pem).collect();
+        Self { authority, expiry, above, chain_pem, intermediate_path_length }
+    }
+
+    /// How many authorities an intermediate one issued here may have below it; `None` when the authority's own
+    /// certificate allows no authority below itself (RFC 5280, section 4.2.1.9).
+    pub fn path_length_below(&self) -> Option<u8> {
+        match self.certificate().path_len() {
+            None => Some(self.intermediate_path_length),
+            Some(own) => {
+                let left = own.checked_sub(1)?;
+                Some(u8::try_from(left).unwrap_or(u8::MAX).min(self.intermediate_path_length))
+            }
+        }
+    }
+
+    /// Whether the authority's own certificate has ended.
+    pub fn has_ended(&self, now: OffsetDateTime) -> bool {
+        self.chain().any(|certificate| certificate.not_after() <= now)
+    }
+
+    /// What a TLS server with this certificate shows: the certificate and the authorities below the root, in PEM.
+    pub fn with_issuers(&self, certificate: &Certificate) -> String {
+        let own = (!self.above.is_empty()).then(|| self.certificate());
+        let between = self.above.iter().take(self.above.len().saturating_sub(1));
+        std::iter::once(certificate).chain(own).chain(between).map(Certificate::pem).collect()
     }
 
     /// The authority's own certificate.
     pub fn certificate(&self) -> &Certificate {
         self.authority.certificate()
+    }
+
+    /// The authority's certificates, its own first and the root last.
+    pub fn chain(&self) -> impl Iterator<Item = &Certificate> {
+        std::iter::once(self.certificate()).chain(&self.above)
     }
 
     /// The chain of the authority's certificates in PEM.
@@ -103,7 +147,9 @@ impl Issuer {
     pub fn issue(&self, order: &Order<'_>, now: OffsetDateTime) -> Result<Certificate, Error> {
         order.request.verify()?;
         if matches!(order.request.public_key(), PublicKey::Rsa(_)) {
-            return Err(Error::Unsupported("RSA keys are not certified; use P-256".to_owned()));
+            return Err(Error::Unsupported(
+                "RSA keys are not certified; use P-256, P-384, Ed25519 or SM2".to_owned(),
+            ));
         }
         let validity = self.validity(order, now)?;
         let subject = subject(order);
@@ -115,8 +161,10 @@ impl Issuer {
             Profile::Identity => Template { sans, ..Template::identity(subject, validity) },
             Profile::Tls => Template::tls(subject, validity, sans),
             Profile::Ca => {
-                let path_len = Some(INTERMEDIATE_PATH_LEN);
-                Template { sans, ..Template::authority(subject, validity, path_len) }
+                let path_len = self.path_length_below().ok_or_else(|| {
+                    Error::Issue("this authority's own certificate allows no authority below it".to_owned())
+                })?;
+                Template { sans, ..Template::authority(subject, validity, Some(path_len)) }
             }
         };
         let template = Template { attributes: order.attributes.clone(), ..template };
@@ -135,6 +183,9 @@ impl Issuer {
         now: OffsetDateTime,
     ) -> Result<Certificate, Error> {
         let own = self.certificate();
+        if own.not_after() <= now {
+            return Err(Error::Issue("the authority's own certificate has ended".to_owned()));
+        }
         let not_before = (now - BACKDATED).max(own.not_before());
         let not_after = (now + Duration::days(self.expiry.tls_days.into())).min(own.not_after());
         let sans = hosts.iter().map(|host| SubjectAlternativeName::from_text(host)).collect();
@@ -219,7 +270,8 @@ mod tests {
             Validity { not_before: now() - Duration::days(1), not_after: now() + Duration::days(days) };
         let key = PrivateKey::generate_p256().expect("key");
         let subject = DistinguishedName::common_name("ca.org1.example.com");
-        Issuer::new(CertificateAuthority::new_root(&subject, key, validity).expect("root"), Expiry::default())
+        let root = CertificateAuthority::new_root(&subject, key, validity).expect("root");
+        Issuer::new(root, Vec::new(), Expiry::default(), 0)
     }
 
     fn request(sans: &[&str]) -> CertificateRequest {
@@ -279,6 +331,25 @@ mod tests {
 
         assert!(issued.is_ca());
         assert_eq!(issued.path_len(), Some(0));
+    }
+
+    #[test]
+    fn an_authority_without_path_length_issues_no_authority() {
+        let above = issuer(4000);
+        let key = PrivateKey::generate_p256().expect("key");
+        let subject = DistinguishedName::common_name("low");
+        let wish = CertificateRequest::create_for(&key, &subject, &[]).expect("request");
+        let certificate = above.issue(&order(&wish, Profile::Ca), now()).expect("issue");
+        let authority = CertificateAuthority::new(certificate, key).expect("authority");
+
+        let low = Issuer::new(authority, vec![above.certificate().clone()], Expiry::default(), 3);
+
+        assert_eq!((above.path_length_below(), low.path_length_below()), (Some(0), None));
+        assert!(low.issue(&order(&request(&[]), Profile::Ca), now()).is_err());
+        let leaf = low.issue(&order(&request(&[]), Profile::Identity), now()).expect("issue");
+        assert_eq!(low.chain_pem().matches("BEGIN").count(), 2);
+        assert_eq!(low.with_issuers(&leaf).matches("BEGIN").count(), 2);
+        assert_eq!(above.with_issuers(&leaf).matches("BEGIN").count(), 1);
     }
 
     #[test]

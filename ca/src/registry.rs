@@ -1,34 +1,45 @@
-//! The registry: identities, affiliations and issued certificates in one SQLite file.
+//! The registry: identities, affiliations, issued certificates and the audit log in one SQLite file.
 //!
 //! One process owns the file (exclusive lock, so a second certificate authority on the same folder is refused) and
 //! one connection does everything, so that what is decided and what is written cannot drift apart. Every change is
-//! one transaction, synced to disk before it is answered (write-ahead log, `synchronous = FULL`).
+//! atomic and synced to disk before it is answered (write-ahead log, `synchronous = FULL`); changes that wait for the
+//! connection at the same time share one sync.
 //!
-//! This type is the seam: it takes and gives plain values, and nothing outside these files knows SQL.
+//! This type is the seam: it takes and gives plain values of this crate, its methods are whole decisions ("record this
+//! certificate unless the identity is revoked or has no enrolments left"), and nothing outside these files knows SQL or
+//! SQLite. Another store fills it by doing the same decisions atomically: every method is one serialisable transaction,
+//! durable when it returns, with its rows of the audit log in the same transaction.
 
 mod affiliations;
+mod audit;
 mod certificates;
+mod commit;
 mod identities;
 mod schema;
 
 pub use affiliations::{AffiliationChange, AffiliationError, AffiliationTree};
+pub use audit::{AuditAction, AuditEntry, Deed};
 pub use certificates::{
     CertificateFilter, CertificateId, CertificateRecord, EnrollmentRefused, Revoked, TimeWindow,
 };
 pub use identities::{Identity, IdentityChange, NewIdentity};
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::Connection;
+
+use commit::Books;
 
 /// Rows that one page of a listing holds; a listing is streamed page by page.
 pub const PAGE_ROWS: usize = 100;
 
 /// The books of one certificate authority.
 pub struct Registry {
-    connection: Mutex<Connection>,
+    books: Books,
 }
+
+/// What the store below said.
+type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why the registry cannot be opened, read or written.
 #[derive(Debug, thiserror::Error)]
@@ -38,9 +49,9 @@ pub enum RegistryError {
     Open {
         /// The file.
         path: PathBuf,
-        /// What SQLite said.
+        /// What the store said.
         #[source]
-        source: rusqlite::Error,
+        source: Cause,
     },
     /// Another process holds the file.
     #[error("the registry {path} is in use; stop the other consort-ca that runs on this data folder")]
@@ -79,7 +90,7 @@ pub enum RegistryError {
     },
     /// A statement failed.
     #[error("the registry could not be read or written")]
-    Sql(#[from] rusqlite::Error),
+    Store(#[source] Cause),
     /// A row holds something that this program never wrote.
     #[error("the registry holds a damaged entry: {what}")]
     Damaged {
@@ -88,20 +99,25 @@ pub enum RegistryError {
     },
 }
 
+impl From<rusqlite::Error> for RegistryError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Store(error.into())
+    }
+}
+
 impl Registry {
     /// Opens the registry of the certificate authority with this fingerprint, creating it when there is none.
     ///
     /// # Errors
     /// See [`RegistryError`]; each says its remedy.
     pub fn open(path: &Path, fingerprint: &str) -> Result<Self, RegistryError> {
-        let connection = schema::open(path, fingerprint)?;
-        Ok(Self { connection: Mutex::new(connection) })
+        Ok(Self { books: Books::new(schema::open(path, fingerprint)?) })
     }
 
     /// Whether the registry answers; for the health check.
     ///
     /// # Errors
-    /// When SQLite does not answer.
+    /// When the store does not answer.
     pub fn check(&self) -> Result<(), RegistryError> {
         self.read(|connection| Ok(connection.query_row("SELECT 1", [], |_| Ok(()))?))
     }
@@ -110,21 +126,14 @@ impl Registry {
         &self,
         query: impl FnOnce(&Connection) -> Result<T, RegistryError>,
     ) -> Result<T, RegistryError> {
-        // A panic while the lock was held has rolled its transaction back: the connection is still good.
-        query(&self.connection.lock().unwrap_or_else(PoisonError::into_inner))
+        self.books.read(query)
     }
 
-    /// Runs `change` in one transaction, which is undone when it fails.
+    /// Runs `change` atomically: it is undone when it fails, and on disk when this returns.
     fn write<T, E: From<RegistryError>>(
         &self,
-        change: impl FnOnce(&Transaction<'_>) -> Result<T, E>,
+        change: impl FnOnce(&Connection) -> Result<T, E>,
     ) -> Result<T, E> {
-        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        let transaction = connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)
-            .map_err(RegistryError::from)?;
-        let result = change(&transaction)?;
-        transaction.commit().map_err(RegistryError::from)?;
-        Ok(result)
+        self.books.write(change)
     }
 }

@@ -5,31 +5,27 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use consort_crypto::certificate::{Certificate, SubjectAlternativeName};
-use consort_crypto::issue::{CertificateAuthority, DistinguishedName, NamePart, Validity};
-use consort_crypto::key::PrivateKey;
-use consort_node::config::ClientAuth;
+use consort_crypto::key::KeyAlgorithm;
 use consort_node::operations::{self, HealthCheck, Operations, OperationsError, Version};
+use consort_node::renewal::{CertificateWatch, WatchedCertificate};
 use consort_node::server::{self, Limits, Listener, ServerError};
 use consort_node::telemetry::LogHandle;
-use consort_node::tls::{ServerTls, TlsError};
+use consort_node::tls::TlsError;
 use consort_node::{Clock, Metrics, Tasks};
-use time::{Duration, OffsetDateTime};
-use tracing::{info, warn};
+use time::OffsetDateTime;
+use tracing::info;
 
 use crate::api;
 use crate::authority::{Authority, BootstrapError, Meters};
-use crate::config::{CaConfig, InvalidConfig, Subject};
-use crate::folder::{DataFolder, FolderError};
-use crate::issuer::Issuer;
+use crate::chain::BrokenChain;
+use crate::config::{CaConfig, InvalidConfig};
+use crate::folder::FolderError;
+use crate::opening::{self, Shared};
+use crate::own_tls::OwnTls;
+use crate::parent::ParentError;
 use crate::password::{HashError, PasswordHashing};
-use crate::registry::{Registry, RegistryError};
-
-/// A TLS certificate that ends sooner than this is replaced at the start.
-const TLS_REMAINING_MIN: Duration = Duration::days(30);
-
-/// Backdating of the root, as that of what it issues.
-const BACKDATED: Duration = Duration::minutes(5);
+use crate::rate::{Rate, RateLimiter};
+use crate::registry::RegistryError;
 
 /// Open connections. Enrolments are short; a thousand wait here rather than in memory-hard hashing.
 const CONNECTIONS_MAX: usize = 1_000;
@@ -86,8 +82,31 @@ pub enum StartError {
         #[source]
         source: consort_crypto::Error,
     },
-    /// The authority's own certificate has ended.
-    #[error("the certificate {path} ended at {ended}; nothing can be issued with it, a new root is needed")]
+    /// The folder of an intermediate authority holds a root.
+    #[error(
+        "{path} is the certificate of a root, but the configuration names a parent (ca.parent); remove the parent, or \
+         choose another data folder"
+    )]
+    RootInPlace {
+        /// The certificate.
+        path: PathBuf,
+    },
+    /// The authority's chain does not hold.
+    #[error("the certificates in {path} are no chain of authorities: {source}; restore them from a backup")]
+    Chain {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: BrokenChain,
+    },
+    /// The authority above gave no certificate.
+    #[error(transparent)]
+    Parent(#[from] ParentError),
+    /// A certificate of the authority's chain has ended.
+    #[error(
+        "the authority of {path} ended at {ended} (its own certificate or one above it); nothing can be issued with \
+         it, a new certificate is needed"
+    )]
     Ended {
         /// The certificate.
         path: PathBuf,
@@ -97,6 +116,12 @@ pub enum StartError {
     /// A key or certificate cannot be made, for example because the configured subject does not fit.
     #[error("cannot make the authority's certificates; check ca.subject and hosts in the configuration")]
     Make(#[source] consort_crypto::Error),
+    /// No authority can certify the server's TLS.
+    #[error(
+        "TLS does not know SM2 certificates, and no authority of this server has another key; add one (further, with \
+         ca.key ecdsa): it certifies the API, and the organisation's TLS certificates come from it, too"
+    )]
+    NoTls,
     /// TLS cannot be set up.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -115,11 +140,13 @@ pub struct Serving {
     pub address: SocketAddr,
     /// Where the operations are served, if they are.
     pub operations: Option<SocketAddr>,
-    /// The authority's certificate in PEM: the TLS root for its clients, too.
+    /// The certificates of the first authority in PEM, its own first.
     pub chain_pem: String,
+    /// The TLS roots for its clients in PEM: the chain of the authority that certified the API.
+    pub tls_roots_pem: String,
 }
 
-/// Opens the data folder (making key, certificate and registry at the first start) and serves.
+/// Opens the data folders (making keys, certificates and registries at the first start) and serves.
 ///
 /// # Errors
 /// [`StartError`]; nothing is left running then but what `tasks` ends.
@@ -133,160 +160,82 @@ pub async fn start(
     // The address first: a second process on the same configuration stops here, before it touches the folder.
     let listener = Listener::bind(&config.listen).await?;
     let metrics = Metrics::new();
-    let (authority, tls) = open(config, &clock, &metrics)?;
-    let authority = Arc::new(authority);
+    let (authorities, tls) = open(config, &clock, &metrics).await?;
+    watch(&authorities, &tls, &metrics, &clock, tasks);
     let operations = match &config.operations {
         None => None,
         Some(settings) => {
             let version = Version { program: "consort-ca", version: env!("CARGO_PKG_VERSION") };
-            let checks: Vec<Arc<dyn HealthCheck>> = vec![Arc::new(RegistryCheck(Arc::clone(&authority)))];
-            let operations = Operations { version, metrics, log, checks, clock };
+            let check = |authority| Arc::new(RegistryCheck(authority)) as Arc<dyn HealthCheck>;
+            let checks: Vec<_> = authorities.iter().map(Arc::clone).map(check).collect();
+            let operations = Operations { version, metrics, log, checks, clock: Arc::clone(&clock) };
             Some(operations::serve(settings, operations, tasks).await?)
         }
     };
     let address = listener.address();
-    let chain_pem = authority.chain_pem().to_owned();
-    info!(name = authority.name(), %address, "certificate authority serves");
+    let first = authorities.first().expect("invariant: a configuration has one authority at least");
+    let chain_pem = first.chain_pem().to_owned();
+    for authority in &authorities {
+        info!(name = authority.name(), %address, "certificate authority serves");
+    }
+    let tls_roots_pem = tls.authority().chain_pem().to_owned();
     let limits = Limits { connections: CONNECTIONS_MAX, ..Limits::default() };
-    server::serve(listener, Some(tls), api::router(authority), limits, tasks);
-    Ok(Serving { address, operations, chain_pem })
+    let per_address = config.limits.per_address;
+    let per_address = RateLimiter::new(Rate { per_second: per_address.per_second, burst: per_address.burst });
+    let router = api::router(authorities, per_address, clock);
+    server::serve(listener, Some(tls.server().clone()), router, limits, tasks);
+    Ok(Serving { address, operations, chain_pem, tls_roots_pem })
 }
 
-fn open(
+async fn open(
     config: &CaConfig,
     clock: &Arc<dyn Clock>,
     metrics: &Metrics,
-) -> Result<(Authority, ServerTls), StartError> {
-    let folder = DataFolder::open(&config.data)?;
-    let now = clock.now();
-    let issuer = Issuer::new(key_pair(&folder, config, now)?, config.expiry);
-    let fingerprint = hex::encode(issuer.certificate().fingerprint());
-    let registry = Registry::open(&folder.path("registry.db"), &fingerprint)?;
-    let tls = server_tls(&folder, config, &issuer, now)?;
-    let hashing = PasswordHashing::new(config.password_hashing)?;
-    let meters = Meters::new(metrics);
-    let authority = Authority::new(config.settings(), issuer, registry, hashing, meters, Arc::clone(clock));
-    let (own, all) = config.affiliations()?;
-    let bootstrap = &config.bootstrap;
-    if authority.bootstrap(&bootstrap.id, &bootstrap.secret, &own, &all)? {
-        info!(target: "audit", id = bootstrap.id, "first administrator registered");
-    }
-    Ok((authority, tls))
-}
-
-/// The authority's key and certificate: those in the folder, or new ones at the first start.
-fn key_pair(
-    folder: &DataFolder,
-    config: &CaConfig,
-    now: OffsetDateTime,
-) -> Result<CertificateAuthority, StartError> {
-    let (key_path, certificate_path) = (folder.path("ca-key.pem"), folder.path("ca-cert.pem"));
-    let key = folder.read("ca-key.pem")?;
-    let certificate = folder.read("ca-cert.pem")?;
-    let registry = folder.path("registry.db");
-    let unusable =
-        |source| StartError::KeyPair { certificate: certificate_path.clone(), key: key_path.clone(), source };
-    match (key, certificate) {
-        (Some(key), Some(certificate)) => {
-            let authority = CertificateAuthority::from_pem(certificate, &key).map_err(unusable)?;
-            let ended = authority.certificate().not_after();
-            if ended <= now {
-                return Err(StartError::Ended { path: certificate_path, ended });
-            }
-            Ok(authority)
-        }
-        (None, Some(_)) => Err(StartError::Missing { path: key_path, other: certificate_path }),
-        (None | Some(_), None) if registry.exists() => {
-            Err(StartError::NoKey { registry, path: certificate_path })
-        }
-        // A key alone was left by a first start that was cut off.
-        (key, None) => {
-            let key = key.map_or_else(PrivateKey::generate_p256, |key| PrivateKey::from_pem(&key));
-            make_root(folder, config, key.map_err(unusable)?, now)
-        }
-    }
-}
-
-fn make_root(
-    folder: &DataFolder,
-    config: &CaConfig,
-    key: PrivateKey,
-    now: OffsetDateTime,
-) -> Result<CertificateAuthority, StartError> {
-    folder.write_secret("ca-key.pem", &key.to_pem())?;
-    let validity = Validity {
-        not_before: now - BACKDATED,
-        not_after: now + Duration::days(config.ca.validity_days.into()),
+) -> Result<(Vec<Arc<Authority>>, Arc<OwnTls>), StartError> {
+    let per_identity = config.limits.per_identity;
+    let shared = Shared {
+        clock: Arc::clone(clock),
+        meters: Meters::new(metrics),
+        hashing: Arc::new(PasswordHashing::new(config.password_hashing)?),
+        identity_limits: Arc::new(RateLimiter::new(Rate {
+            per_second: per_identity.per_second,
+            burst: per_identity.burst,
+        })),
     };
-    let subject = distinguished_name(&config.ca.subject);
-    let authority = CertificateAuthority::new_root(&subject, key, validity).map_err(StartError::Make)?;
-    folder.write_public("ca-cert.pem", &authority.certificate().pem())?;
-    info!(target: "audit", subject = authority.certificate().subject(),
-          serial = authority.certificate().serial_hex(), "root certificate made");
-    Ok(authority)
-}
-
-/// The order of Fabric's own tools: country, province, locality, organisation, unit, common name.
-fn distinguished_name(subject: &Subject) -> DistinguishedName {
-    let parts = [
-        (NamePart::Country, subject.country.as_deref()),
-        (NamePart::State, subject.province.as_deref()),
-        (NamePart::Locality, subject.locality.as_deref()),
-        (NamePart::Organization, Some(subject.organization.as_str())),
-        (NamePart::OrganizationalUnit, subject.organizational_unit.as_deref()),
-        (NamePart::CommonName, Some(subject.common_name.as_str())),
-    ];
-    parts
-        .into_iter()
-        .filter_map(|(part, value)| Some((part, value.filter(|value| !value.is_empty())?)))
-        .fold(DistinguishedName::new(), |name, (part, value)| name.with(part, value))
-}
-
-/// The TLS certificate of the API: the one in the folder while it is good for a month and names the configured hosts.
-fn server_tls(
-    folder: &DataFolder,
-    config: &CaConfig,
-    issuer: &Issuer,
-    now: OffsetDateTime,
-) -> Result<ServerTls, StartError> {
-    if let (Some(certificate), Some(key)) = (folder.read("tls-cert.pem")?, folder.read("tls-key.pem")?) {
-        match judge_tls(&certificate, config, issuer, now) {
-            Ok(()) => {
-                match ServerTls::from_pem(certificate.as_bytes(), key.as_bytes(), NO_ROOTS, ClientAuth::None)
-                {
-                    Ok(tls) => return Ok(tls),
-                    Err(error) => warn!(%error, "the TLS certificate is replaced"),
-                }
-            }
-            Err(reason) => info!(reason, "the TLS certificate is replaced"),
+    let mut authorities = Vec::new();
+    let mut own_tls: Option<OwnTls> = None;
+    for settings in config.authorities() {
+        let (authority, folder) = opening::open(&settings, &shared).await?;
+        if own_tls.is_none() && authority.key_algorithm() != Some(KeyAlgorithm::Sm2) {
+            // The first authority whose signatures TLS knows certifies the server that all of them share.
+            let name = settings.ca.subject.common_name.clone();
+            let (hosts, clock) = (config.hosts.clone(), Arc::clone(clock));
+            own_tls = Some(OwnTls::open(folder, name, hosts, Arc::clone(&authority), clock)?);
         }
+        authorities.push(authority);
     }
-    let key = PrivateKey::generate_p256().map_err(StartError::Make)?;
-    let name = &config.ca.subject.common_name;
-    let issued = issuer.issue_server(name, &config.hosts, key.public_key(), now).map_err(StartError::Make)?;
-    folder.write_secret("tls-key.pem", &key.to_pem())?;
-    folder.write_public("tls-cert.pem", &issued.pem())?;
-    info!(target: "audit", id = name, serial = issued.serial_hex(), not_after = %issued.not_after(),
-          "certificate issued for the authority's own API");
-    Ok(ServerTls::from_pem(issued.pem().as_bytes(), key.to_pem().as_bytes(), NO_ROOTS, ClientAuth::None)?)
+    let own_tls = own_tls.ok_or(StartError::NoTls)?;
+    Ok((authorities, Arc::new(own_tls)))
 }
 
-/// Clients of the API authenticate by secret or token, not by TLS.
-const NO_ROOTS: &[Vec<u8>] = &[];
-
-fn judge_tls(pem: &str, config: &CaConfig, issuer: &Issuer, now: OffsetDateTime) -> Result<(), String> {
-    let certificate = Certificate::from_pem(pem).map_err(|error| error.to_string())?;
-    issuer.verify_issued(&certificate)?;
-    if certificate.not_after() < now + TLS_REMAINING_MIN
-        && certificate.not_after() < issuer.certificate().not_after()
-    {
-        return Err("it ends soon".to_owned());
-    }
-    let hosts: Vec<_> = config.hosts.iter().map(|host| SubjectAlternativeName::from_text(host)).collect();
-    if certificate.subject_alternative_names() != hosts {
-        return Err("the configured hosts are others".to_owned());
-    }
-    Ok(())
+/// Keeps the TLS certificate young, and tells in time which certificates end.
+fn watch(
+    authorities: &[Arc<Authority>],
+    tls: &Arc<OwnTls>,
+    metrics: &Metrics,
+    clock: &Arc<dyn Clock>,
+    tasks: &Tasks,
+) {
+    let mut watch = CertificateWatch::new(metrics, Arc::clone(clock));
+    watch.renew(Arc::clone(tls) as _);
+    let own = Arc::clone(tls);
+    watch.certificates(move || vec![WatchedCertificate::own("tls", own.certificate())]);
+    let authorities = authorities.to_vec();
+    watch.certificates(move || {
+        let chain = |authority: &Arc<Authority>| authority.chain();
+        authorities.iter().flat_map(chain).map(|link| WatchedCertificate::own("authority", link)).collect()
+    });
+    watch.start(tasks);
 }
 
 struct RegistryCheck(Arc<Authority>);
@@ -294,7 +243,7 @@ struct RegistryCheck(Arc<Authority>);
 #[async_trait]
 impl HealthCheck for RegistryCheck {
     fn component(&self) -> String {
-        "registry".to_owned()
+        format!("registry of {}", self.0.name())
     }
 
     async fn check(&self) -> Result<(), String> {

@@ -1,8 +1,9 @@
 //! The token that authenticates a request: a certificate and a signature over the request.
 //!
 //! `base64(certificate PEM) + "." + base64(signature)`, sent alone in the `Authorization` header. The signature is
-//! the ECDSA signature of the SHA-256 of
-//! `METHOD + "." + base64(request URI) + "." + base64(body) + "." + base64(certificate PEM)`.
+//! that of the certificate's key over
+//! `METHOD + "." + base64(request URI) + "." + base64(body) + "." + base64(certificate PEM)`: ECDSA over its SHA-256,
+//! and with the other kinds of keys as they sign every message (Ed25519 over the text itself, SM2 over its SM3).
 //! Source: fabric-ca `util/util.go` (`CreateToken`, `VerifyToken`), format 1.4 and later.
 
 use base64::Engine;

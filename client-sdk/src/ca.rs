@@ -4,6 +4,7 @@
 //! with an enrolled identity: a token in the `Authorization` header covers method, path and body (fabric-ca
 //! `util/util.go`, format 1.4).
 
+use std::path::Path;
 use std::time::Duration;
 
 use base64::Engine;
@@ -11,18 +12,21 @@ use base64::engine::general_purpose::STANDARD;
 use consort_crypto::certificate::{Certificate, SubjectAlternativeName};
 use consort_crypto::key::PrivateKey;
 use consort_crypto::request::CertificateRequest;
+use consort_msp::{FolderError, SigningIdentity};
+use consort_protos::ids::MspId;
 use reqwest::Method;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use zeroize::Zeroizing;
 
 use crate::connection::Endpoint;
 
 mod messages;
 
 pub use messages::{
-    Affiliation, Attribute, AttributeRequest, CaInformation, EnrollmentOptions, RegisteredIdentity,
-    Registration, Revocation, Revoke,
+    Affiliation, Attribute, AttributeRequest, AuditEntry, CaInformation, EnrollmentOptions,
+    RegisteredIdentity, Registration, Revocation, Revoke,
 };
 
 /// How long a call may take; an enrolment costs the server a few milliseconds.
@@ -95,6 +99,58 @@ pub struct Enrollment {
     pub key: PrivateKey,
     /// The certificates of the authority (PEM, the issuing one first).
     pub ca_chain_pem: String,
+}
+
+impl Enrollment {
+    /// An earlier enrolment from an MSP folder (`signcerts`, `keystore`, and the authorities beside them).
+    ///
+    /// # Errors
+    /// When the folder holds no certificate with its key; the text names file and rule.
+    pub fn from_folder(folder: &Path) -> Result<Self, EnrollmentFolderError> {
+        // The name of the organisation plays no part in calls to its authority.
+        let any = MspId::parse("any").expect("invariant: a plain word is an MSP id");
+        let identity = SigningIdentity::from_folder(folder, &any)?;
+        let keystore = folder.join("keystore");
+        let wrong = |rule: String| FolderError::Rule { path: keystore.clone(), rule };
+        let files = std::fs::read_dir(&keystore).map_err(|error| wrong(error.to_string()))?;
+        let keys = files
+            .filter_map(|file| Some(Zeroizing::new(std::fs::read_to_string(file.ok()?.path()).ok()?)))
+            .filter_map(|text| PrivateKey::from_pem(&text).ok());
+        let key = keys
+            .into_iter()
+            .find(|key| key.public_key() == identity.certificate().public_key())
+            .ok_or_else(|| wrong("the key is gone".to_owned()))?;
+        let above = ["intermediatecerts", "cacerts"].map(|part| pem_texts(&folder.join(part)));
+        Ok(Self { certificate_pem: identity.certificate().pem(), key, ca_chain_pem: above.concat() })
+    }
+
+    /// The same with a key and certificate that were read elsewhere.
+    ///
+    /// # Errors
+    /// [`CaError::Sign`] when they cannot be read, or do not belong together.
+    pub fn from_pem(certificate_pem: &str, key_pem: &str, ca_chain_pem: &str) -> Result<Self, CaError> {
+        let certificate = Certificate::from_pem(certificate_pem).map_err(CaError::Sign)?;
+        let key = PrivateKey::from_pem(key_pem).map_err(CaError::Sign)?;
+        if key.public_key() != certificate.public_key() {
+            let reason = "the private key belongs to another certificate";
+            return Err(CaError::Sign(consort_crypto::Error::DoesNotBelong(reason)));
+        }
+        let ca_chain_pem = ca_chain_pem.to_owned();
+        Ok(Self { certificate_pem: certificate.pem(), key, ca_chain_pem })
+    }
+}
+
+/// An MSP folder holds no usable enrolment.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct EnrollmentFolderError(#[from] FolderError);
+
+/// The PEM texts of a folder, one after the other; nothing when there is no folder.
+fn pem_texts(folder: &Path) -> String {
+    let mut files: Vec<_> =
+        std::fs::read_dir(folder).into_iter().flatten().flatten().map(|file| file.path()).collect();
+    files.sort();
+    files.iter().filter_map(|file| std::fs::read_to_string(file).ok()).collect()
 }
 
 /// A connection to one certificate authority. Cheap to clone.
@@ -202,6 +258,23 @@ impl CaClient {
         let certificate = Certificate::from_pem(&current.certificate_pem).map_err(CaError::Sign)?;
         let id = certificate.subject_common_name().unwrap_or_default().to_owned();
         let (key, body) = self.signing_request(&id, options)?;
+        let result = self.signed(current, Method::POST, "reenroll", body).await?;
+        self.enrollment(key, &result)
+    }
+
+    /// Has the key that `current` already has certified anew: for whoever is known by his key, as consenters are.
+    ///
+    /// # Errors
+    /// As [`CaClient::reenroll`].
+    pub async fn reenroll_same_key(
+        &self,
+        current: &Enrollment,
+        options: &EnrollmentOptions,
+    ) -> Result<Enrollment, CaError> {
+        let certificate = Certificate::from_pem(&current.certificate_pem).map_err(CaError::Sign)?;
+        let id = certificate.subject_common_name().unwrap_or_default();
+        let key = PrivateKey::from_pem(&current.key.to_pem()).map_err(CaError::Sign)?;
+        let body = self.request_for(&key, id, options)?;
         let result = self.signed(current, Method::POST, "reenroll", body).await?;
         self.enrollment(key, &result)
     }
@@ -405,14 +478,38 @@ impl CaClient {
         Ok(answer.certs.into_iter().map(|listed| listed.pem).collect())
     }
 
+    /// The rows of the audit log after the one numbered `after`: what was issued and revoked, by whom. `consort-ca` only.
+    ///
+    /// # Errors
+    /// [`CaError::Refused`], with code 71 when the caller is no registrar above all affiliations.
+    pub async fn audit(&self, caller: &Enrollment, after: i64) -> Result<Vec<AuditEntry>, CaError> {
+        #[derive(Deserialize)]
+        struct Answer {
+            entries: Vec<AuditEntry>,
+        }
+        let path = self.addressed(&format!("audit?after={after}"));
+        let answer: Answer = self.signed(caller, Method::GET, &path, Vec::new()).await?;
+        Ok(answer.entries)
+    }
+
     fn signing_request(
         &self,
         id: &str,
         options: &EnrollmentOptions,
     ) -> Result<(PrivateKey, Vec<u8>), CaError> {
-        let key = PrivateKey::generate_p256().map_err(CaError::Sign)?;
+        let key = PrivateKey::generate(options.key_algorithm).map_err(CaError::Sign)?;
+        let body = self.request_for(&key, id, options)?;
+        Ok((key, body))
+    }
+
+    fn request_for(
+        &self,
+        key: &PrivateKey,
+        id: &str,
+        options: &EnrollmentOptions,
+    ) -> Result<Vec<u8>, CaError> {
         let sans: Vec<_> = options.hosts.iter().map(|host| SubjectAlternativeName::from_text(host)).collect();
-        let request = CertificateRequest::create(&key, id, &sans).map_err(CaError::Sign)?;
+        let request = CertificateRequest::create(key, id, &sans).map_err(CaError::Sign)?;
         let mut body = json!({ "certificate_request": request.pem() });
         if let Some(profile) = &options.profile {
             body["profile"] = json!(profile);
@@ -420,7 +517,7 @@ impl CaClient {
         if let Some(attributes) = &options.attributes {
             body["attr_reqs"] = json!(attributes);
         }
-        Ok((key, self.body(body)?))
+        self.body(body)
     }
 
     fn enrollment(&self, key: PrivateKey, result: &EnrollmentResult) -> Result<Enrollment, CaError> {

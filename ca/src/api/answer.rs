@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::http::StatusCode;
-use axum::http::header::{HeaderValue, LOCATION};
+use axum::http::header::{HeaderValue, LOCATION, RETRY_AFTER};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use tracing::{info, warn};
@@ -58,7 +58,11 @@ impl IntoResponse for ApiError {
         }
         let error = json!({ "code": self.code(), "message": self.message() });
         let envelope = json!({ "result": "", "errors": [error], "messages": [], "success": false });
-        (self.status(), Json(envelope)).into_response()
+        let mut response = (self.status(), Json(envelope)).into_response();
+        if self.status() == StatusCode::TOO_MANY_REQUESTS {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
     }
 }
 

@@ -14,6 +14,7 @@ use crate::error::ApiError;
 use crate::registry::CertificateId;
 
 pub(super) async fn list(State(api): State<Arc<Api>>, incoming: Incoming) -> Result<Response, ApiError> {
+    let authority = api.addressed(&incoming)?;
     let (caller, filter) = api
         .run_as_caller(incoming, |authority, caller, incoming| {
             let text = |name| incoming.parameter(name).map(str::to_owned);
@@ -33,7 +34,7 @@ pub(super) async fn list(State(api): State<Arc<Api>>, incoming: Incoming) -> Res
         })
         .await?;
     let start = CertificateId { serial: String::new(), aki: String::new() };
-    stream(api, "certs", start, move |authority, after| {
+    stream(api, authority, "certs", start, move |authority, after| {
         let (page, next) = authority.certificates_page(&caller, &filter, after)?;
         Ok((page.iter().map(|record| json!({ "PEM": record.pem })).collect(), next))
     })

@@ -39,13 +39,14 @@ pub(super) async fn add(State(api): State<Arc<Api>>, incoming: Incoming) -> Outc
 }
 
 pub(super) async fn list(State(api): State<Arc<Api>>, incoming: Incoming) -> Result<Response, ApiError> {
+    let authority = api.addressed(&incoming)?;
     let caller = api
         .run_as_caller(incoming, |authority, caller, _| {
             authority.may_list_identities(caller)?;
             Ok(caller.clone())
         })
         .await?;
-    stream(api, "identities", String::new(), move |authority, after| {
+    stream(api, authority, "identities", String::new(), move |authority, after| {
         let (page, next) = authority.identities_page(&caller, after)?;
         Ok((page.iter().map(described).collect(), next))
     })

@@ -36,12 +36,12 @@ impl<S: Send + Sync> FromRequest<S> for Incoming {
         let Ok(OriginalUri(uri)) = OriginalUri::from_request_parts(&mut parts, state).await;
         let Query(query) = Query::try_from_uri(&uri)
             .map_err(|error| ApiError::bad_request(Code::BadBody, error.to_string()))?;
+        let told = parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+        if told.and_then(|told| told.parse::<u64>().ok()).is_some_and(|told| told > BODY_BYTES_MAX as u64) {
+            return Err(too_large());
+        }
         let authorization = parts.headers.get(header::AUTHORIZATION);
         let authorization = authorization.and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let too_large = |_| {
-            let message = "the body is larger than 1 MiB";
-            ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, Code::BadBody, message)
-        };
         let too_slow = |_| {
             let message = "the body did not arrive within 30 s";
             ApiError::new(StatusCode::REQUEST_TIMEOUT, Code::BadBody, message)
@@ -52,7 +52,7 @@ impl<S: Send + Sync> FromRequest<S> for Incoming {
             uri: uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string),
             authorization,
             query,
-            body: body.map_err(too_slow)?.map_err(too_large)?,
+            body: body.map_err(too_slow)?.map_err(|_| too_large())?,
         })
     }
 }
@@ -74,29 +74,23 @@ impl Incoming {
             .is_some_and(|value| matches!(value, "" | "1" | "t" | "T" | "true" | "True" | "TRUE"))
     }
 
-    /// Verifies that the request is meant for this authority, and who sent it.
+    /// Verifies who sent the request.
     pub(crate) fn caller(&self, authority: &Authority, may_be_expired: bool) -> Result<Caller, ApiError> {
-        let header = self.authorization();
-        let caller = authority.authenticate(header, &self.method, &self.uri, &self.body, may_be_expired)?;
-        self.check_addressee(authority)?;
-        Ok(caller)
+        authority.authenticate(self.authorization(), &self.method, &self.uri, &self.body, may_be_expired)
     }
 
-    /// Verifies that the request names this authority or none: by the query, else by the body.
-    pub(crate) fn check_addressee(&self, authority: &Authority) -> Result<(), ApiError> {
+    /// The authority that the request names, if it names one: by the query, else by the body.
+    pub(crate) fn ca_name(&self) -> Option<String> {
         let in_body = || JsonBody::parse(&self.body).ok().and_then(|body| body.ca_name());
-        let named = self.parameter("ca").filter(|name| !name.is_empty()).map(str::to_owned).or_else(in_body);
-        match named {
-            Some(name) if name != authority.name() => {
-                let shown: String = name.chars().take(64).collect();
-                Err(ApiError::not_found(Code::CaNotFound, format!("CA '{shown}' does not exist")))
-            }
-            _ => Ok(()),
-        }
+        self.parameter("ca").filter(|name| !name.is_empty()).map(str::to_owned).or_else(in_body)
     }
 
     /// The body as what the endpoint takes.
     pub(crate) fn read<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
         JsonBody::parse(&self.body)?.read()
     }
+}
+
+fn too_large() -> ApiError {
+    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, Code::BadBody, "the body is larger than 1 MiB")
 }

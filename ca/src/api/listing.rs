@@ -25,6 +25,7 @@ enum Rest<Mark> {
 
 /// How far the answer is.
 struct Sending<Mark> {
+    authority: Arc<Authority>,
     rest: Rest<Mark>,
     key: &'static str,
     /// Whether the opening of the envelope was sent.
@@ -38,6 +39,7 @@ struct Sending<Mark> {
 /// The first page is read before the answer starts, so that a failure there is still told properly.
 pub(super) async fn stream<Mark, F>(
     api: Arc<Api>,
+    authority: Arc<Authority>,
     key: &'static str,
     start: Mark,
     page: F,
@@ -47,8 +49,9 @@ where
     F: Fn(&Authority, &Mark) -> Result<(Vec<Value>, Option<Mark>), ApiError> + Send + Sync + 'static,
 {
     let page = Arc::new(page);
-    let (entries, next) = read(&api, &page, start).await?;
-    let state = Sending { rest: Rest::Page(entries, next), key, started: false, entries_sent: false };
+    let (entries, next) = read(&api, &authority, &page, start).await?;
+    let rest = Rest::Page(entries, next);
+    let state = Sending { authority, rest, key, started: false, entries_sent: false };
     let parts = stream::unfold(state, move |sending| {
         let (api, page) = (Arc::clone(&api), Arc::clone(&page));
         async move { next_part(&api, &page, sending).await }
@@ -67,7 +70,7 @@ where
     let (entries, next) = match sending.rest {
         Rest::Sent => return None,
         Rest::Page(entries, next) => (entries, next),
-        Rest::After(mark) => match read(api, page, mark).await {
+        Rest::After(mark) => match read(api, &sending.authority, page, mark).await {
             Ok(read) => read,
             Err(error) => {
                 // The envelope is half sent: only a broken body can still say that something failed.
@@ -90,7 +93,7 @@ where
     }
     sending.rest = next.map_or(Rest::Sent, Rest::After);
     if matches!(sending.rest, Rest::Sent) {
-        let name = json!(api.authority.name());
+        let name = json!(sending.authority.name());
         text.push_str(&format!("],\"caname\":{name}}},\"errors\":[],\"messages\":[],\"success\":true}}"));
     }
     Some((Ok(Bytes::from(text)), sending))
@@ -98,6 +101,7 @@ where
 
 async fn read<Mark, F>(
     api: &Arc<Api>,
+    authority: &Arc<Authority>,
     page: &Arc<F>,
     mark: Mark,
 ) -> Result<(Vec<Value>, Option<Mark>), ApiError>
@@ -106,5 +110,5 @@ where
     F: Fn(&Authority, &Mark) -> Result<(Vec<Value>, Option<Mark>), ApiError> + Send + Sync + 'static,
 {
     let page = Arc::clone(page);
-    api.run(move |authority| page(authority, &mark)).await
+    api.run(authority, move |authority| page(authority, &mark)).await
 }

@@ -19,14 +19,14 @@ use crate::error::{ApiError, Code};
 const API_VERSION: &str = "1.5.15";
 
 pub(super) async fn information(State(api): State<Arc<Api>>, incoming: Incoming) -> Outcome {
-    incoming.check_addressee(&api.authority)?;
-    Ok(Answer::ok(server_information(&api.authority, API_VERSION)))
+    let authority = api.addressed(&incoming)?;
+    Ok(Answer::ok(server_information(&authority, API_VERSION)))
 }
 
 pub(super) async fn enroll(State(api): State<Arc<Api>>, incoming: Incoming) -> Outcome {
-    api.run(move |authority| {
+    let addressed = api.addressed(&incoming)?;
+    api.run(&addressed, move |authority| {
         let identity = authority.log_in(incoming.authorization())?;
-        incoming.check_addressee(authority)?;
         let enrolled = authority.enroll(&identity, incoming.read()?)?;
         Ok(enrollment(authority, &enrolled))
     })
@@ -34,7 +34,8 @@ pub(super) async fn enroll(State(api): State<Arc<Api>>, incoming: Incoming) -> O
 }
 
 pub(super) async fn reenroll(State(api): State<Arc<Api>>, incoming: Incoming) -> Outcome {
-    api.run(move |authority| {
+    let addressed = api.addressed(&incoming)?;
+    api.run(&addressed, move |authority| {
         let caller = incoming.caller(authority, authority.reenroll_ignores_expiry())?;
         let enrolled = authority.reenroll(&caller, incoming.read()?)?;
         Ok(enrollment(authority, &enrolled))
@@ -62,6 +63,13 @@ pub(super) async fn generate_crl(State(api): State<Arc<Api>>, incoming: Incoming
         Ok(Answer::ok(json!({ "CRL": STANDARD.encode(crl) })))
     })
     .await
+}
+
+/// Idemix credentials are a second kind of identity (anonymous ones) that Consort's members do not accept.
+pub(super) async fn no_idemix() -> ApiError {
+    let message =
+        "idemix credentials are not issued here; enrol for an X.509 certificate (POST /api/v1/enroll)";
+    ApiError::new(StatusCode::NOT_IMPLEMENTED, Code::Unknown, message)
 }
 
 pub(super) async fn no_such_path() -> ApiError {

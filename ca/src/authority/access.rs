@@ -2,7 +2,7 @@
 
 use consort_crypto::certificate::Certificate;
 
-use super::Authority;
+use super::{Authority, Proof};
 use crate::affiliation::Affiliation;
 use crate::attributes::AFFILIATION_MANAGER;
 use crate::error::{ApiError, Code};
@@ -54,6 +54,7 @@ impl Authority {
             let detail = format!("identity '{}' is revoked", identity.id);
             return Err(ApiError::authentication(Code::CertificateRevoked, detail));
         }
+        self.limit(&identity.id, Proof::Token)?;
         Ok(Caller(identity))
     }
 

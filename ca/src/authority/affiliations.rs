@@ -37,7 +37,7 @@ impl Authority {
         }
         caller.require_affiliation(&name)?;
         self.registry.add_affiliation(&name, force).map_err(|error| told(error, Code::AddAffiliation))?;
-        info!(target: "audit", caller = caller.identity().id, affiliation = %name, "affiliation added");
+        info!(target: "audit", ca = self.name(), caller = caller.identity().id, affiliation = %name, "affiliation added");
         Ok(name)
     }
 
@@ -60,7 +60,7 @@ impl Authority {
             .registry
             .rename_affiliation(&from, &to, force)
             .map_err(|error| told(error, Code::ModifyAffiliation))?;
-        info!(target: "audit", caller = caller.identity().id, %from, %to, identities = change.identities.len(),
+        info!(target: "audit", ca = self.name(), caller = caller.identity().id, %from, %to, identities = change.identities.len(),
               "affiliation renamed");
         Ok(change)
     }
@@ -86,9 +86,9 @@ impl Authority {
         let reason = RevocationReason::CessationOfOperation.number();
         let change = self
             .registry
-            .remove_affiliation(&name, force, self.now().unix_timestamp(), reason)
+            .remove_affiliation(&name, force, self.deed(caller), reason)
             .map_err(|error| told(error, Code::RemoveAffiliation))?;
-        info!(target: "audit", caller = caller.identity().id, affiliation = %name,
+        info!(target: "audit", ca = self.name(), caller = caller.identity().id, affiliation = %name,
               identities = change.identities.len(), "affiliation removed");
         Ok(change)
     }

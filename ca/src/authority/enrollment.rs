@@ -7,7 +7,7 @@ use consort_crypto::request::CertificateRequest;
 use serde_json::{Map, Value, json};
 use tracing::info;
 
-use super::{Authority, Caller};
+use super::{Authority, Caller, Proof};
 use crate::attributes::INTERMEDIATE_CA;
 use crate::error::{ApiError, Code};
 use crate::issuer::{Order, Profile};
@@ -39,28 +39,36 @@ impl Authority {
         if self.settings.max_enrollments == 0 {
             return Err(ApiError::authentication(Code::EnrollDisabled, "enrolment is switched off"));
         }
+        self.limit(&id, Proof::Secret)?;
         // One at a time per identity: a wrong secret is counted before the next one is judged.
         let _turn = self.logins.turn(&id);
         let Some(identity) = self.registry.identity(&id)? else {
+            self.check_attempts(self.guesses.count(&id))?;
             self.hashing.verify(&secret, None);
             return Err(ApiError::authentication(Code::InvalidUser, "there is no such identity"));
         };
-        let limit = self.settings.password_attempts;
-        if limit > 0 && identity.failed_attempts >= limit {
-            let message =
-                format!("the limit of {limit} wrong secrets is reached; a registrar must set a new one");
-            return Err(ApiError::new(StatusCode::UNAUTHORIZED, Code::PasswordAttempts, message));
-        }
+        self.check_attempts(identity.failed_attempts)?;
         if !self.hashing.verify(&secret, Some(&identity.secret_hash)) {
             self.registry.count_failed_attempt(&id)?;
             self.meters.wrong_secrets.inc();
-            info!(target: "audit", id, attempts = identity.failed_attempts + 1, "wrong secret");
+            info!(target: "audit", ca = self.name(), id, attempts = identity.failed_attempts + 1, "wrong secret");
             return Err(ApiError::authentication(Code::InvalidPassword, "the secret is wrong"));
         }
         if identity.revoked {
             return Err(ApiError::authentication(Code::InvalidPassword, "the identity is revoked"));
         }
         Ok(identity)
+    }
+
+    /// Judges the wrong secrets so far.
+    fn check_attempts(&self, failed: i64) -> Result<(), ApiError> {
+        let limit = self.settings.password_attempts;
+        if limit == 0 || failed < limit {
+            return Ok(());
+        }
+        let message =
+            format!("the limit of {limit} wrong secrets is reached; a registrar must set a new one");
+        Err(ApiError::new(StatusCode::UNAUTHORIZED, Code::PasswordAttempts, message))
     }
 
     /// Issues a certificate to an identity that has logged in by its secret.
@@ -91,11 +99,7 @@ impl Authority {
         check_names(&signing, identity)?;
         let profile = Profile::parse(request.profile.as_deref().unwrap_or_default())
             .map_err(|message| ApiError::bad_request(Code::Unknown, message))?;
-        let wants_ca = profile == Profile::Ca || signing.asks_for_ca();
-        if wants_ca && !identity.attributes.is_true(INTERMEDIATE_CA) {
-            let detail = format!("'{}' lacks hf.IntermediateCA", identity.id);
-            return Err(ApiError::authorization(Code::MissingAttribute, detail));
-        }
+        self.check_authority_wish(profile, &signing, identity)?;
         let not_after = date(request.notafter.as_deref())
             .map_err(|message| ApiError::bad_request(Code::BadBody, message))?;
         let order = Order {
@@ -107,6 +111,9 @@ impl Authority {
             not_after,
         };
         let now = self.now();
+        if self.issuer.has_ended(now) {
+            return Err(ApiError::internal(Code::Unknown, "the authority's own certificate has ended"));
+        }
         let issued = self.issuer.issue(&order, now).map_err(|error| bad(error.to_string()))?;
         let aki = issued.authority_key_id().map(hex::encode).unwrap_or_default();
         let record = CertificateRecord {
@@ -118,11 +125,32 @@ impl Authority {
             not_after: issued.not_after().unix_timestamp(),
             revoked_at: None,
         };
-        self.registry.record_certificate(&record, counts, self.settings.max_enrollments).map_err(refused)?;
+        let ceiling = self.settings.max_enrollments;
+        self.registry.record_certificate(&record, profile.name(), counts, ceiling).map_err(refused)?;
         self.meters.issued.inc();
-        info!(target: "audit", id = record.id, serial = record.certificate.serial, aki = record.certificate.aki,
-              ?profile, not_after = %issued.not_after(), renewal = !counts, "certificate issued");
+        info!(target: "audit", ca = self.name(), id = record.id, serial = record.certificate.serial,
+              aki = record.certificate.aki, profile = profile.name(), not_after = %issued.not_after(),
+              renewal = !counts, "certificate issued");
         Ok(Enrolled { certificate_pem: record.pem })
+    }
+
+    /// Judges the wish to become an authority: by the profile, or by the request's basic constraints.
+    fn check_authority_wish(
+        &self,
+        profile: Profile,
+        signing: &CertificateRequest,
+        identity: &Identity,
+    ) -> Result<(), ApiError> {
+        let wished = profile == Profile::Ca || signing.asks_for_ca();
+        if wished && !identity.attributes.is_true(INTERMEDIATE_CA) {
+            let detail = format!("'{}' lacks hf.IntermediateCA", identity.id);
+            return Err(ApiError::authorization(Code::MissingAttribute, detail));
+        }
+        if profile == Profile::Ca && self.issuer.path_length_below().is_none() {
+            let message = "this authority's own certificate allows no authority below it (path length 0)";
+            return Err(ApiError::bad_request(Code::Unknown, message));
+        }
+        Ok(())
     }
 }
 

@@ -32,7 +32,7 @@ impl Authority {
             let message = format!("Identity '{}' is already registered", identity.id);
             return Err(ApiError::new(StatusCode::CONFLICT, Code::IdentityExists, message));
         }
-        info!(target: "audit", caller = caller.identity().id, id = identity.id, kind = identity.kind,
+        info!(target: "audit", ca = self.name(), caller = caller.identity().id, id = identity.id, kind = identity.kind,
               affiliation = %identity.affiliation, "identity registered");
         Ok(secret)
     }
@@ -100,7 +100,7 @@ impl Authority {
             max_enrollments: max.map(|max| enrollments(max, self.settings.max_enrollments)).transpose()?,
         };
         let changed = self.registry.change_identity(id, &change)?.ok_or_else(|| unknown(id))?;
-        info!(target: "audit", caller = caller.identity().id, id, new_secret = secret.is_some(),
+        info!(target: "audit", ca = self.name(), caller = caller.identity().id, id, new_secret = secret.is_some(),
               "identity modified");
         Ok(changed)
     }
@@ -121,8 +121,8 @@ impl Authority {
             return refuse("this would remove the caller's own identity; use force");
         }
         let reason = RevocationReason::CessationOfOperation.number();
-        let removed = self.registry.remove_identity(id, self.now().unix_timestamp(), reason)?;
-        info!(target: "audit", caller = caller.identity().id, id, "identity removed");
+        let removed = self.registry.remove_identity(id, self.deed(caller), reason)?;
+        info!(target: "audit", ca = self.name(), caller = caller.identity().id, id, "identity removed");
         removed.ok_or_else(|| unknown(id))
     }
 

@@ -72,8 +72,7 @@ impl Authority {
             let message = "the certificate belongs to another identity than the one named";
             return Err(ApiError::bad_request(Code::RevokeWrongOwner, message));
         }
-        let now = self.now().unix_timestamp();
-        if !self.registry.revoke_certificate(&name, now, reason.number())? {
+        if !self.registry.revoke_certificate(&name, self.deed(caller), reason.number())? {
             let message = "the certificate is revoked already";
             return Err(ApiError::new(StatusCode::NOT_FOUND, Code::AlreadyRevoked, message));
         }
@@ -96,9 +95,8 @@ impl Authority {
         if caller.identity().id != id {
             caller.require_authority_over(&identity)?;
         }
-        let now = self.now().unix_timestamp();
-        let revoked = self.registry.revoke_identity(id, now, reason.number())?;
-        info!(target: "audit", caller = caller.identity().id, id, ?reason, certificates = revoked.len(),
+        let revoked = self.registry.revoke_identity(id, self.deed(caller), reason.number())?;
+        info!(target: "audit", ca = self.name(), caller = caller.identity().id, id, ?reason, certificates = revoked.len(),
               "identity revoked");
         for name in &revoked {
             self.audit(caller, id, name, reason);
@@ -126,7 +124,7 @@ impl Authority {
         // Expired certificates are refused anyway, so they are on no list unless a window asks for them.
         let expires = TimeWindow { from: expires.from.or(self.unexpired().from), ..expires };
         let crl = self.crl(revoked, expires)?;
-        info!(target: "audit", caller = caller.identity().id, "list of revoked certificates made");
+        info!(target: "audit", ca = self.name(), caller = caller.identity().id, "list of revoked certificates made");
         Ok(crl)
     }
 
@@ -135,6 +133,10 @@ impl Authority {
     }
 
     fn crl(&self, revoked: TimeWindow, expires: TimeWindow) -> Result<String, ApiError> {
+        if self.issuer.has_ended(self.now()) {
+            let detail = "the authority's own certificate has ended";
+            return Err(ApiError::internal(Code::CrlGeneration, detail));
+        }
         let entries = self.registry.revoked_certificates(revoked, expires)?;
         self.issuer
             .crl(&entries, self.now())
@@ -143,7 +145,7 @@ impl Authority {
 
     fn audit(&self, caller: &Caller, id: &str, name: &CertificateId, reason: RevocationReason) {
         self.meters.revoked.inc();
-        info!(target: "audit", caller = caller.identity().id, id, serial = name.serial, aki = name.aki, ?reason,
+        info!(target: "audit", ca = self.name(), caller = caller.identity().id, id, serial = name.serial, aki = name.aki, ?reason,
               "certificate revoked");
     }
 }

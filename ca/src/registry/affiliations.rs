@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::audit::Deed;
 use super::{Identity, Registry, RegistryError, identities};
 use crate::affiliation::Affiliation;
 
@@ -168,7 +169,7 @@ impl Registry {
         &self,
         name: &Affiliation,
         force: bool,
-        now: i64,
+        deed: Deed<'_>,
         reason: u8,
     ) -> Result<AffiliationChange, AffiliationError> {
         self.write(|transaction| {
@@ -185,8 +186,7 @@ impl Registry {
                 transaction.execute("DELETE FROM affiliations WHERE name = ?1", [affiliation.as_str()])?;
             }
             for identity in &removed {
-                transaction.execute("DELETE FROM identities WHERE id = ?1", [&identity.id])?;
-                super::certificates::revoke_all(transaction, &identity.id, now, reason)?;
+                identities::remove(transaction, &identity.id, deed, reason)?;
             }
             Ok(AffiliationChange { tree: tree(name.clone(), &below), identities: removed })
         })
@@ -309,8 +309,9 @@ mod tests {
     fn a_branch_is_removed_by_force_only() {
         let (_folder, registry) = registry();
 
-        let refused = registry.remove_affiliation(&affiliation("org1"), false, 0, 0);
-        let removed = registry.remove_affiliation(&affiliation("org1"), true, 0, 0).expect("remove");
+        let deed = Deed { caller: "admin", at: 0 };
+        let refused = registry.remove_affiliation(&affiliation("org1"), false, deed, 0);
+        let removed = registry.remove_affiliation(&affiliation("org1"), true, deed, 0).expect("remove");
 
         assert!(matches!(refused, Err(AffiliationError::InUse { children: 3, .. })));
         assert_eq!(removed.tree.children.len(), 2);

@@ -3,6 +3,7 @@
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 
+use super::audit::{AuditAction, Deed, append};
 use super::{PAGE_ROWS, Registry, RegistryError, identities};
 use crate::affiliation::Affiliation;
 
@@ -117,13 +118,14 @@ impl Registry {
     /// Writes a new certificate down before it is handed out.
     ///
     /// With `counts` it is an enrolment by secret: it uses one of the identity's enrolments up and forgives wrong
-    /// attempts. `ceiling` is the authority's own limit, -1 for none.
+    /// attempts. `ceiling` is the authority's own limit, -1 for none; `profile` stands in the audit log.
     ///
     /// # Errors
     /// When the identity has meanwhile been removed or revoked, or has no enrolments left.
     pub fn record_certificate(
         &self,
         record: &CertificateRecord,
+        profile: &str,
         counts: bool,
         ceiling: i64,
     ) -> Result<(), EnrollmentRefused> {
@@ -144,6 +146,10 @@ impl Registry {
                     .execute([&record.id])?;
             }
             insert(transaction, record)?;
+            let action = if counts { AuditAction::Issue } else { AuditAction::Renew };
+            let deed = Deed { caller: &record.id, at: record.issued_at };
+            let detail = format!("profile={profile}");
+            append(transaction, &deed.on_certificate(action, &record.id, &record.certificate, detail))?;
             Ok(())
         })
     }
@@ -170,16 +176,23 @@ impl Registry {
     pub fn revoke_certificate(
         &self,
         name: &CertificateId,
-        now: i64,
+        deed: Deed<'_>,
         reason: u8,
     ) -> Result<bool, RegistryError> {
         self.write(|transaction| {
-            let revoked = transaction.execute(
-                "UPDATE certificates SET revoked_at = ?3, reason = ?4 \
-                 WHERE serial = ?1 AND aki = ?2 AND revoked_at IS NULL",
-                params![name.serial, name.aki, now, reason],
-            )?;
-            Ok(revoked == 1)
+            let owner: Option<String> = transaction
+                .prepare_cached(
+                    "UPDATE certificates SET revoked_at = ?3, reason = ?4 \
+                     WHERE serial = ?1 AND aki = ?2 AND revoked_at IS NULL RETURNING id",
+                )?
+                .query_row(params![name.serial, name.aki, deed.at, reason], |row| row.get(0))
+                .optional()?;
+            let Some(owner) = owner else {
+                return Ok(false);
+            };
+            let action = AuditAction::RevokeCertificate;
+            append(transaction, &deed.on_certificate(action, &owner, name, reason_text(reason)))?;
+            Ok(true)
         })
     }
 
@@ -190,12 +203,13 @@ impl Registry {
     pub fn revoke_identity(
         &self,
         id: &str,
-        now: i64,
+        deed: Deed<'_>,
         reason: u8,
     ) -> Result<Vec<CertificateId>, RegistryError> {
         self.write(|transaction| {
             transaction.execute("UPDATE identities SET revoked = 1 WHERE id = ?1", [id])?;
-            revoke_all(transaction, id, now, reason)
+            append(transaction, &deed.on_identity(AuditAction::RevokeIdentity, id, reason_text(reason)))?;
+            revoke_all(transaction, id, deed, reason)
         })
     }
 
@@ -272,17 +286,27 @@ fn allowed_enrollments(own: i64, ceiling: i64) -> i64 {
 pub(super) fn revoke_all(
     connection: &Connection,
     id: &str,
-    now: i64,
+    deed: Deed<'_>,
     reason: u8,
 ) -> Result<Vec<CertificateId>, RegistryError> {
     let mut statement = connection.prepare_cached(
         "UPDATE certificates SET revoked_at = ?2, reason = ?3 WHERE id = ?1 AND revoked_at IS NULL \
          RETURNING serial, aki",
     )?;
-    let revoked = statement.query_map(params![id, now, reason], |row| {
+    let revoked = statement.query_map(params![id, deed.at, reason], |row| {
         Ok(CertificateId { serial: row.get(0)?, aki: row.get(1)? })
     })?;
-    Ok(revoked.collect::<Result<_, _>>()?)
+    let revoked: Vec<CertificateId> = revoked.collect::<Result<_, _>>()?;
+    for name in &revoked {
+        let action = AuditAction::RevokeCertificate;
+        append(connection, &deed.on_certificate(action, id, name, reason_text(reason)))?;
+    }
+    Ok(revoked)
+}
+
+/// The reason of a revocation as it stands in the audit log.
+pub(super) fn reason_text(reason: u8) -> String {
+    format!("reason={reason}")
 }
 
 fn insert(connection: &Connection, record: &CertificateRecord) -> Result<(), RegistryError> {
@@ -386,6 +410,10 @@ mod tests {
         (folder, registry)
     }
 
+    fn admin(at: i64) -> Deed<'static> {
+        Deed { caller: "admin", at }
+    }
+
     fn record(serial: &str) -> CertificateRecord {
         CertificateRecord {
             certificate: CertificateId::new(serial, "00AB"),
@@ -402,36 +430,44 @@ mod tests {
     fn enrolments_are_counted_and_limited() {
         let (_folder, registry) = registry();
 
-        registry.record_certificate(&record("1"), true, -1).expect("first");
-        registry.record_certificate(&record("2"), true, -1).expect("second");
-        let third = registry.record_certificate(&record("3"), true, -1);
+        registry.record_certificate(&record("1"), "default", true, -1).expect("first");
+        registry.record_certificate(&record("2"), "default", true, -1).expect("second");
+        let third = registry.record_certificate(&record("3"), "default", true, -1);
 
         assert!(matches!(third, Err(EnrollmentRefused::Exhausted(2))));
         assert_eq!(registry.certificate(&CertificateId::new("3", "ab")).expect("read"), None);
-        registry.record_certificate(&record("4"), false, -1).expect("a renewal does not count");
+        registry.record_certificate(&record("4"), "default", false, -1).expect("a renewal does not count");
     }
 
     #[test]
     fn a_revoked_identity_gets_no_certificate() {
         let (_folder, registry) = registry();
-        registry.record_certificate(&record("0F:01"), true, -1).expect("first");
+        registry.record_certificate(&record("0F:01"), "default", true, -1).expect("first");
 
-        let revoked = registry.revoke_identity("alice", 20, 1).expect("revoke");
-        let again = registry.record_certificate(&record("2"), false, -1);
+        let revoked = registry.revoke_identity("alice", admin(20), 1).expect("revoke");
+        let again = registry.record_certificate(&record("2"), "default", false, -1);
 
         assert_eq!(revoked, [CertificateId { serial: "f01".to_owned(), aki: "ab".to_owned() }]);
         assert!(matches!(again, Err(EnrollmentRefused::Revoked)));
+        let log: Vec<_> =
+            registry.audit(0).expect("audit").into_iter().map(|row| (row.action, row.caller)).collect();
+        let rows = [
+            (AuditAction::Issue, "alice"),
+            (AuditAction::RevokeIdentity, "admin"),
+            (AuditAction::RevokeCertificate, "admin"),
+        ];
+        assert_eq!(log, rows.map(|(action, caller)| (action, caller.to_owned())));
     }
 
     #[test]
     fn revoked_certificates_are_found_by_window() {
         let (_folder, registry) = registry();
-        registry.record_certificate(&record("1"), false, -1).expect("first");
-        registry.record_certificate(&record("2"), false, -1).expect("second");
+        registry.record_certificate(&record("1"), "default", false, -1).expect("first");
+        registry.record_certificate(&record("2"), "default", false, -1).expect("second");
         let name = CertificateId::new("1", "ab");
 
-        assert!(registry.revoke_certificate(&name, 50, 4).expect("revoke"));
-        assert!(!registry.revoke_certificate(&name, 60, 4).expect("again"));
+        assert!(registry.revoke_certificate(&name, admin(50), 4).expect("revoke"));
+        assert!(!registry.revoke_certificate(&name, admin(60), 4).expect("again"));
 
         let all = registry.revoked_certificates(TimeWindow::default(), TimeWindow::default()).expect("all");
         assert_eq!(all, [Revoked { serial: "1".to_owned(), revoked_at: 50, reason: 4 }]);
@@ -442,9 +478,9 @@ mod tests {
     #[test]
     fn listings_obey_filter_and_affiliation() {
         let (_folder, registry) = registry();
-        registry.record_certificate(&record("1"), false, -1).expect("first");
-        registry.record_certificate(&record("2"), false, -1).expect("second");
-        registry.revoke_certificate(&CertificateId::new("1", "ab"), 50, 0).expect("revoke");
+        registry.record_certificate(&record("1"), "default", false, -1).expect("first");
+        registry.record_certificate(&record("2"), "default", false, -1).expect("second");
+        registry.revoke_certificate(&CertificateId::new("1", "ab"), admin(50), 0).expect("revoke");
         let start = CertificateId::new("", "");
         let count = |filter: CertificateFilter, within: &str| {
             let within = Affiliation::parse(within).expect("affiliation");

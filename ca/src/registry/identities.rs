@@ -2,6 +2,8 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::audit::{AuditAction, Deed, append};
+use super::certificates::{reason_text, revoke_all};
 use super::{PAGE_ROWS, Registry, RegistryError};
 use crate::affiliation::Affiliation;
 use crate::attributes::{Attribute, Attributes};
@@ -135,11 +137,17 @@ impl Registry {
     ///
     /// # Errors
     /// When the registry cannot be written.
-    pub fn remove_identity(&self, id: &str, now: i64, reason: u8) -> Result<Option<Identity>, RegistryError> {
+    pub fn remove_identity(
+        &self,
+        id: &str,
+        deed: Deed<'_>,
+        reason: u8,
+    ) -> Result<Option<Identity>, RegistryError> {
         self.write(|transaction| {
             let removed = find(transaction, id)?;
-            transaction.execute("DELETE FROM identities WHERE id = ?1", [id])?;
-            super::certificates::revoke_all(transaction, id, now, reason)?;
+            if removed.is_some() {
+                remove(transaction, id, deed, reason)?;
+            }
             Ok(removed)
         })
     }
@@ -178,6 +186,19 @@ impl Registry {
             Ok(())
         })
     }
+}
+
+/// Removes an identity that is there, and revokes its certificates.
+pub(super) fn remove(
+    connection: &Connection,
+    id: &str,
+    deed: Deed<'_>,
+    reason: u8,
+) -> Result<(), RegistryError> {
+    connection.execute("DELETE FROM identities WHERE id = ?1", [id])?;
+    append(connection, &deed.on_identity(AuditAction::RemoveIdentity, id, reason_text(reason)))?;
+    revoke_all(connection, id, deed, reason)?;
+    Ok(())
 }
 
 pub(super) fn find(connection: &Connection, id: &str) -> Result<Option<Identity>, RegistryError> {

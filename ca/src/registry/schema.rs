@@ -10,8 +10,8 @@ use super::RegistryError;
 /// Marks the file as a registry of this program ("CsCA").
 const APPLICATION_ID: i64 = 0x4373_4341;
 
-/// The layout below.
-const LAYOUT: i64 = 1;
+/// The layout below: the second added the audit log.
+const LAYOUT: i64 = 2;
 
 /// A predecessor that is just ending gives the file up within this time.
 const LOCK_WAIT: Duration = Duration::from_millis(500);
@@ -47,6 +47,22 @@ CREATE INDEX certificates_by_id ON certificates (id);
 CREATE INDEX certificates_revoked ON certificates (revoked_at) WHERE revoked_at IS NOT NULL;
 ";
 
+/// What the second layout adds. The triggers keep the log append-only, also for a mistake in this program.
+const AUDIT_TABLES: &str = "
+CREATE TABLE audit (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    at INTEGER NOT NULL,
+    caller TEXT NOT NULL,
+    action TEXT NOT NULL,
+    id TEXT NOT NULL,
+    serial TEXT NOT NULL,
+    aki TEXT NOT NULL,
+    detail TEXT NOT NULL
+) STRICT;
+CREATE TRIGGER audit_is_not_changed BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'the audit log only grows'); END;
+CREATE TRIGGER audit_is_not_cut BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'the audit log only grows'); END;
+";
+
 /// Opens or creates the file and makes sure that it belongs to this certificate authority.
 pub(super) fn open(path: &Path, fingerprint: &str) -> Result<Connection, RegistryError> {
     let mut connection = Connection::open(path).map_err(|source| opening_failed(path, source))?;
@@ -72,6 +88,7 @@ fn prepare(connection: &mut Connection, path: &Path, fingerprint: &str) -> Resul
         transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(failed)?;
     if tables == 0 && application == 0 {
         transaction.execute_batch(TABLES).map_err(failed)?;
+        transaction.execute_batch(AUDIT_TABLES).map_err(failed)?;
         transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(failed)?;
         transaction.pragma_update(None, "user_version", LAYOUT).map_err(failed)?;
         transaction
@@ -79,6 +96,9 @@ fn prepare(connection: &mut Connection, path: &Path, fingerprint: &str) -> Resul
             .map_err(failed)?;
     } else if application != APPLICATION_ID {
         return Err(RegistryError::NotARegistry { path: path.to_owned() });
+    } else if layout == 1 {
+        transaction.execute_batch(AUDIT_TABLES).map_err(failed)?;
+        transaction.pragma_update(None, "user_version", LAYOUT).map_err(failed)?;
     } else if layout != LAYOUT {
         return Err(RegistryError::Newer { path: path.to_owned(), found: layout, known: LAYOUT });
     }
@@ -100,7 +120,7 @@ fn opening_failed(path: &Path, source: rusqlite::Error) -> RegistryError {
     match source.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => RegistryError::InUse { path },
         Some(ErrorCode::NotADatabase) => RegistryError::NotARegistry { path },
-        _ => RegistryError::Open { path, source },
+        _ => RegistryError::Open { path, source: source.into() },
     }
 }
 
@@ -118,6 +138,22 @@ mod tests {
 
         assert!(matches!(second, Err(RegistryError::Foreign { .. })));
         assert!(Registry::open(&path, "aa").is_ok());
+    }
+
+    #[test]
+    fn a_registry_of_the_first_layout_gets_an_audit_log() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("registry.db");
+        let old = rusqlite::Connection::open(&path).expect("file");
+        old.execute_batch(super::TABLES).expect("tables");
+        old.pragma_update(None, "application_id", super::APPLICATION_ID).expect("application");
+        old.pragma_update(None, "user_version", 1).expect("layout");
+        old.execute("INSERT INTO meta (name, value) VALUES ('certificate', 'aa')", []).expect("meta");
+        drop(old);
+
+        let registry = Registry::open(&path, "aa").expect("registry");
+
+        assert!(registry.audit(0).expect("audit").is_empty());
     }
 
     #[test]

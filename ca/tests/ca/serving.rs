@@ -88,6 +88,20 @@ impl TestCa {
         CaClient::new(&endpoint.connect_to(self.serving.address), Some("ca-org1")).expect("client")
     }
 
+    /// As [`TestCa::client`], for another authority of the server.
+    pub(crate) fn client_of(&self, name: &str) -> CaClient {
+        let address = format!("ca.org1.example.com:{}", self.serving.address.port());
+        let endpoint = Endpoint::new(address, self.serving.tls_roots_pem.clone().into_bytes());
+        CaClient::new(&endpoint.connect_to(self.serving.address), Some(name)).expect("client")
+    }
+
+    /// Plain HTTPS to the authority.
+    pub(crate) fn http(&self) -> reqwest::Client {
+        consort_crypto::tls::install_default_provider();
+        let root = reqwest::Certificate::from_pem(self.serving.tls_roots_pem.as_bytes()).expect("root");
+        reqwest::Client::builder().add_root_certificate(root).no_proxy().build().expect("client")
+    }
+
     /// The first administrator, enrolled.
     pub(crate) async fn admin(&self) -> Enrollment {
         let options = EnrollmentOptions::default();

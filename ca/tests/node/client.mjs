@@ -78,6 +78,25 @@ const chosen = await ca.enroll({
 });
 assert.ok(Buffer.from(new X509Certificate(chosen.certificate).raw).includes('{"attrs":{"hf.Type":"peer"}}'));
 
+// enroll with a signing request of one's own, and with a subject
+const ownKey = cryptoSuite.generateEphemeralKey();
+const withRequest = await ca.enroll({
+    enrollmentID: 'peer9',
+    enrollmentSecret: 'peer9pw',
+    csr: ownKey.generateCSR('CN=peer9,O=Somebody,OU=admin'),
+});
+assert.equal(withRequest.key, undefined);
+const requested = new X509Certificate(withRequest.certificate);
+assert.match(requested.subject, /OU=peer/);
+assert.doesNotMatch(requested.subject, /OU=admin/);
+const named = await ca.enroll({ enrollmentID: 'peer9', enrollmentSecret: 'peer9pw', subject: 'CN=peer9,O=Org1' });
+assert.match(new X509Certificate(named.certificate).subject, /O=Org1/);
+await refused(ca.enroll({ enrollmentID: 'peer9', enrollmentSecret: 'peer9pw', subject: 'CN=admin' }), 77);
+await refused(ca.enroll({ enrollmentID: 'peer9', enrollmentSecret: 'peer9pw', profile: 'ca' }), 71);
+await refused(ca.enroll({ enrollmentID: 'peer9', enrollmentSecret: 'peer9pw', profile: 'nothing' }), 0);
+const authority = await ca.enroll({ enrollmentID: CA_ID, enrollmentSecret: CA_SECRET, profile: 'ca' });
+assert.ok(new X509Certificate(authority.certificate).ca);
+
 // reenroll
 const again = await ca.reenroll(user1Context, [{ name: 'email', optional: false }]);
 assert.notEqual(again.certificate, user1.certificate);
@@ -118,6 +137,12 @@ const certificates = ca.newCertificateService();
 const listed = await certificates.getCertificates({ id: 'user1' }, admin);
 assert.equal(listed.result.certs.length, 2);
 await refused(certificates.getCertificates({}, user1Context), 71);
+const ending = await certificates.getCertificates({ id: 'user1', expired_start: 'now', expired_end: '+400d' }, admin);
+assert.equal(ending.result.certs.length, 2);
+const revokedSoFar = await certificates.getCertificates({ revoked_start: '-1h', revoked_end: 'now' }, admin);
+assert.equal(revokedSoFar.result.certs.length, 0);
+const valid = await certificates.getCertificates({ id: 'user1', notexpired: true, notrevoked: true }, admin);
+assert.equal(valid.result.certs.length, 2);
 
 // revoke and the list of revoked certificates
 const serial = new X509Certificate(user1.certificate).serialNumber;

@@ -1,5 +1,6 @@
 //! What is asked of a certificate authority, and what it answers.
 
+use consort_crypto::key::KeyAlgorithm;
 use serde::{Deserialize, Serialize};
 
 /// What a certificate shall be like.
@@ -11,6 +12,8 @@ pub struct EnrollmentOptions {
     pub hosts: Vec<String>,
     /// The attributes that the certificate carries; nothing means those registered for it.
     pub attributes: Option<Vec<AttributeRequest>>,
+    /// The kind of key that is made.
+    pub key_algorithm: KeyAlgorithm,
 }
 
 impl EnrollmentOptions {
@@ -18,7 +21,7 @@ impl EnrollmentOptions {
     #[must_use]
     pub fn tls(hosts: &[&str]) -> Self {
         let hosts = hosts.iter().map(|host| (*host).to_owned()).collect();
-        Self { profile: Some("tls".to_owned()), hosts, attributes: None }
+        Self { profile: Some("tls".to_owned()), hosts, ..Self::default() }
     }
 }
 
@@ -66,7 +69,7 @@ pub struct Registration {
 }
 
 /// A registered identity.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RegisteredIdentity {
     /// The enrolment id.
     pub id: String,
@@ -85,7 +88,7 @@ pub struct RegisteredIdentity {
 }
 
 /// An affiliation with those below it.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Affiliation {
     /// The full path; empty for the root.
     #[serde(default)]
@@ -96,6 +99,31 @@ pub struct Affiliation {
     /// The identities that a change moved or removed.
     #[serde(default)]
     pub identities: Vec<RegisteredIdentity>,
+}
+
+/// A row of the audit log (`consort-ca` only).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditEntry {
+    /// Its number, growing from 1.
+    pub number: i64,
+    /// When (RFC 3339).
+    #[serde(default)]
+    pub at: Option<String>,
+    /// Whose request it was.
+    pub caller: String,
+    /// `issue`, `renew`, `revoke-certificate`, `revoke-identity` or `remove-identity`.
+    pub action: String,
+    /// The identity that it happened to.
+    pub id: String,
+    /// Serial number of the certificate in hexadecimal; empty for an identity.
+    #[serde(default)]
+    pub serial: String,
+    /// Authority key identifier of the certificate in hexadecimal; empty for an identity.
+    #[serde(default)]
+    pub aki: String,
+    /// Profile or reason.
+    #[serde(default)]
+    pub detail: String,
 }
 
 /// What the authority says about itself.
