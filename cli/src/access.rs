@@ -51,13 +51,21 @@ impl AccessOptions {
     /// # Errors
     /// No network is found, or several.
     pub(crate) fn open(&self) -> anyhow::Result<Access> {
-        let data = match &self.network {
-            Some(folder) => folder.clone(),
-            None => only_network(Path::new(DATA_ROOT))?,
-        };
+        let data = network_folder(self.network.as_deref())?;
         let layout = Layout::new(&data)?;
         let topology = layout.read_topology()?;
         Ok(Access { layout, topology, options: self.clone() })
+    }
+}
+
+/// The data folder of a network: the named one, else the only one below the current folder.
+///
+/// # Errors
+/// None is named, and there is none or there are several.
+pub(crate) fn network_folder(named: Option<&Path>) -> anyhow::Result<PathBuf> {
+    match named {
+        Some(folder) => Ok(folder.to_owned()),
+        None => only_network(Path::new(DATA_ROOT)),
     }
 }
 

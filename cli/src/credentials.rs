@@ -1,8 +1,10 @@
 //! Writing certificates and keys in the layout of Fabric's tools, whole or not at all.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use consort_client_sdk::ca::Enrollment;
+use consort_crypto::certificate::Certificate;
 use zeroize::Zeroizing;
 
 use crate::files;
@@ -50,6 +52,128 @@ pub(crate) fn write_identity(
         files::write_atomically(&key, credential.key_pem.as_bytes(), true)
     })
 }
+
+/// What a certificate was enrolled for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Signing messages.
+    Signing,
+    /// TLS.
+    Tls,
+}
+
+/// Writes what an enrolment gave, in the layout of Fabric's CA client: `signcerts/cert.pem`, `keystore/priv_sk`, the
+/// root in `cacerts` (`tlscacerts` for TLS), the authorities below it in `intermediatecerts` (`tlsintermediatecerts`),
+/// and for signing the `config.yaml` that reads roles from organisational units.
+///
+/// # Errors
+/// An I/O error, or a chain that cannot be read; the folder is there whole or not at all.
+pub(crate) fn write_enrolled(
+    folder: &Path,
+    enrolled: &Enrollment,
+    authority: &str,
+    purpose: Purpose,
+) -> anyhow::Result<()> {
+    let (roots, between) = match purpose {
+        Purpose::Signing => ("cacerts", "intermediatecerts"),
+        Purpose::Tls => ("tlscacerts", "tlsintermediatecerts"),
+    };
+    let chain = Certificate::all_from_pem(enrolled.ca_chain_pem.as_bytes())
+        .context("the authority's chain cannot be read")?;
+    let parent = folder.parent().context("a credentials folder has a parent")?;
+    files::create_folder(parent)?;
+    let before = set_aside(folder)?;
+    let written = write_whole(folder, |folder| {
+        write(folder.join("signcerts").join(CERTIFICATE_FILE), &enrolled.certificate_pem)?;
+        files::create_secret_folder(&folder.join("keystore"))?;
+        let key = folder.join("keystore").join(KEY_FILE);
+        files::write_atomically(&key, enrolled.key.to_pem().as_bytes(), true)?;
+        for (number, certificate) in chain.iter().enumerate() {
+            let is_root = certificate.verify_issued_by(certificate).is_ok();
+            let place = folder.join(if is_root { roots } else { between });
+            write(place.join(format!("{authority}-{number}.pem")), &certificate.pem())?;
+        }
+        match purpose {
+            Purpose::Signing => write(folder.join("config.yaml"), NODE_OUS),
+            Purpose::Tls => Ok(()),
+        }
+    });
+    match (written, before) {
+        (Ok(()), Some(before)) => std::fs::remove_dir_all(&before)
+            .with_context(|| format!("cannot remove the former credentials {}", before.display())),
+        (Err(error), Some(before)) => {
+            // The former credentials come back; the first error is the one to tell.
+            let _ = std::fs::rename(&before, folder);
+            Err(error)
+        }
+        (written, None) => written,
+    }
+}
+
+/// Replaces the certificate and the key of an MSP folder, and leaves the rest of it as it is. Servers that watch the
+/// folder wait while only one of the two is new.
+///
+/// # Errors
+/// An I/O error.
+pub(crate) fn replace_in_folder(folder: &Path, enrolled: &Enrollment) -> anyhow::Result<()> {
+    let certificate = only_file(&folder.join("signcerts"))?;
+    let keystore = folder.join("keystore");
+    let key_name = match only_file(&keystore) {
+        Ok(path) => path,
+        // Beside keys of other certificates: the new one is found by its certificate.
+        Err(_) => keystore.join(KEY_FILE),
+    };
+    replace_pair(&certificate, &key_name, enrolled, "")
+}
+
+/// Replaces a certificate file (with `behind` after it) and its key file.
+///
+/// # Errors
+/// An I/O error.
+pub(crate) fn replace_pair(
+    certificate: &Path,
+    key: &Path,
+    enrolled: &Enrollment,
+    behind: &str,
+) -> anyhow::Result<()> {
+    files::write_atomically(key, enrolled.key.to_pem().as_bytes(), true)?;
+    write(certificate, &format!("{}{behind}", enrolled.certificate_pem))
+}
+
+fn only_file(folder: &Path) -> anyhow::Result<PathBuf> {
+    let files = std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let mut files: Vec<PathBuf> =
+        files.flatten().map(|entry| entry.path()).filter(|path| path.is_file()).collect();
+    match (files.len(), files.pop()) {
+        (1, Some(only)) => Ok(only),
+        (count, _) => anyhow::bail!("{} holds {count} files; exactly one is expected", folder.display()),
+    }
+}
+
+/// Moves a folder that is there out of the way.
+fn set_aside(folder: &Path) -> anyhow::Result<Option<PathBuf>> {
+    if !exists(folder) {
+        return Ok(None);
+    }
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    let aside = folder.with_file_name(format!(".{name}.old"));
+    let _ = std::fs::remove_dir_all(&aside);
+    std::fs::rename(folder, &aside).with_context(|| format!("cannot replace {}", folder.display()))?;
+    Ok(Some(aside))
+}
+
+/// Roles by organisational unit, whichever of the folder's authorities issued the certificate.
+const NODE_OUS: &str = "NodeOUs:
+    Enable: true
+    ClientOUIdentifier:
+        OrganizationalUnitIdentifier: client
+    PeerOUIdentifier:
+        OrganizationalUnitIdentifier: peer
+    AdminOUIdentifier:
+        OrganizationalUnitIdentifier: admin
+    OrdererOUIdentifier:
+        OrganizationalUnitIdentifier: orderer
+";
 
 /// Writes an organisation's MSP folder, which has roots and no keys, with `ca/` and `tlsca/` beside it.
 ///

@@ -14,10 +14,14 @@
 //! only when its start time is the recorded one; a file that exists is complete.
 
 mod access;
+mod authority;
+mod ca;
 pub mod chaincode;
 mod channel;
 mod credentials;
+mod doctor;
 mod files;
+mod identity;
 mod layout;
 mod load;
 mod network;
@@ -64,6 +68,13 @@ enum Command {
     Orderer(orderer::OrdererCommand),
     /// Drive a channel with transactions and report throughput, latency, CPU and memory
     Load(Box<load::LoadOptions>),
+    /// Enrol, renew, register, revoke, and look at certificates
+    #[command(subcommand)]
+    Identity(identity::IdentityCommand),
+    /// Ask and manage a certificate authority
+    #[command(subcommand)]
+    Ca(ca::CaCommand),
+    Doctor(doctor::DoctorOptions),
     /// Run a program in a session of its own (how `network up` starts servers)
     #[command(name = processes::DETACH_COMMAND, hide = true)]
     Detach {
@@ -102,6 +113,9 @@ async fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Channel(command) => channel::run(command).await,
         Command::Orderer(command) => orderer::run(command).await,
         Command::Load(options) => load::run(*options).await,
+        Command::Identity(command) => identity::run(command).await,
+        Command::Ca(command) => ca::run(command).await,
+        Command::Doctor(options) => doctor::run(&options),
         Command::Detach { program, arguments } => Err(processes::detach(&program, &arguments)),
     }
 }
