@@ -169,3 +169,5 @@ impl<C: Curve> Tables<C> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod wycheproof;
