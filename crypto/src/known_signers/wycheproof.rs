@@ -45,7 +45,7 @@ fn every_vector_gets_its_verdict_with_and_without_a_table() {
             ("valid", Ok(()) | Err(Error::HighS)) | ("invalid", Err(_)) => {}
             // Bytes after a signature are ignored, as Fabric's nodes do.
             ("invalid", Ok(())) => {
-                assert!(Strict::from_der(&signature).is_err(), "vector {number} is accepted")
+                assert!(Strict::from_der(&signature).is_err(), "vector {number} is accepted");
             }
             _ => panic!("vector {number} is {verdict} but gets {library:?}"),
         }
