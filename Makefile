@@ -13,7 +13,10 @@ DATA ?= .consort/$(NETWORK)
 CONSORT := $(CONSORT_BIN)/consort
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo up down status logs clean-network test unit lint fix bench clean
+SEEDS ?= 1000
+SEED ?=
+
+.PHONY: help setup build demo up down status logs clean-network test unit lint fix bench simulate clean
 
 help: ## list the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +60,9 @@ fix: setup ## format, and apply the lints' own suggestions
 	cargo fmt --all
 	cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
 	cargo fmt --all
+
+simulate: setup ## the orderers in SEEDS simulated networks (now $(SEEDS)); SEED=<number> runs one again
+	@CONSORT_SIMULATION_SEEDS=$(SEEDS) CONSORT_SIMULATION_SEED=$(SEED) cargo test --locked -q -p consort-orderer --lib simulation -- --nocapture
 
 bench: build ## measure: latency, start-up, memory, commit, invocation
 	@.ci/bench

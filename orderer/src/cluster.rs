@@ -7,7 +7,7 @@ use consort_crypto::certificate::Certificate;
 use consort_node::{Clock, Tasks, server::PeerCertificate};
 use consort_protos::{
     consort::orderer::{
-        StepRequest, StepResponse, Submission, cluster_server::Cluster, step_request::Content,
+        Hello, StepRequest, StepResponse, Submission, cluster_server::Cluster, step_request::Content,
     },
     fabric::common::Status,
 };
@@ -17,6 +17,7 @@ use tonic::{Request, Response, Status as GrpcStatus, Streaming};
 
 use crate::{
     broadcast::{outcome, submit},
+    channel::Channel,
     consensus::{Origin, StepError},
     registrar::Registrar,
     submission::Refusal,
@@ -70,6 +71,13 @@ impl Cluster for ClusterService {
     }
 }
 
+fn refused(error: &StepError) -> GrpcStatus {
+    match error {
+        StepError::NotAuthorized => GrpcStatus::permission_denied(error.to_string()),
+        StepError::Malformed => GrpcStatus::invalid_argument(error.to_string()),
+    }
+}
+
 struct Session {
     registrar: Arc<Registrar>,
     tasks: Tasks,
@@ -94,12 +102,11 @@ impl Session {
             .get(&request.channel)
             .ok_or_else(|| GrpcStatus::not_found(format!("channel {} doesn't exist", request.channel)))?;
         match request.content {
-            Some(Content::RaftMessage(message)) => {
-                channel.chain().step(&self.certificate, message).map_err(|error| match error {
-                    StepError::NotAuthorized => GrpcStatus::permission_denied(error.to_string()),
-                    StepError::Malformed => GrpcStatus::invalid_argument(error.to_string()),
-                })
-            }
+            Some(Content::RaftMessage(message)) => channel
+                .chain()
+                .step(&self.certificate, request.standing.unwrap_or_default(), message)
+                .map_err(|error| refused(&error)),
+            Some(Content::Hello(hello)) => self.hello(request.channel, &channel, hello),
             Some(Content::Submission(submission)) if channel.chain().is_consenter(&self.certificate) => {
                 self.forwarded(request.channel, submission).await;
                 Ok(())
@@ -109,6 +116,20 @@ impl Session {
             }
             None => Err(GrpcStatus::invalid_argument("the request is empty")),
         }
+    }
+
+    fn hello(&self, name: String, channel: &Channel, hello: Hello) -> Result<(), GrpcStatus> {
+        let verdict = channel.chain().hello(&self.certificate, hello).map_err(|error| refused(&error))?;
+        let responses = self.responses.clone();
+        self.tasks.spawn("hello", false, async move {
+            if let Ok(verdict) = verdict.await {
+                let response =
+                    StepResponse { channel: name, verdict: Some(verdict), ..StepResponse::default() };
+                // A caller that is gone says hello again.
+                let _ = responses.send(Ok(response)).await;
+            }
+        });
+        Ok(())
     }
 
     /// Takes a message in the order of the stream, and answers when its outcome is known.
@@ -132,7 +153,9 @@ impl Session {
                 Err(refusal) => (refusal.status, refusal.info),
             };
             // A caller that is gone has told its client already.
-            let _ = responses.send(Ok(StepResponse { channel, status: status as i32, info, id })).await;
+            let _ = responses
+                .send(Ok(StepResponse { channel, status: status as i32, info, id, verdict: None }))
+                .await;
         });
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use consort_protos::consort::orderer::{Hello, Standing, Verdict};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -36,11 +37,17 @@ pub(crate) trait Chain: Send + Sync {
     /// The refusal for the client: no leader, or too much waits already.
     async fn order(&self, submission: Submission, origin: Origin) -> Result<Receipt, Refusal>;
 
-    /// Takes a message of another consenter, which is known by its TLS certificate (DER).
+    /// Takes a message of another consenter, which is known by its TLS certificate (DER), with what it says of its sender.
     ///
     /// # Errors
-    /// When that certificate belongs to no other consenter, or the message is not its own.
-    fn step(&self, certificate: &[u8], message: Bytes) -> Result<(), StepError>;
+    /// When that certificate belongs to no other consenter, or the message cannot be read.
+    fn step(&self, certificate: &[u8], standing: Standing, message: Bytes) -> Result<(), StepError>;
+
+    /// Takes the hello of another consenter; the verdict follows, unless the chain stops.
+    ///
+    /// # Errors
+    /// When that certificate belongs to no other consenter.
+    fn hello(&self, certificate: &[u8], hello: Hello) -> Result<oneshot::Receiver<Verdict>, StepError>;
 
     /// Whether a TLS certificate (DER) belongs to a consenter.
     fn is_consenter(&self, certificate: &[u8]) -> bool;
@@ -89,7 +96,7 @@ pub(crate) enum StepError {
     /// The text is Fabric's.
     #[error("certificate extracted from TLS connection isn't authorized")]
     NotAuthorized,
-    /// It cannot be read, or names another sender or receiver.
-    #[error("the message is not one of this consenter to this node")]
+    /// It cannot be read, or is none that consenters send.
+    #[error("the message is none of a consenter")]
     Malformed,
 }

@@ -11,9 +11,14 @@ use consort_node::{
     deliver::Condition,
     dial::{Dialer, with_causes},
 };
-use consort_protos::{block, fabric::common::Block, ids::BlockNumber};
+use consort_protos::{
+    block,
+    consort::orderer::{Hello, Standing, Verdict},
+    fabric::common::Block,
+    ids::BlockNumber,
+};
 use rand::seq::SliceRandom as _;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
 use crate::{
@@ -191,7 +196,11 @@ impl Chain for FollowerChain {
         ))
     }
 
-    fn step(&self, _certificate: &[u8], _message: Bytes) -> Result<(), StepError> {
+    fn step(&self, _certificate: &[u8], _standing: Standing, _message: Bytes) -> Result<(), StepError> {
+        Err(StepError::NotAuthorized)
+    }
+
+    fn hello(&self, _certificate: &[u8], _hello: Hello) -> Result<oneshot::Receiver<Verdict>, StepError> {
         Err(StepError::NotAuthorized)
     }
 

@@ -235,6 +235,10 @@ impl Registrar {
     fn serve(self: &Arc<Self>, name: &str, target: Option<Target>) -> Result<(), String> {
         let folder = self.folder.join(name);
         let state = Arc::new(ChannelState::open(&folder, self.judge.clone(), self.tasks.child())?);
+        // A copy beside the original would speak in its name.
+        if state.id().as_str() != name {
+            return Err(format!("the folder {name} holds the channel {}: move it elsewhere", state.id()));
+        }
         let configured = self.relation(&state.bundle());
         let runs = if target.is_some() { Relation::Follower } else { configured };
         let shown = target.as_ref().map_or(configured, |target| self.relation(&target.bundle));

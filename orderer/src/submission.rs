@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use consort_channel_config::{ChannelBundle, ConfigError, ConsensusState, ConsenterChange};
+use consort_channel_config::{ChannelBundle, ConfigError, ConsensusState};
 use consort_msp::{SigningIdentity, policy::SignedData};
 use consort_node::{Clock, renewal::Current};
 use consort_protos::{
@@ -141,12 +141,11 @@ impl Judge {
             refusal.within("config update for existing channel did not pass initial checks: ")
         })?;
         let context = format!("error applying config update to existing channel '{}': ", bundle.channel());
-        let (config, next) = bundle.propose(&update).map_err(|error| {
+        let (config, _next) = bundle.propose(&update).map_err(|error| {
             let status = if error.is_permission_denied() { Status::Forbidden } else { Status::BadRequest };
             let refusal = Refusal { status, info: error.to_string() };
             if matches!(error, ConfigError::Maintenance(_)) { refusal } else { refusal.within(&context) }
         })?;
-        check_consenters(bundle, &next).map_err(|refusal| refusal.within(&context))?;
         let header = ChannelHeader {
             r#type: HeaderType::Config as i32,
             timestamp: Some(prost_types::Timestamp { seconds: self.clock.now().unix_timestamp(), nanos: 0 }),
@@ -207,21 +206,6 @@ impl Judge {
             status: Status::Forbidden,
             info: format!("{error}: permission denied"),
         })
-    }
-}
-
-/// Consenters may be reordered, move, and replace certificates one at a time; their number is fixed when a channel is created.
-fn check_consenters(current: &ChannelBundle, next: &ChannelBundle) -> Result<(), Refusal> {
-    let (old, new) = (current.orderer(), next.orderer());
-    match ConsenterChange::between(&old.consenters, &new.consenters).map_err(Refusal::bad_request)? {
-        ConsenterChange::None | ConsenterChange::Rotated { .. } => Ok(()),
-        ConsenterChange::Added(consenter) | ConsenterChange::Removed(consenter) => {
-            Err(Refusal::bad_request(format!(
-                "consensus metadata update for channel config update is invalid: consenter {} would change the number of consenters, \
-             which is fixed when a channel is created",
-                consenter.endpoint()
-            )))
-        }
     }
 }
 

@@ -1,14 +1,23 @@
 //! Consensus by Raft, one group per channel.
 //!
-//! [`machine`] decides and is pure but for its log and books; [`shell`] is the task around it; [`transport`] reaches the others.
+//! [`machine`] decides and is pure but for its log and books; [`shell`] is the task around it; [`transport`] reaches the others. That no
+//! node ever votes without remembering what it promised is argued in [`admission`].
 
+mod admission;
+mod apply;
 mod books;
+mod disk;
 mod fetch;
 mod incoming;
 mod log;
 mod machine;
 mod membership;
+mod memory;
+mod reconfigure;
+mod roster;
 mod shell;
+#[cfg(test)]
+mod simulated;
 #[cfg(test)]
 mod simulation;
 mod transport;
@@ -20,12 +29,13 @@ use bytes::Bytes;
 use consort_channel_config::{Consenter as ConfiguredConsenter, ETCDRAFT, RaftOptions};
 use consort_crypto::certificate::Certificate;
 use consort_node::dial::{Dialer, with_causes};
-use consort_protos::{block, fabric::etcdraft::BlockMetadata, ids::BlockNumber};
-use protobuf::Message as _;
-use raft::{
-    RawNode,
-    eraftpb::{Message, MessageType},
+use consort_protos::{
+    block,
+    consort::orderer::{Hello, Standing, Verdict},
+    ids::BlockNumber,
 };
+use protobuf::Message as _;
+use raft::eraftpb::{Message, MessageType};
 use tokio::sync::{
     mpsc::{
         self,
@@ -36,10 +46,10 @@ use tokio::sync::{
 
 use self::{
     books::ChannelBooks,
-    log::{DiskLog, Log as _},
+    disk::Database,
     machine::Machine,
     membership::Membership,
-    shell::{Inbox, Order, Parts, Settings, Shell},
+    shell::{Inbox, Incoming, Order, Parts, Settings, Shell},
     transport::Transport,
 };
 use crate::{
@@ -66,15 +76,13 @@ pub(crate) struct RaftConsenter {
 }
 
 impl RaftConsenter {
-    fn membership(state: &ChannelState) -> Result<(Membership, Option<BlockMetadata>), StartError> {
+    fn membership(state: &ChannelState) -> Result<Membership, StartError> {
         let disk = |error: String| StartError::Disk(error);
         let last = BlockNumber::new(state.store().height().saturating_sub(1));
         let newest = state.store().block(last).map_err(|error| disk(with_causes(&error)))?;
         let newest = newest.ok_or_else(|| disk("there is no block".to_owned()))?;
         let noted = block::raft_metadata(&newest).map_err(|error| disk(with_causes(&error)))?;
-        let membership =
-            Membership::new(&consenters(state)?, noted.as_ref()).map_err(StartError::Configuration)?;
-        Ok((membership, noted))
+        Membership::new(&consenters(state)?, noted.as_ref()).map_err(StartError::Configuration)
     }
 }
 
@@ -106,96 +114,46 @@ fn options(state: &ChannelState) -> Result<RaftOptions, StartError> {
 impl Consenter for RaftConsenter {
     fn start(&self, state: Arc<ChannelState>) -> Result<Arc<dyn Chain>, StartError> {
         let options = options(&state)?;
-        let (membership, noted) = Self::membership(&state)?;
-        let own = membership.id_by_key(&self.own_certificate).ok_or_else(|| {
-            StartError::Configuration("this orderer is no consenter of the channel".to_owned())
-        })?;
-        let voters: Vec<u64> = membership.members().map(|(id, _)| id).collect();
-        let single = voters.len() == 1;
-        let log = DiskLog::open(&state.folder().join("raft"), voters);
-        let mut log = log.map_err(|error| StartError::Disk(with_causes(&error)))?;
-        let start = starting_point(&log, noted.as_ref(), state.store().height()).map_err(StartError::Disk)?;
-        log.set_commit(start.applied);
-        if start.behind.is_none() {
-            log.applied(start.applied, state.store().height() - 1);
+        let membership = Self::membership(&state)?;
+        if membership.id_by_key(&self.own_certificate).is_none() {
+            return Err(StartError::Configuration("this orderer is no consenter of the channel".to_owned()));
         }
-        let preferred_bytes = state.bundle().orderer().batch.preferred_max_bytes;
-        let config = raft_config(own, &options, preferred_bytes.into(), start.applied);
-        let node =
-            RawNode::new(&config, log, &logger()).map_err(|error| StartError::Disk(with_causes(&error)))?;
+        let disk = |error: &dyn std::error::Error| StartError::Disk(with_causes(&error));
         let membership = Arc::new(RwLock::new(membership));
         let metrics = self.metrics.of(state.id().as_str());
         metrics.height.set(i64::try_from(state.store().height()).unwrap_or(i64::MAX));
-        let books = ChannelBooks::new(Arc::clone(&state), Arc::clone(&membership), metrics.clone());
-        let machine = Machine::new(node, books, start.applied, start.behind);
-        let (unreachable, unreachable_inbox) = mpsc::channel(STEPS_QUEUE);
-        let transport =
-            Transport::new(state.id().as_str(), own, self.dialer.clone(), &state.tasks, unreachable);
+        let books = ChannelBooks::new(
+            Arc::clone(&state),
+            Arc::clone(&membership),
+            self.own_certificate.clone(),
+            metrics.clone(),
+        )
+        .map_err(StartError::Disk)?;
+        let database = Database::open(&state.folder().join("raft")).map_err(|error| disk(&error))?;
+        let random = machine::Settings { random: Box::new(rand::random::<u64>), election_ticks: None };
+        let machine = Machine::open(database, books, random).map_err(|error| disk(&error))?;
+        let (events, events_inbox) = mpsc::channel(STEPS_QUEUE);
+        let transport = Transport::new(state.id().as_str(), self.dialer.clone(), &state.tasks, events);
         let (orders, orders_inbox) = mpsc::channel(ORDERS_QUEUE);
         let (steps, steps_inbox) = mpsc::channel(STEPS_QUEUE);
         let leadership = watch::Sender::new(Leadership::Nobody);
+        let stranger = Arc::default();
         let chain = RaftChain {
-            own,
             membership: Arc::clone(&membership),
             transport: Arc::clone(&transport),
             orders,
             steps,
             leadership: leadership.subscribe(),
+            stranger: Arc::clone(&stranger),
         };
-        let inbox = Inbox { orders: orders_inbox, steps: steps_inbox, unreachable: unreachable_inbox };
-        let settings = Settings {
-            own,
-            dialer: self.dialer.clone(),
-            tick_interval: options.tick_interval,
-            election_timeout: options.tick_interval * options.election_tick,
-            single,
-        };
+        let inbox = Inbox { orders: orders_inbox, steps: steps_inbox, events: events_inbox };
+        let settings = Settings { dialer: self.dialer.clone(), tick_interval: options.tick_interval };
         let tasks = state.tasks.clone();
         let name = format!("channel {}", state.id());
-        let parts = Parts { state, machine, transport, membership, leadership, metrics, inbox, settings };
+        let parts =
+            Parts { state, machine, transport, membership, leadership, stranger, metrics, inbox, settings };
         tasks.spawn(name, false, Shell::new(parts).run());
         Ok(Arc::new(chain))
-    }
-}
-
-/// Where a node goes on after a start.
-#[derive(Debug, PartialEq, Eq)]
-struct StartingPoint {
-    applied: u64,
-    behind: Option<u64>,
-}
-
-fn starting_point(
-    log: &DiskLog,
-    noted: Option<&BlockMetadata>,
-    height: u64,
-) -> Result<StartingPoint, String> {
-    let (beginning, beginning_block) = log.beginning();
-    if beginning > 0 && height <= beginning_block {
-        return Ok(StartingPoint { applied: beginning, behind: Some(beginning_block) });
-    }
-    let in_books = noted.map_or(0, |noted| noted.raft_index);
-    if in_books > log.last() {
-        return Err(format!(
-            "the Raft log ends at entry {}, the newest block was entry {in_books}: the log was lost or is older than the blocks; \
-             remove the channel here and join it again",
-            log.last()
-        ));
-    }
-    Ok(StartingPoint { applied: in_books.max(beginning), behind: None })
-}
-
-fn raft_config(id: u64, options: &RaftOptions, message_bytes: u64, applied: u64) -> raft::Config {
-    raft::Config {
-        id,
-        election_tick: options.election_tick as usize,
-        heartbeat_tick: options.heartbeat_tick as usize,
-        applied,
-        max_size_per_msg: message_bytes,
-        max_inflight_msgs: options.max_inflight_blocks.max(1) as usize,
-        check_quorum: true,
-        pre_vote: true,
-        ..raft::Config::default()
     }
 }
 
@@ -222,17 +180,22 @@ impl slog::Drain for RaftLines {
 
 /// The handle of a channel's Raft chain.
 struct RaftChain {
-    own: u64,
     membership: Arc<RwLock<Membership>>,
     transport: Arc<Transport>,
     orders: mpsc::Sender<Order>,
-    steps: mpsc::Sender<Message>,
+    steps: mpsc::Sender<Incoming>,
     leadership: watch::Receiver<Leadership>,
+    /// Somebody called whom this node's configuration does not name: it may lack a newer one.
+    stranger: Arc<std::sync::atomic::AtomicBool>,
 }
 
 impl RaftChain {
-    fn id_by_certificate(&self, certificate: &[u8]) -> Option<u64> {
-        self.membership.read().unwrap_or_else(PoisonError::into_inner).id_by_certificate(certificate)
+    fn partner(&self, certificate: &[u8]) -> Result<u64, StepError> {
+        let membership = self.membership.read().unwrap_or_else(PoisonError::into_inner);
+        membership.partner_by_certificate(certificate).ok_or_else(|| {
+            self.stranger.store(true, std::sync::atomic::Ordering::Relaxed);
+            StepError::NotAuthorized
+        })
     }
 }
 
@@ -252,20 +215,30 @@ impl Chain for RaftChain {
         Ok(receipt)
     }
 
-    fn step(&self, certificate: &[u8], message: Bytes) -> Result<(), StepError> {
-        let id = self.id_by_certificate(certificate).ok_or(StepError::NotAuthorized)?;
+    fn step(&self, certificate: &[u8], standing: Standing, message: Bytes) -> Result<(), StepError> {
+        let from = self.partner(certificate)?;
         let mut parsed = Message::default();
         parsed.merge_from_bytes(&message).map_err(|_unreadable| StepError::Malformed)?;
-        if parsed.from != id || parsed.to != self.own || !is_from_others(parsed.get_msg_type()) {
+        if !is_from_others(parsed.get_msg_type()) {
             return Err(StepError::Malformed);
         }
         // Full or stopped: Raft repeats what matters.
-        let _dropped = self.steps.try_send(parsed);
+        let _dropped = self.steps.try_send(Incoming::Raft { from, standing, message: Box::new(parsed) });
         Ok(())
     }
 
+    fn hello(&self, certificate: &[u8], hello: Hello) -> Result<oneshot::Receiver<Verdict>, StepError> {
+        let from = self.partner(certificate)?;
+        self.transport.wake(from);
+        let (reply, verdict) = oneshot::channel();
+        // Full or stopped: the hello is said again.
+        let _dropped = self.steps.try_send(Incoming::Hello { from, hello, reply });
+        Ok(verdict)
+    }
+
     fn is_consenter(&self, certificate: &[u8]) -> bool {
-        self.id_by_certificate(certificate).is_some()
+        let membership = self.membership.read().unwrap_or_else(PoisonError::into_inner);
+        membership.id_by_certificate(certificate).is_some()
     }
 }
 

@@ -6,6 +6,7 @@ mod delivering;
 mod load;
 mod participation;
 mod processes;
+mod recovery;
 mod support;
 
 use std::time::{Duration, Instant};
@@ -287,6 +288,7 @@ async fn only_consenters_may_send_raft_messages() {
     let step = |channel: &str| StepRequest {
         channel: channel.to_owned(),
         content: Some(Content::RaftMessage(vec![1, 2, 3].into())),
+        standing: None,
     };
     let mut answers = stranger.step(tokio_stream::once(step(CHANNEL))).await.unwrap().into_inner();
     let refused = answers.message().await.unwrap_err();

@@ -5,7 +5,7 @@ use raft::{
     eraftpb::{Message, MessageType, Snapshot},
 };
 
-use super::log::snapshot_block;
+use super::log::Position;
 
 /// Checks a message before Raft takes it.
 ///
@@ -55,10 +55,10 @@ fn check_append<S: Storage>(raft: &Raft<S>, message: &Message) -> Result<(), &'s
     Ok(())
 }
 
-/// A snapshot names its last block and a plain set of voters.
+/// A snapshot names its last block with the consenters there, and plain sets of voters and learners.
 fn check_snapshot(snapshot: &Snapshot, message_term: u64) -> Result<(), &'static str> {
     let metadata = snapshot.get_metadata();
-    if snapshot_block(snapshot).is_none() {
+    if Position::of(snapshot).is_none_or(|position| position.roster.ids.is_empty()) {
         return Err("its snapshot names no block");
     }
     if metadata.index == 0 || metadata.index == u64::MAX || metadata.term == 0 || metadata.term > message_term
@@ -66,14 +66,12 @@ fn check_snapshot(snapshot: &Snapshot, message_term: u64) -> Result<(), &'static
         return Err("its snapshot has no place in the log");
     }
     let state = metadata.get_conf_state();
-    let mut voters = state.voters.clone();
-    voters.sort_unstable();
-    voters.dedup();
-    let is_plain = state.voters_outgoing.is_empty()
-        && state.learners.is_empty()
-        && state.learners_next.is_empty()
-        && !state.auto_leave;
-    if !is_plain || voters.len() != state.voters.len() || voters.first().is_none_or(|first| *first == 0) {
+    let mut members: Vec<u64> = state.voters.iter().chain(&state.learners).copied().collect();
+    members.sort_unstable();
+    members.dedup();
+    let is_plain = state.voters_outgoing.is_empty() && state.learners_next.is_empty() && !state.auto_leave;
+    let is_set = members.len() == state.voters.len() + state.learners.len() && members.first() != Some(&0);
+    if !is_plain || !is_set || state.voters.is_empty() {
         return Err("the voters of its snapshot are not a set of consenters");
     }
     Ok(())
@@ -81,13 +79,14 @@ fn check_snapshot(snapshot: &Snapshot, message_term: u64) -> Result<(), &'static
 
 #[cfg(test)]
 mod tests {
+    use prost::Message as _;
     use raft::{
         Config, RawNode,
         eraftpb::{Entry, HardState},
         storage::MemStorage,
     };
 
-    use super::*;
+    use super::{super::roster::Roster, *};
 
     /// A follower in term 3 with the entries 1 to 3 of terms 1, 2 and 3, of which two are agreed on.
     fn follower() -> RawNode<MemStorage> {
@@ -157,12 +156,13 @@ mod tests {
 
     #[test]
     fn snapshots_name_a_block_and_a_set_of_voters() {
-        assert!(takes(snapshot(vec![0; 8], vec![3, 1, 2])));
-        assert!(!takes(snapshot(vec![0; 7], vec![1, 2, 3])));
+        let position = Position { block: 7, roster: Roster::genesis(3) }.encode_to_vec();
+        assert!(takes(snapshot(position.clone(), vec![3, 1, 2])));
+        assert!(!takes(snapshot(vec![255; 7], vec![1, 2, 3])));
         assert!(!takes(snapshot(vec![], vec![1, 2, 3])));
-        assert!(!takes(snapshot(vec![0; 8], vec![1, 1, 2])));
-        assert!(!takes(snapshot(vec![0; 8], vec![0, 1, 2])));
-        assert!(!takes(snapshot(vec![0; 8], vec![])));
+        assert!(!takes(snapshot(position.clone(), vec![1, 1, 2])));
+        assert!(!takes(snapshot(position.clone(), vec![0, 1, 2])));
+        assert!(!takes(snapshot(position, vec![])));
     }
 
     #[test]

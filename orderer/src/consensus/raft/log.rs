@@ -1,21 +1,27 @@
-//! The Raft log on disk: entries, hard state, and where the log begins.
+//! The Raft log on disk: entries, hard state, where the log begins, which incarnation it is, and what it remembers of other nodes.
 
-use std::{collections::VecDeque, path::Path};
+use std::collections::VecDeque;
 
+use prost::Message as _;
 use protobuf::Message as _;
 use raft::{
     GetEntriesContext, RaftState, Storage, StorageError,
     eraftpb::{ConfState, Entry, HardState, Snapshot, SnapshotMetadata},
 };
-use rocksdb::{DB, Options, WriteBatch, WriteOptions};
+
+use super::{
+    disk::{Batch, Disk},
+    memory::Memory,
+    roster::Roster,
+};
 
 /// Keys: one letter, then for entries the index (big-endian, so that they lie in order).
 const ENTRY: u8 = b'e';
 const HARD_STATE: &[u8] = b"h";
 const BEGINNING: &[u8] = b"s";
-
-/// Entries are written once and soon deleted; a small table in memory is enough.
-const WRITE_BUFFER_BYTES: usize = 8 * 1024 * 1024;
+const ORIGIN: &[u8] = b"o";
+const CONSENTERS: &[u8] = b"c";
+const MEMORY: &[u8] = b"m";
 
 /// The log on disk failed; nothing more may be promised.
 #[derive(Debug, thiserror::Error)]
@@ -26,36 +32,69 @@ pub(crate) enum LogError {
     Damaged(String),
 }
 
-/// A log that the machine writes; Raft reads it through [`Storage`].
-///
-/// Duties of an implementation: what `write` and `install` were given survives a crash once they return.
-pub(crate) trait Log: Storage {
-    /// Appends entries (cutting off what they replace) and keeps the hard state.
-    fn write(&mut self, entries: &[Entry], hard_state: Option<&HardState>) -> Result<(), LogError>;
-
-    /// Notes how far entries are agreed on; it may be lost in a crash.
-    fn set_commit(&mut self, commit: u64);
-
-    /// Starts anew behind a snapshot that another node sent; what [`Log::applied`] noted holds no more.
-    fn install(&mut self, snapshot: &Snapshot) -> Result<(), LogError>;
-
-    /// Forgets the entries up to and including `index`, which are in the books.
-    fn compact(&mut self, index: u64) -> Result<(), LogError>;
-
-    /// Notes that the books contain `block` with the entry at `index`: what a snapshot for a node that lags behind would say.
-    fn applied(&mut self, index: u64, block: u64);
+/// Which log this is.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(crate) struct Origin {
+    /// Drawn when it was created.
+    #[prost(fixed64, tag = "1")]
+    pub(crate) incarnation: u64,
+    /// The Raft id under which it makes promises; 0 as long as it makes none.
+    #[prost(uint64, tag = "2")]
+    pub(crate) id: u64,
+    /// The Raft index of the newest block that was in the books without having come through this log.
+    #[prost(uint64, tag = "3")]
+    pub(crate) floor: u64,
+    /// How often a process was started with it.
+    #[prost(uint64, tag = "4")]
+    pub(crate) starts: u64,
 }
 
-/// The data of a snapshot: the number of its last block, which the receiver fetches from other nodes.
-pub(crate) fn snapshot_block(snapshot: &Snapshot) -> Option<u64> {
-    snapshot.get_data().try_into().ok().map(u64::from_be_bytes)
+/// The consenters as of an entry.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Consenters {
+    #[prost(uint64, tag = "1")]
+    index: u64,
+    #[prost(message, required, tag = "2")]
+    roster: Roster,
+    #[prost(uint64, repeated, tag = "3")]
+    voters: Vec<u64>,
+    #[prost(uint64, repeated, tag = "4")]
+    learners: Vec<u64>,
 }
 
-/// The log in a database of its own. All terms are kept in memory, entries are read from the database.
-pub(crate) struct DiskLog {
-    database: DB,
-    synced: WriteOptions,
+impl Consenters {
+    fn conf_state(&self) -> ConfState {
+        ConfState { voters: self.voters.clone(), learners: self.learners.clone(), ..ConfState::default() }
+    }
+}
+
+/// What a snapshot carries: where the books of its maker ended, which the receiver fetches from other nodes, and the roster there.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Position {
+    /// The number of the last block.
+    #[prost(uint64, tag = "1")]
+    pub(crate) block: u64,
+    #[prost(message, required, tag = "2")]
+    pub(crate) roster: Roster,
+}
+
+impl Position {
+    /// Reads it from a snapshot.
+    pub(crate) fn of(snapshot: &Snapshot) -> Option<Self> {
+        Self::decode(snapshot.get_data()).ok()
+    }
+}
+
+/// The log in a map of its own. All terms are kept in memory, entries are read from the map.
+pub(crate) struct DiskLog<D> {
+    disk: D,
     state: RaftState,
+    origin: Origin,
+    consenters: Consenters,
+    memory: Memory,
+    /// Whether it changed since it was last written, and last synced.
+    memory_changed: bool,
+    memory_unsynced: bool,
     /// Index and term of the entry before the first, and the block that the books had there.
     before: SnapshotMetadata,
     before_block: u64,
@@ -63,35 +102,49 @@ pub(crate) struct DiskLog {
     applied: (u64, u64),
 }
 
-impl DiskLog {
-    /// Opens the log in a folder; a new log starts at index 0 with these voters.
-    pub(crate) fn open(path: &Path, voters: Vec<u64>) -> Result<Self, LogError> {
-        let mut options = Options::default();
-        options.create_if_missing(true);
-        options.set_write_buffer_size(WRITE_BUFFER_BYTES);
-        options.set_max_write_buffer_number(2);
-        options.set_keep_log_file_num(2);
-        options.set_max_open_files(64);
-        let database = DB::open(&options, path)?;
-        let mut synced = WriteOptions::default();
-        synced.set_sync(true);
-        let hard_state = match database.get(HARD_STATE)? {
+impl<D: Disk> DiskLog<D> {
+    /// Opens a log. A new one begins at index 0 with the consenters of the genesis block as voters, and is `fresh`.
+    pub(crate) fn open(disk: D, genesis: &Roster, fresh: Origin) -> Result<Self, LogError> {
+        let origin = match disk.get(ORIGIN)? {
+            Some(bytes) => decode::<Origin>(&bytes)?,
+            None => {
+                disk.write(vec![(ORIGIN.to_vec(), Some(fresh.encode_to_vec()))], true)?;
+                fresh
+            }
+        };
+        let hard_state = match disk.get(HARD_STATE)? {
             Some(bytes) => parse::<HardState>(&bytes)?,
             None => HardState::default(),
         };
-        let beginning = match database.get(BEGINNING)? {
+        let beginning = match disk.get(BEGINNING)? {
             Some(bytes) => parse::<Snapshot>(&bytes)?,
             None => Snapshot::default(),
         };
-        let conf_state = ConfState { voters, ..ConfState::default() };
+        let consenters = match disk.get(CONSENTERS)? {
+            Some(bytes) => decode::<Consenters>(&bytes)?,
+            None => Consenters {
+                index: 0,
+                roster: genesis.clone(),
+                voters: genesis.ids.clone(),
+                learners: Vec::new(),
+            },
+        };
+        let memory = match disk.get(MEMORY)? {
+            Some(bytes) => decode::<Memory>(&bytes)?,
+            None => Memory::default(),
+        };
         let mut log = Self {
-            synced,
-            state: RaftState::new(hard_state, conf_state),
+            state: RaftState::new(hard_state, consenters.conf_state()),
+            origin,
+            consenters,
+            memory,
+            memory_changed: false,
+            memory_unsynced: false,
             before: beginning.get_metadata().clone(),
-            before_block: snapshot_block(&beginning).unwrap_or_default(),
+            before_block: Position::of(&beginning).unwrap_or_default().block,
             terms: VecDeque::new(),
             applied: (0, 0),
-            database,
+            disk,
         };
         log.read_terms()?;
         log.set_commit(log.before.index);
@@ -99,22 +152,34 @@ impl DiskLog {
     }
 
     fn read_terms(&mut self) -> Result<(), LogError> {
-        let from = key(self.before.index + 1);
-        let iterator =
-            self.database.iterator(rocksdb::IteratorMode::From(&from, rocksdb::Direction::Forward));
-        for record in iterator {
-            let (name, bytes) = record?;
+        let (first, terms) = (self.before.index + 1, &mut self.terms);
+        self.disk.scan(&key(first), &mut |name, bytes| {
             if name.first() != Some(&ENTRY) {
-                break;
+                return Ok(false);
             }
-            let entry = parse::<Entry>(&bytes)?;
-            let expected = self.before.index + 1 + self.terms.len() as u64;
+            let entry = parse::<Entry>(bytes)?;
+            let expected = first + terms.len() as u64;
             if entry.index != expected {
                 return Err(LogError::Damaged(format!("entry {expected} is missing before {}", entry.index)));
             }
-            self.terms.push_back(entry.term);
-        }
-        Ok(())
+            terms.push_back(entry.term);
+            Ok(true)
+        })
+    }
+
+    /// Which log this is.
+    pub(crate) fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// The roster, and the entry up to which it follows the log.
+    pub(crate) fn roster(&self) -> (&Roster, u64) {
+        (&self.consenters.roster, self.consenters.index)
+    }
+
+    /// Raft's members as of the same entry: voters and learners.
+    pub(crate) fn members(&self) -> (&[u64], &[u64]) {
+        (&self.consenters.voters, &self.consenters.learners)
     }
 
     /// Where the log begins: everything up to this index is in the books when they have this block.
@@ -127,16 +192,94 @@ impl DiskLog {
         self.before.index + self.terms.len() as u64
     }
 
+    /// Term and last entry on disk: what this node must still have after any crash.
+    pub(crate) fn promised(&self) -> (u64, u64) {
+        (self.state.hard_state.term, self.last())
+    }
+
+    /// What it remembers of other nodes.
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// Changes what it remembers; on disk with the next write, or after [`DiskLog::keep_memory`].
+    pub(crate) fn memory_mut(&mut self) -> &mut Memory {
+        (self.memory_changed, self.memory_unsynced) = (true, true);
+        &mut self.memory
+    }
+
+    /// Remembers what a message says of its sender; whether the message counts.
+    pub(crate) fn note(&mut self, id: u64, said: &consort_protos::consort::orderer::Standing) -> bool {
+        let (counts, learnt) = self.memory.note(id, said);
+        self.memory_changed |= learnt;
+        self.memory_unsynced |= learnt;
+        counts
+    }
+
+    /// Writes what is remembered, if it changed; it survives a crash of the machine only when it is `synced`.
+    pub(crate) fn keep_memory(&mut self, synced: bool) -> Result<(), LogError> {
+        let changed = if synced { &mut self.memory_unsynced } else { &mut self.memory_changed };
+        if !std::mem::take(changed) {
+            return Ok(());
+        }
+        self.memory_changed = false;
+        self.disk.write(vec![(MEMORY.to_vec(), Some(self.memory.encode_to_vec()))], synced)
+    }
+
+    fn add_memory(&mut self, batch: &mut Batch) {
+        if std::mem::take(&mut self.memory_unsynced) {
+            self.memory_changed = false;
+            batch.push((MEMORY.to_vec(), Some(self.memory.encode_to_vec())));
+        }
+    }
+
+    /// Counts a start; on disk before anything is said in it.
+    pub(crate) fn count_start(&mut self) -> Result<u64, LogError> {
+        self.origin.starts += 1;
+        self.disk.write(vec![(ORIGIN.to_vec(), Some(self.origin.encode_to_vec()))], true)?;
+        Ok(self.origin.starts)
+    }
+
+    /// Gives a log that has made no promises its Raft id.
+    pub(crate) fn assign(&mut self, id: u64) -> Result<(), LogError> {
+        self.origin.id = id;
+        self.disk.write(vec![(ORIGIN.to_vec(), Some(self.origin.encode_to_vec()))], true)
+    }
+
+    /// Notes that a block of this Raft index comes into the books without having come through this log.
+    pub(crate) fn raise_floor(&mut self, index: u64) -> Result<(), LogError> {
+        if index <= self.origin.floor {
+            return Ok(());
+        }
+        self.origin.floor = index;
+        self.disk.write(vec![(ORIGIN.to_vec(), Some(self.origin.encode_to_vec()))], true)
+    }
+
+    /// Forgets everything but what is remembered of other nodes: another log begins, which has to be opened.
+    pub(crate) fn forget(&self, fresh: Origin) -> Result<(), LogError> {
+        let mut batch = self.deletions(self.last());
+        batch.extend([HARD_STATE, BEGINNING, CONSENTERS].map(|name| (name.to_vec(), None)));
+        batch.push((ORIGIN.to_vec(), Some(fresh.encode_to_vec())));
+        self.disk.write(batch, true)
+    }
+
+    fn deletions(&self, last: u64) -> Batch {
+        (self.before.index + 1..=last).map(|index| (key(index).to_vec(), None)).collect()
+    }
+
     fn entry(&self, index: u64) -> raft::Result<Entry> {
-        let bytes = self.database.get(key(index)).map_err(|error| other(LogError::from(error)))?;
+        let bytes = self.disk.get(&key(index)).map_err(other)?;
         let bytes = bytes.ok_or_else(|| other(LogError::Damaged(format!("entry {index} is missing"))))?;
         parse::<Entry>(&bytes).map_err(other)
     }
-}
 
-impl Log for DiskLog {
-    fn write(&mut self, entries: &[Entry], hard_state: Option<&HardState>) -> Result<(), LogError> {
-        let mut batch = WriteBatch::default();
+    /// Appends entries (cutting off what they replace) and keeps the hard state. What was given survives a crash once this returns.
+    pub(crate) fn write(
+        &mut self,
+        entries: &[Entry],
+        hard_state: Option<&HardState>,
+    ) -> Result<(), LogError> {
+        let mut batch = Batch::new();
         if let Some(first) = entries.first() {
             if first.index <= self.before.index || first.index > self.last() + 1 {
                 return Err(LogError::Damaged(format!(
@@ -147,19 +290,20 @@ impl Log for DiskLog {
             }
             let last = first.index + entries.len() as u64 - 1;
             for replaced in last + 1..=self.last() {
-                batch.delete(key(replaced));
+                batch.push((key(replaced).to_vec(), None));
             }
             for entry in entries {
-                batch.put(key(entry.index), encode(entry)?);
+                batch.push((key(entry.index).to_vec(), Some(encode(entry)?)));
             }
         }
         if let Some(hard_state) = hard_state {
-            batch.put(HARD_STATE, encode(hard_state)?);
+            batch.push((HARD_STATE.to_vec(), Some(encode(hard_state)?)));
         }
         if batch.is_empty() {
             return Ok(());
         }
-        self.database.write_opt(batch, &self.synced)?;
+        self.add_memory(&mut batch);
+        self.disk.write(batch, true)?;
         if let Some(first) = entries.first() {
             let kept = usize::try_from(first.index - self.before.index - 1).unwrap_or(usize::MAX);
             self.terms.truncate(kept);
@@ -171,58 +315,91 @@ impl Log for DiskLog {
         Ok(())
     }
 
-    fn set_commit(&mut self, commit: u64) {
+    /// Notes how far entries are agreed on; it may be lost in a crash.
+    pub(crate) fn set_commit(&mut self, commit: u64) {
         let known = &mut self.state.hard_state.commit;
         *known = commit.max(*known);
     }
 
-    fn install(&mut self, snapshot: &Snapshot) -> Result<(), LogError> {
+    /// Keeps the consenters as they are behind the entry at `index`.
+    pub(crate) fn set_consenters(
+        &mut self,
+        index: u64,
+        roster: &Roster,
+        state: Option<&ConfState>,
+    ) -> Result<(), LogError> {
+        if let Some(state) = state {
+            (self.consenters.voters, self.consenters.learners) =
+                (state.voters.clone(), state.learners.clone());
+        }
+        self.consenters.index = index;
+        self.consenters.roster = roster.clone();
+        self.state.conf_state = self.consenters.conf_state();
+        self.disk.write(vec![(CONSENTERS.to_vec(), Some(self.consenters.encode_to_vec()))], true)
+    }
+
+    /// Starts anew behind a snapshot that another node sent; what [`DiskLog::applied`] noted holds no more.
+    pub(crate) fn install(&mut self, snapshot: &Snapshot) -> Result<(), LogError> {
         let metadata = snapshot.get_metadata();
+        let position = Position::of(snapshot).unwrap_or_default();
         let mut hard_state = self.state.hard_state.clone();
         hard_state.commit = metadata.index.max(hard_state.commit);
         hard_state.term = metadata.term.max(hard_state.term);
-        let mut batch = WriteBatch::default();
-        batch.delete_range(key(0), key(u64::MAX));
-        batch.put(BEGINNING, encode(snapshot)?);
-        batch.put(HARD_STATE, encode(&hard_state)?);
-        self.database.write_opt(batch, &self.synced)?;
+        let conf_state = metadata.get_conf_state();
+        let consenters = Consenters {
+            index: metadata.index,
+            roster: position.roster,
+            voters: conf_state.voters.clone(),
+            learners: conf_state.learners.clone(),
+        };
+        let mut batch = self.deletions(self.last());
+        batch.push((BEGINNING.to_vec(), Some(encode(snapshot)?)));
+        batch.push((HARD_STATE.to_vec(), Some(encode(&hard_state)?)));
+        batch.push((CONSENTERS.to_vec(), Some(consenters.encode_to_vec())));
+        self.disk.write(batch, true)?;
         self.terms.clear();
         self.before = metadata.clone();
-        self.before_block = snapshot_block(snapshot).unwrap_or_default();
-        self.state.hard_state = hard_state;
-        self.state.conf_state = metadata.get_conf_state().clone();
+        self.before_block = position.block;
+        self.state = RaftState::new(hard_state, consenters.conf_state());
+        self.consenters = consenters;
         // Nothing can be said about the books until the blocks up to there are in them.
         self.applied = (0, 0);
         Ok(())
     }
 
-    fn compact(&mut self, index: u64) -> Result<(), LogError> {
+    /// Forgets the entries up to and including `index`, which are in the books.
+    pub(crate) fn compact(&mut self, index: u64) -> Result<(), LogError> {
         if index <= self.before.index || index > self.applied.0 {
             return Ok(());
         }
         let term = self.term(index).map_err(|error| LogError::Damaged(error.to_string()))?;
-        let mut beginning = Snapshot { data: self.applied.1.to_be_bytes().to_vec(), ..Snapshot::default() };
-        let metadata = beginning.mut_metadata();
-        metadata.index = index;
-        metadata.term = term;
-        metadata.set_conf_state(self.state.conf_state.clone());
-        let mut batch = WriteBatch::default();
-        batch.delete_range(key(0), key(index + 1));
-        batch.put(BEGINNING, encode(&beginning)?);
-        self.database.write_opt(batch, &self.synced)?;
+        let beginning = self.snapshot_at(index, term);
+        let mut batch = self.deletions(index);
+        batch.push((BEGINNING.to_vec(), Some(encode(&beginning)?)));
+        self.disk.write(batch, true)?;
         let dropped = usize::try_from(index - self.before.index).unwrap_or(usize::MAX).min(self.terms.len());
         self.terms.drain(..dropped);
-        self.before = beginning.take_metadata();
+        self.before = beginning.get_metadata().clone();
         self.before_block = self.applied.1;
         Ok(())
     }
 
-    fn applied(&mut self, index: u64, block: u64) {
+    /// Notes that the books contain `block` with the entry at `index`: what a snapshot for a node that lags behind would say.
+    pub(crate) fn applied(&mut self, index: u64, block: u64) {
         self.applied = (index, block);
+    }
+
+    fn snapshot_at(&self, index: u64, term: u64) -> Snapshot {
+        let position = Position { block: self.applied.1, roster: self.consenters.roster.clone() };
+        let mut snapshot = Snapshot { data: position.encode_to_vec(), ..Snapshot::default() };
+        let metadata = snapshot.mut_metadata();
+        (metadata.index, metadata.term) = (index, term);
+        metadata.set_conf_state(self.state.conf_state.clone());
+        snapshot
     }
 }
 
-impl Storage for DiskLog {
+impl<D: Disk> Storage for DiskLog<D> {
     fn initial_state(&self) -> raft::Result<RaftState> {
         Ok(self.state.clone())
     }
@@ -273,17 +450,11 @@ impl Storage for DiskLog {
     }
 
     fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
-        let (index, block) = self.applied;
+        let index = self.applied.0;
         if index < request_index || index == 0 {
             return Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable));
         }
-        let mut snapshot = Snapshot { data: block.to_be_bytes().to_vec(), ..Snapshot::default() };
-        let term = self.term(index)?;
-        let metadata = snapshot.mut_metadata();
-        metadata.index = index;
-        metadata.term = term;
-        metadata.set_conf_state(self.state.conf_state.clone());
-        Ok(snapshot)
+        Ok(self.snapshot_at(index, self.term(index)?))
     }
 }
 
@@ -303,19 +474,29 @@ fn parse<M: protobuf::Message>(bytes: &[u8]) -> Result<M, LogError> {
     Ok(message)
 }
 
+fn decode<M: prost::Message + Default>(bytes: &[u8]) -> Result<M, LogError> {
+    M::decode(bytes).map_err(|error| LogError::Damaged(error.to_string()))
+}
+
 fn other(error: LogError) -> raft::Error {
     raft::Error::Store(StorageError::Other(Box::new(error)))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::disk::Database, *};
+
+    fn open(folder: &tempfile::TempDir) -> DiskLog<Database> {
+        let disk = Database::open(folder.path()).unwrap();
+        DiskLog::open(disk, &Roster::genesis(3), Origin { incarnation: 7, id: 1, ..Origin::default() })
+            .unwrap()
+    }
 
     fn entry(index: u64, term: u64) -> Entry {
         Entry { index, term, data: vec![7; 10], ..Entry::default() }
     }
 
-    fn indexes(log: &DiskLog) -> Vec<(u64, u64)> {
+    fn indexes(log: &DiskLog<Database>) -> Vec<(u64, u64)> {
         let first = log.first_index().unwrap();
         let entries = log.entries(first, log.last() + 1, None, GetEntriesContext::empty(false)).unwrap();
         entries.iter().map(|entry| (entry.index, entry.term)).collect()
@@ -324,11 +505,11 @@ mod tests {
     #[test]
     fn entries_and_hard_state_are_there_after_a_restart() {
         let folder = tempfile::tempdir().unwrap();
-        let mut log = DiskLog::open(folder.path(), vec![1]).unwrap();
+        let mut log = open(&folder);
         let hard_state = HardState { term: 2, vote: 1, commit: 1 };
         log.write(&[entry(1, 1), entry(2, 2)], Some(&hard_state)).unwrap();
         drop(log);
-        let log = DiskLog::open(folder.path(), vec![1]).unwrap();
+        let log = open(&folder);
         assert_eq!(indexes(&log), [(1, 1), (2, 2)]);
         assert_eq!(log.initial_state().unwrap().hard_state, hard_state);
     }
@@ -336,30 +517,30 @@ mod tests {
     #[test]
     fn a_new_leaders_entries_replace_the_tail() {
         let folder = tempfile::tempdir().unwrap();
-        let mut log = DiskLog::open(folder.path(), vec![1]).unwrap();
+        let mut log = open(&folder);
         log.write(&[entry(1, 1), entry(2, 1), entry(3, 1)], None).unwrap();
         log.write(&[entry(2, 2)], None).unwrap();
         drop(log);
-        let log = DiskLog::open(folder.path(), vec![1]).unwrap();
+        let log = open(&folder);
         assert_eq!(indexes(&log), [(1, 1), (2, 2)]);
     }
 
     #[test]
     fn a_gap_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let mut log = DiskLog::open(folder.path(), vec![1]).unwrap();
+        let mut log = open(&folder);
         assert!(matches!(log.write(&[entry(2, 1)], None), Err(LogError::Damaged(_))));
     }
 
     #[test]
     fn compaction_keeps_the_term_before_the_first_entry_and_survives_a_restart() {
         let folder = tempfile::tempdir().unwrap();
-        let mut log = DiskLog::open(folder.path(), vec![1, 2]).unwrap();
+        let mut log = open(&folder);
         log.write(&[entry(1, 1), entry(2, 1), entry(3, 2)], None).unwrap();
         log.applied(3, 9);
         log.compact(2).unwrap();
         drop(log);
-        let log = DiskLog::open(folder.path(), vec![1, 2]).unwrap();
+        let log = open(&folder);
         assert_eq!((log.first_index().unwrap(), log.term(2).unwrap(), log.beginning()), (3, 1, (2, 9)));
         assert_eq!(indexes(&log), [(3, 2)]);
         assert!(matches!(log.term(1), Err(raft::Error::Store(StorageError::Compacted))));
@@ -368,9 +549,12 @@ mod tests {
     #[test]
     fn a_snapshot_starts_the_log_anew() {
         let folder = tempfile::tempdir().unwrap();
-        let mut log = DiskLog::open(folder.path(), vec![1, 2, 3]).unwrap();
+        let mut log = open(&folder);
         log.write(&[entry(1, 1)], None).unwrap();
-        let mut snapshot = Snapshot { data: 4_u64.to_be_bytes().to_vec(), ..Snapshot::default() };
+        let mut snapshot = Snapshot {
+            data: Position { block: 4, roster: Roster::genesis(2) }.encode_to_vec(),
+            ..Snapshot::default()
+        };
         snapshot.mut_metadata().index = 10;
         snapshot.mut_metadata().term = 3;
         log.applied(1, 1);
@@ -380,8 +564,39 @@ mod tests {
             Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable))
         ));
         drop(log);
-        let log = DiskLog::open(folder.path(), vec![1, 2, 3]).unwrap();
+        let log = open(&folder);
         assert_eq!((log.last(), log.beginning()), (10, (10, 4)));
         assert_eq!(log.initial_state().unwrap().hard_state.commit, 10);
+    }
+
+    #[test]
+    fn a_forgotten_log_begins_anew_as_another_one_and_still_knows_the_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = open(&folder);
+        log.write(&[entry(1, 1)], Some(&HardState { term: 1, vote: 1, commit: 1 })).unwrap();
+        let standing = consort_protos::consort::orderer::Standing { incarnation: 9, ..Default::default() };
+        let hello = consort_protos::consort::orderer::Hello { standing: Some(standing), id: 2 };
+        log.memory_mut().hear(2, &hello);
+        log.keep_memory(true).unwrap();
+        log.forget(Origin { incarnation: 8, floor: 5, ..Origin::default() }).unwrap();
+        drop(log);
+        let log = open(&folder);
+        assert_eq!(log.promised(), (0, 0));
+        assert_eq!(log.origin(), Origin { incarnation: 8, floor: 5, ..Origin::default() });
+        assert_eq!(log.memory().speaker(2), Some(9));
+    }
+
+    #[test]
+    fn consenters_are_kept_with_the_entry_that_changed_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = open(&folder);
+        let state = ConfState { voters: vec![1, 2], learners: vec![4], ..ConfState::default() };
+        let mut roster = Roster::genesis(3);
+        roster.apply(&crate::consensus::raft::roster::RosterChange::readmit(3, 70));
+        log.set_consenters(12, &roster, Some(&state)).unwrap();
+        drop(log);
+        let log = open(&folder);
+        assert_eq!(log.roster(), (&roster, 12));
+        assert_eq!(log.initial_state().unwrap().conf_state, state);
     }
 }

@@ -3,24 +3,29 @@
 //! The shell feeds it messages, ticks and submissions and then calls [`Machine::drive`]; under a simulation the same code runs from a seed.
 //! Source of the rules on proposing and losing leadership: Fabric `orderer/consensus/etcdraft/chain.go`.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use consort_channel_config::BatchConfig;
+use consort_channel_config::{BatchConfig, RaftOptions};
 use consort_crypto::hash::HashAlgorithm;
 use consort_protos::{
     block,
+    consort::orderer::{Hello, Standing},
     fabric::common::{Block, BlockHeader},
 };
 use prost::Message as _;
 use raft::{
-    GetEntriesContext, RawNode, SnapshotStatus, StateRole,
-    eraftpb::{Entry, EntryType, Message, MessageType},
+    RawNode, SnapshotStatus, StateRole,
+    eraftpb::{Message, MessageType},
 };
 use tracing::{debug, info, warn};
 
 use super::{
+    admission::{Knock, Own},
+    disk::Disk,
     incoming,
-    log::{Log, LogError, snapshot_block},
+    log::{DiskLog, LogError, Origin},
+    memory::boot,
+    roster::Roster,
 };
 use crate::{
     consensus::Leadership,
@@ -28,11 +33,8 @@ use crate::{
     submission::{Kind, Refusal, Submission},
 };
 
-/// Entries that stay in the log behind a compaction, so that a node that is a little late needs no snapshot.
-const KEPT_ENTRIES: u64 = 20;
-
-/// What is read at once when entries are applied late, in bytes.
-const READ_BYTES: u64 = 4 * 1024 * 1024;
+/// The id of a node that has none: it is in nobody's list of members, so that Raft lets it do nothing.
+const NO_ID: u64 = u64::MAX;
 
 /// The channel's books, as the machine needs them.
 ///
@@ -55,11 +57,35 @@ pub(crate) trait Books {
     /// The sequence of the configuration in force.
     fn sequence(&self) -> u64;
 
-    /// Blocks that may be proposed and not yet agreed on.
-    fn in_flight_max(&self) -> usize;
+    /// Raft's timing and bounds in force.
+    fn raft_options(&self) -> RaftOptions;
 
-    /// Bytes of blocks between two compactions of the log.
-    fn snapshot_interval_bytes(&self) -> u64;
+    /// The number of consenters in the genesis block.
+    fn genesis_consenters(&self) -> u64;
+
+    /// The Raft ids of the consenters in the order of their list, and the next free one.
+    fn ids(&self) -> (Vec<u64>, u64);
+
+    /// The id among them that is this node's.
+    fn own_id(&self) -> Option<u64>;
+
+    /// Follows a change of the ids that is newer than the last block.
+    fn set_ids(&mut self, ids: &[u64], next_id: u64);
+
+    /// The ids as the block of this number notes them.
+    fn ids_of(&self, number: u64) -> Result<(Vec<u64>, u64), String>;
+
+    /// Whether a block brings a configuration.
+    fn is_configuration(&self, block: &Block) -> bool;
+
+    /// The Raft index of the last block.
+    fn last_index(&self) -> u64;
+
+    /// Whether a configuration may be proposed while only these consenters are active; the id of the one that it removes.
+    fn check_quorum(&self, submission: &Submission, active: &[u64]) -> Result<Option<u64>, Refusal>;
+
+    /// Whether an agreed block can be the next one. A pure function of the books and the block, so that all consenters decide alike.
+    fn check(&self, block: &Block) -> Result<(), String>;
 
     /// Judges a message again under the configuration in force.
     fn judge_again(&self, stale: Submission) -> Result<Submission, Refusal>;
@@ -70,8 +96,11 @@ pub(crate) trait Books {
 
 /// Takes what the machine wants to send.
 pub(crate) trait Outbox {
-    /// A message for the consenter that it names; it may be lost.
-    fn send(&mut self, message: Message);
+    /// A message for a consenter, with what it says of its sender; it may be lost. `to` is the id that the configuration known here gives it.
+    fn send(&mut self, to: u64, message: Message, standing: Standing);
+
+    /// A hello for the consenter with this Raft id; it may be lost.
+    fn greet(&mut self, to: u64, hello: Hello);
 }
 
 /// Names a submission until its outcome is known.
@@ -95,61 +124,217 @@ pub(crate) enum MachineError {
     Books(String),
 }
 
+/// What does not come from the channel.
+pub(crate) struct Settings {
+    /// Draws incarnations and boots.
+    pub(crate) random: Box<dyn FnMut() -> u64 + Send>,
+    /// Bounds of the election timeout in ticks, when Raft's own choice is not wanted.
+    pub(crate) election_ticks: Option<(usize, usize)>,
+}
+
 /// A channel's Raft node with what it decides.
-pub(crate) struct Machine<L: Log, B: Books> {
-    node: RawNode<L>,
-    books: B,
+pub(crate) struct Machine<D: Disk, B: Books> {
+    pub(super) node: RawNode<DiskLog<D>>,
+    pub(super) books: B,
+    disk: D,
+    settings: Settings,
+    /// The options that the node was made with.
+    options: RaftOptions,
+    /// Its right to take part.
+    pub(super) own: Own,
+    /// The consenters as of the last applied entry.
+    pub(super) roster: Roster,
+    pub(super) genesis_consenters: u64,
+    /// Nodes without an id that said hello, by the id of the consenter.
+    pub(super) knocks: BTreeMap<u64, Knock>,
+    /// Consenters to whom a hello is sent next.
+    pub(super) greetings: BTreeSet<u64>,
+    /// Ticks since the start.
+    pub(super) ticks: u64,
+    /// The last entry with which this leader changes the consenters.
+    pub(super) change_index: u64,
+    /// Ids that others speak under and that are newer than the configuration known here: with the id that it gives them.
+    pub(super) aliases: BTreeMap<u64, u64>,
+    /// When each consenter was last heard from, in ticks.
+    pub(super) heard: BTreeMap<u64, u64>,
+    /// Another incarnation was admitted in the place of this node's.
+    pub(super) replaced: bool,
     cutter: Cutter<(Submission, Ticket)>,
     /// The block that will be proposed next; only while this node leads and has caught up with its own log.
-    tip: Option<Tip>,
+    pub(super) tip: Option<Tip>,
     /// The term in which `tip` was made.
     term_led: u64,
-    in_flight: VecDeque<InFlight>,
-    applied: u64,
+    pub(super) in_flight: VecDeque<InFlight>,
+    pub(super) applied: u64,
     /// The books lack the blocks up to this one, which must be fetched before anything else is applied.
-    behind: Option<u64>,
-    uncompacted_bytes: u64,
+    pub(super) behind: Option<u64>,
+    pub(super) uncompacted_bytes: u64,
     outcomes: Vec<Outcome>,
     cuts: Vec<CutReason>,
 }
 
-struct Tip {
+pub(super) struct Tip {
     next: u64,
     hash: [u8; 32],
 }
 
-struct InFlight {
-    hash: [u8; 32],
+pub(super) struct InFlight {
+    pub(super) hash: [u8; 32],
     kind: Kind,
-    tickets: Vec<Ticket>,
+    pub(super) tickets: Vec<Ticket>,
 }
 
-impl<L: Log, B: Books> Machine<L, B> {
-    /// A node that has applied the log up to `applied`; `behind` is the last block that it has to fetch, if it has to.
-    pub(crate) fn new(node: RawNode<L>, books: B, applied: u64, behind: Option<u64>) -> Self {
-        Self {
-            node,
+/// A log as it is opened, with the point from which its node goes on.
+struct Opened<D: Disk> {
+    node: RawNode<DiskLog<D>>,
+    applied: u64,
+    behind: Option<u64>,
+    roster: Roster,
+    /// The books have blocks that came through this log and are not in it.
+    lost: Option<String>,
+}
+
+fn open<D: Disk>(
+    disk: &D,
+    books: &mut impl Books,
+    settings: &mut Settings,
+    genesis: &Roster,
+) -> Result<Opened<D>, MachineError> {
+    let fresh = Origin { incarnation: (settings.random)(), floor: books.last_index(), ..Origin::default() };
+    let mut log = DiskLog::open(disk.clone(), genesis, fresh)?;
+    let (beginning, beginning_block) = log.beginning();
+    let (mut roster, roster_index) = (log.roster().0.clone(), log.roster().1);
+    let in_books = books.last_index();
+    let behind = (beginning > 0 && books.height() <= beginning_block).then_some(beginning_block);
+    let came_through_log = in_books > log.origin().floor && in_books > beginning;
+    let lost = (behind.is_none() && came_through_log && in_books > log.last()).then(|| {
+        format!("the newest block was entry {in_books} of the Raft log, which ends at entry {}", log.last())
+    });
+    let applied = match (behind, came_through_log) {
+        (Some(_), _) => beginning,
+        (None, true) => in_books.min(log.last()),
+        (None, false) => beginning.max(roster_index),
+    };
+    log.set_commit(applied);
+    // A crash may have come between a configuration block and the note of its consenters.
+    if came_through_log && behind.is_none() && in_books > roster_index {
+        let (ids, next_id) = books.ids_of(books.height() - 1).map_err(MachineError::Books)?;
+        roster.follow(&ids, next_id);
+    }
+    if behind.is_none() {
+        log.applied(applied, books.height() - 1);
+        if roster_index > in_books {
+            books.set_ids(&roster.ids, roster.next_id);
+        }
+    }
+    let options = books.raft_options();
+    let id = log.origin().id;
+    let mut config = raft::Config {
+        id: if id == 0 { NO_ID } else { id },
+        election_tick: options.election_tick as usize,
+        heartbeat_tick: options.heartbeat_tick as usize,
+        applied,
+        max_size_per_msg: books.batch().preferred_max_bytes.into(),
+        max_inflight_msgs: options.max_inflight_blocks.max(1) as usize,
+        check_quorum: true,
+        pre_vote: true,
+        ..raft::Config::default()
+    };
+    if let Some((min, max)) = settings.election_ticks {
+        (config.min_election_tick, config.max_election_tick) = (min, max);
+    }
+    let node = RawNode::new(&config, log, &super::logger())?;
+    Ok(Opened { node, applied, behind, roster, lost })
+}
+
+impl<D: Disk, B: Books> Machine<D, B> {
+    /// Opens the log on `disk`, which continues the books.
+    ///
+    /// # Errors
+    /// When the log cannot be used.
+    pub(crate) fn open(disk: D, mut books: B, mut settings: Settings) -> Result<Self, MachineError> {
+        let genesis_consenters = books.genesis_consenters();
+        let genesis = Roster::genesis(genesis_consenters);
+        let mut opened = open(&disk, &mut books, &mut settings, &genesis)?;
+        let options = books.raft_options();
+        let boot = boot(opened.node.mut_store().count_start()?, (settings.random)());
+        let log = opened.node.store();
+        let own = Own::new(boot, log.promised(), log.origin().id != 0, options.election_tick as usize);
+        let mut machine = Self {
+            node: opened.node,
             books,
+            disk,
+            settings,
+            options,
+            own,
+            roster: opened.roster,
+            genesis_consenters,
+            knocks: BTreeMap::new(),
+            greetings: BTreeSet::new(),
+            ticks: 0,
+            change_index: 0,
+            heard: BTreeMap::new(),
+            aliases: BTreeMap::new(),
+            replaced: false,
             cutter: Cutter::default(),
             tip: None,
             term_led: 0,
             in_flight: VecDeque::new(),
-            applied,
-            behind,
+            applied: opened.applied,
+            behind: opened.behind,
             uncompacted_bytes: 0,
             outcomes: Vec::new(),
             cuts: Vec::new(),
+        };
+        if let Some(reason) = opened.lost {
+            machine.relapse(reason)?;
         }
+        machine.greetings.extend(machine.unaware());
+        machine.consider()?;
+        Ok(machine)
+    }
+
+    /// Makes the node anew from the log on disk, under the options in force. What was in hand is refused.
+    pub(super) fn restart(&mut self) -> Result<(), MachineError> {
+        self.drop_in_hand();
+        let genesis = Roster::genesis(self.genesis_consenters);
+        let opened = open(&self.disk, &mut self.books, &mut self.settings, &genesis)?;
+        self.options = self.books.raft_options();
+        self.node = opened.node;
+        self.roster = opened.roster;
+        (self.applied, self.behind) = (opened.applied, opened.behind);
+        (self.change_index, self.replaced) = (0, false);
+        Ok(())
+    }
+
+    /// Gives up the log and begins with a new one that has no id.
+    pub(super) fn begin_anew(&mut self) -> Result<(), MachineError> {
+        let incarnation = (self.settings.random)();
+        self.node.mut_store().keep_memory(true)?;
+        self.log().forget(Origin { incarnation, floor: self.books.last_index(), ..Origin::default() })?;
+        self.restart()?;
+        let boot = boot(self.node.mut_store().count_start()?, (self.settings.random)());
+        self.own = Own::new(boot, (0, 0), false, 0);
+        self.greetings.extend(self.unaware());
+        Ok(())
+    }
+
+    /// The log.
+    pub(super) fn log(&self) -> &DiskLog<D> {
+        self.node.store()
     }
 
     /// One tick of Raft's clock.
     pub(crate) fn tick(&mut self) {
-        self.node.tick();
+        if self.tick_admission() {
+            self.node.tick();
+        }
     }
 
     /// Asks for an election, unless a leader is known or the votes of an election are still being counted.
     pub(crate) fn campaign(&mut self) {
-        if self.leadership() == Leadership::Nobody
+        if self.own.takes_part()
+            && self.leadership() == Leadership::Nobody
             && self.node.raft.state != StateRole::Candidate
             && let Err(error) = self.node.campaign()
         {
@@ -157,8 +342,18 @@ impl<L: Log, B: Books> Machine<L, B> {
         }
     }
 
-    /// A message of another consenter, which the caller has identified. What no consenter sends that keeps to Raft is dropped.
-    pub(crate) fn step(&mut self, mut message: Message) {
+    /// A message of another consenter, of which the caller knows by its certificate that it has the Raft id `from`. What comes from another life
+    /// of that node than the one that was accepted does not count, and what no consenter sends that keeps to Raft is dropped.
+    pub(crate) fn step(&mut self, from: u64, standing: &Standing, mut message: Message) {
+        let (ids, _) = self.books.ids();
+        let speaks_for_itself = message.from == from || (message.from > from && !ids.contains(&message.from));
+        let heard = speaks_for_itself && self.node.mut_store().note(message.from, standing);
+        if !self.own.takes_part() || !heard || message.to != self.node.raft.id {
+            debug!(from, "a Raft message of a node that has not been accepted, or for another one");
+            return;
+        }
+        self.heard.insert(message.from, self.ticks);
+        self.know_alias(message.from, from);
         if let Err(reason) = incoming::check(&self.node.raft, &mut message) {
             warn!(from = message.from, reason, "Raft message dropped");
             return;
@@ -168,30 +363,26 @@ impl<L: Log, B: Books> Machine<L, B> {
         }
     }
 
+    /// A consenter speaks under another id than the one known here; it is accepted.
+    pub(super) fn know_alias(&mut self, id: u64, known: u64) {
+        if self.aliases.get(&id) == Some(&known) {
+            return;
+        }
+        self.aliases.retain(|_, other| *other != known);
+        if id != known {
+            self.aliases.insert(id, known);
+        }
+    }
+
     /// A consenter could not be reached.
     pub(crate) fn unreachable(&mut self, id: u64) {
         self.node.report_unreachable(id);
     }
 
-    /// Asks the most advanced follower to lead.
-    pub(crate) fn hand_over(&mut self) {
-        let own = self.node.raft.id;
-        let best = self
-            .node
-            .raft
-            .prs()
-            .iter()
-            .filter(|(id, _)| **id != own)
-            .max_by_key(|(_, progress)| progress.matched);
-        if let Some((id, _)) = best {
-            self.node.transfer_leader(*id);
-        }
-    }
-
     /// Whether a submission would be taken now: this node leads, has room in flight, and no configuration is on its way.
     pub(crate) fn accepts(&self) -> bool {
         self.tip.is_some()
-            && self.in_flight.len() < self.books.in_flight_max()
+            && self.in_flight.len() < self.books.raft_options().max_inflight_blocks.max(1) as usize
             && self.in_flight.iter().all(|block| block.kind == Kind::Normal)
     }
 
@@ -231,6 +422,9 @@ impl<L: Log, B: Books> Machine<L, B> {
                 self.settle(ticket, Err(refusal));
             }
             Ok(config) if config.kind == Kind::Config => {
+                if let Err(refusal) = self.check_change(&config) {
+                    return self.settle(ticket, Err(refusal));
+                }
                 if let Some(batch) = self.cutter.cut() {
                     self.propose(batch, CutReason::Config);
                 }
@@ -291,7 +485,8 @@ impl<L: Log, B: Books> Machine<L, B> {
 
     /// Performs what the inputs led to: writes the log, sends messages, applies what is agreed on.
     pub(crate) fn drive(&mut self, outbox: &mut impl Outbox) -> Result<(), MachineError> {
-        while self.node.has_ready() {
+        self.reconfigure();
+        while self.own.takes_part() && self.node.has_ready() {
             let mut ready = self.node.ready();
             // A leader's entries may travel while it writes them itself: it counts its own copy only when it is on disk.
             self.send(ready.take_messages(), outbox);
@@ -307,19 +502,57 @@ impl<L: Log, B: Books> Machine<L, B> {
                 self.node.mut_store().set_commit(commit);
             }
             self.send(light.take_messages(), outbox);
+            // Who acknowledged what is about to be acknowledged to clients is remembered at least by the operating system.
+            if !committed.is_empty() {
+                self.node.mut_store().keep_memory(false)?;
+            }
             self.apply(committed)?;
             self.apply(light.take_committed_entries())?;
             self.node.advance_apply_to(self.applied);
             self.compact()?;
+            self.begin_to_lead();
+            self.reconfigure();
         }
         self.begin_to_lead();
+        if self.replaced || self.is_readded() {
+            self.relapse("another log was admitted in the place of this node's".to_owned())?;
+        }
+        self.follow_options()?;
+        for to in std::mem::take(&mut self.greetings) {
+            outbox.greet(to, self.hello());
+        }
         Ok(())
+    }
+
+    /// Puts what others said on disk, now and then.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(crate) fn keep_memory(&mut self) -> Result<(), MachineError> {
+        Ok(self.node.mut_store().keep_memory(true)?)
+    }
+
+    /// Raft's timing as configured; a leader keeps the former one until another node leads.
+    fn follow_options(&mut self) -> Result<(), MachineError> {
+        let options = self.books.raft_options();
+        let unchanged = (options.election_tick, options.heartbeat_tick, options.max_inflight_blocks)
+            == (self.options.election_tick, self.options.heartbeat_tick, self.options.max_inflight_blocks);
+        if unchanged || self.node.raft.state != StateRole::Follower || self.behind.is_some() {
+            return Ok(());
+        }
+        info!(?options, "Raft goes on with the options of the configuration");
+        self.restart()
     }
 
     fn send(&mut self, messages: Vec<Message>, outbox: &mut impl Outbox) {
         for message in messages {
+            if message.get_msg_type() == MessageType::MsgAppendResponse && !message.reject {
+                self.own.acknowledged = self.own.acknowledged.max((message.term, message.index));
+            }
+            let standing = self.standing();
             let snapshot_to = (message.get_msg_type() == MessageType::MsgSnapshot).then_some(message.to);
-            outbox.send(message);
+            let to = self.aliases.get(&message.to).copied().unwrap_or(message.to);
+            outbox.send(to, message, standing);
             if let Some(id) = snapshot_to {
                 // It is one small message; should it be lost, the next heartbeat finds the follower where it was.
                 self.node.report_snapshot(id, SnapshotStatus::Finish);
@@ -327,37 +560,21 @@ impl<L: Log, B: Books> Machine<L, B> {
         }
     }
 
-    fn install(&mut self, ready: &raft::Ready) -> Result<(), MachineError> {
-        let snapshot = ready.snapshot();
-        let last = snapshot_block(snapshot)
-            .ok_or_else(|| MachineError::Books("a snapshot names no block".to_owned()))?;
-        self.node.mut_store().install(snapshot)?;
-        self.applied = snapshot.get_metadata().index;
-        self.behind = (self.books.height() <= last).then_some(last);
-        if self.behind.is_none() {
-            self.node.mut_store().applied(self.applied, self.books.height() - 1);
-        }
-        info!(
-            last_block = last,
-            height = self.books.height(),
-            "the log continues behind blocks to be fetched"
-        );
-        Ok(())
-    }
-
     /// A leader that is none any more, or is one anew, drops what it had in hand; clients are told.
     fn follow_leadership(&mut self) {
         let leads = self.node.raft.state == StateRole::Leader && self.node.raft.term == self.term_led;
         if self.tip.is_some() && !leads {
-            self.tip = None;
-            let waiting = self.cutter.cut().unwrap_or_default().into_iter().map(|(_, ticket)| ticket);
-            let in_flight = std::mem::take(&mut self.in_flight).into_iter().flat_map(|block| block.tickets);
-            let tickets = waiting.chain(in_flight).collect();
-            self.settle_all(
-                tickets,
-                &Refusal::unavailable("the Raft leader changed; the message may be lost"),
-            );
+            self.drop_in_hand();
         }
+    }
+
+    /// What was not agreed on yet may be lost.
+    pub(super) fn drop_in_hand(&mut self) {
+        self.tip = None;
+        let waiting = self.cutter.cut().unwrap_or_default().into_iter().map(|(_, ticket)| ticket);
+        let in_flight = std::mem::take(&mut self.in_flight).into_iter().flat_map(|block| block.tickets);
+        let tickets = waiting.chain(in_flight).collect();
+        self.settle_all(tickets, &Refusal::unavailable("the Raft leader changed; the message may be lost"));
     }
 
     /// A new leader serves once everything before its term is in the books.
@@ -372,81 +589,7 @@ impl<L: Log, B: Books> Machine<L, B> {
         }
     }
 
-    fn apply(&mut self, entries: Vec<Entry>) -> Result<(), MachineError> {
-        for entry in entries {
-            if self.behind.is_some() {
-                // They are in the log, and are read from it when the missing blocks are here.
-                return Ok(());
-            }
-            if entry.index <= self.applied {
-                continue;
-            }
-            if entry.get_entry_type() == EntryType::EntryNormal && !entry.data.is_empty() {
-                self.apply_block(&entry)?;
-            }
-            self.applied = entry.index;
-            let last = self.books.height().saturating_sub(1);
-            self.node.mut_store().applied(self.applied, last);
-        }
-        Ok(())
-    }
-
-    fn apply_block(&mut self, entry: &Entry) -> Result<(), MachineError> {
-        let block = Block::decode(entry.data.as_slice())
-            .map_err(|error| MachineError::Books(format!("entry {} is no block: {error}", entry.index)))?;
-        let header = block
-            .header
-            .clone()
-            .ok_or_else(|| MachineError::Books(format!("entry {} has no block header", entry.index)))?;
-        let height = self.books.height();
-        if header.number < height {
-            debug!(number = header.number, height, "the block is in the books already");
-            return Ok(());
-        }
-        self.books.append(block, entry.index).map_err(MachineError::Books)?;
-        self.uncompacted_bytes += entry.data.len() as u64;
-        let hash = self.books.hash_algorithm().block_hash(&header);
-        if self.in_flight.front().is_some_and(|block| block.hash == hash)
-            && let Some(agreed) = self.in_flight.pop_front()
-        {
-            for ticket in agreed.tickets {
-                self.settle(ticket, Ok(()));
-            }
-        }
-        Ok(())
-    }
-
-    /// A block that was fetched is in the books; goes on with the log when it was the last one that was missing.
-    pub(crate) fn fetched(&mut self) -> Result<(), MachineError> {
-        let height = self.books.height();
-        if self.behind.is_none_or(|last| height <= last) {
-            return Ok(());
-        }
-        self.behind = None;
-        self.node.mut_store().applied(self.applied, height - 1);
-        loop {
-            let committed = self.node.raft.raft_log.committed.min(self.node.store().last_index()?);
-            if self.applied >= committed {
-                break;
-            }
-            let context = GetEntriesContext::empty(false);
-            let entries = self.node.store().entries(self.applied + 1, committed + 1, READ_BYTES, context)?;
-            self.apply(entries)?;
-        }
-        self.node.advance_apply_to(self.applied);
-        info!(height = self.books.height(), "caught up");
-        Ok(())
-    }
-
-    fn compact(&mut self) -> Result<(), MachineError> {
-        if self.uncompacted_bytes >= self.books.snapshot_interval_bytes() {
-            self.node.mut_store().compact(self.applied.saturating_sub(KEPT_ENTRIES))?;
-            self.uncompacted_bytes = 0;
-        }
-        Ok(())
-    }
-
-    fn settle(&mut self, ticket: Ticket, result: Result<(), Refusal>) {
+    pub(super) fn settle(&mut self, ticket: Ticket, result: Result<(), Refusal>) {
         self.outcomes.push(Outcome { ticket, result });
     }
 
@@ -482,6 +625,42 @@ impl<L: Log, B: Books> Machine<L, B> {
     /// The last block that has to be fetched from other nodes, if any has to.
     pub(crate) fn behind(&self) -> Option<u64> {
         self.behind
+    }
+
+    /// The Raft id that this node speaks under; `None` as long as it has none.
+    pub(crate) fn id(&self) -> Option<u64> {
+        Some(self.log().origin().id).filter(|id| *id != 0)
+    }
+
+    /// The last entry that is in the books.
+    #[cfg(test)]
+    pub(crate) fn last_applied(&self) -> u64 {
+        self.applied
+    }
+
+    /// What a failed simulation shows.
+    #[cfg(test)]
+    pub(crate) fn describe(&self) -> String {
+        let raft = &self.node.raft;
+        format!(
+            "applied {} (Raft {}), committed {}, last {}, change {}, pending {}, knocks {:?}, owners {:?}, behind {:?}, leads {}, {:?}",
+            self.applied,
+            raft.raft_log.applied,
+            raft.raft_log.committed,
+            raft.raft_log.last_index(),
+            self.change_index,
+            raft.pending_conf_index,
+            self.knocks,
+            self.roster.owners,
+            self.behind,
+            self.leads(),
+            self.own,
+        )
+    }
+
+    /// Raft's members: voters and learners.
+    pub(crate) fn members(&self) -> (&[u64], &[u64]) {
+        self.log().members()
     }
 
     /// The books.

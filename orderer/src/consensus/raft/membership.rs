@@ -17,6 +17,8 @@ pub(crate) struct Membership {
     ids: Vec<u64>,
     next_id: u64,
     members: BTreeMap<u64, Member>,
+    /// Consenters that a configuration removed and that Raft still counts.
+    leaving: BTreeMap<u64, Member>,
 }
 
 /// One consenter.
@@ -61,40 +63,77 @@ impl Membership {
         if members.is_empty() {
             return Err("empty consenter set".to_owned());
         }
-        Ok(Self { ids, next_id, members })
+        Ok(Self { ids, next_id, members, leaving: BTreeMap::new() })
     }
 
-    /// The membership under a new list. Members may be reordered, move to other addresses and replace certificates.
+    /// The same consenters under other ids.
+    pub(crate) fn with_ids(&self, ids: &[u64], next_id: u64) -> Result<Self, String> {
+        if ids.len() != self.ids.len() {
+            return Err(format!("{} ids do not fit {} consenters", ids.len(), self.ids.len()));
+        }
+        let mut next = Self::with(&self.consenters(), ids.to_vec(), next_id)?;
+        next.leaving = self.leaving.clone();
+        Ok(next)
+    }
+
+    fn consenters(&self) -> Vec<Consenter> {
+        let members = self.ids.iter().filter_map(|id| self.members.get(id));
+        members.map(|member| member.consenter.clone()).collect()
+    }
+
+    /// Ids in the order of the configured list, and the next free one.
+    pub(crate) fn ids(&self) -> (Vec<u64>, u64) {
+        (self.ids.clone(), self.next_id)
+    }
+
+    /// The membership under a new list. Members may be reordered, move to other addresses and replace certificates; one may come, under the
+    /// next free id, and one may go.
     pub(crate) fn after(&self, consenters: &[Consenter]) -> Result<Self, String> {
-        let old: Vec<Consenter> = self
-            .ids
-            .iter()
-            .filter_map(|id| self.members.get(id))
-            .map(|member| member.consenter.clone())
-            .collect();
-        let handed_on = match ConsenterChange::between(&old, consenters)? {
-            ConsenterChange::None => None,
-            ConsenterChange::Rotated { from, .. } => self.id_of(&from),
-            ConsenterChange::Added(_) | ConsenterChange::Removed(_) => {
-                return Err("the number of consenters cannot change while the channel runs".to_owned());
-            }
+        let (handed_on, next_id) = match ConsenterChange::between(&self.consenters(), consenters)? {
+            ConsenterChange::None | ConsenterChange::Removed(_) => (None, self.next_id),
+            ConsenterChange::Rotated { from, .. } => (self.id_of(&from), self.next_id),
+            ConsenterChange::Added(_) => (Some(self.next_id), self.next_id + 1),
         };
         let ids = consenters.iter().map(|one| self.id_of(one).or(handed_on)).collect::<Option<Vec<u64>>>();
-        Self::with(consenters, ids.ok_or("a consenter has no id")?, self.next_id)
+        let mut next = Self::with(consenters, ids.ok_or("a consenter has no id")?, next_id)?;
+        next.leaving = self.leaving.clone();
+        let gone = self.members.iter().filter(|(id, _)| !next.ids.contains(id));
+        next.leaving.extend(gone.map(|(id, member)| (*id, member.clone())));
+        Ok(next)
     }
 
-    fn id_of(&self, consenter: &Consenter) -> Option<u64> {
+    /// Former consenters that Raft still counts: those of an earlier membership.
+    pub(crate) fn keep_leaving(&mut self, earlier: &Self, counted: &[u64]) {
+        let gone = earlier.members.iter().filter(|(id, _)| counted.contains(id) && !self.ids.contains(id));
+        self.leaving.extend(gone.map(|(id, member)| (*id, member.clone())));
+    }
+
+    /// Lets go of the former consenters that Raft does not count any more; whether there were any.
+    pub(crate) fn let_go(&mut self, counted: &[u64]) -> bool {
+        let before = self.leaving.len();
+        self.leaving.retain(|id, _| counted.contains(id));
+        self.leaving.len() != before
+    }
+
+    /// Whether former consenters are still counted.
+    pub(crate) fn has_leaving(&self) -> bool {
+        !self.leaving.is_empty()
+    }
+
+    /// The id of a consenter, which is known by its client certificate.
+    pub(crate) fn id_of(&self, consenter: &Consenter) -> Option<u64> {
         let same = |member: &Member| member.consenter.client_tls_cert == consenter.client_tls_cert;
         self.members.iter().find_map(|(id, member)| same(member).then_some(*id))
     }
 
     /// The id of the consenter that connects with this certificate (DER).
     pub(crate) fn id_by_certificate(&self, der: &[u8]) -> Option<u64> {
-        let with = |der: &[u8]| {
-            self.members.iter().find_map(|(id, member)| (member.client.der() == der).then_some(*id))
-        };
-        // A certificate whose signature has the higher S is compared in the form that the configuration's have.
-        with(der).or_else(|| with(Certificate::from_der(der).ok()?.der()))
+        find(&self.members, der)
+    }
+
+    /// The same, of a consenter or of a former one that Raft still counts.
+    pub(crate) fn partner_by_certificate(&self, der: &[u8]) -> Option<u64> {
+        self.id_by_certificate(der).or_else(|| find(&self.leaving, der))
     }
 
     /// The id of the consenter whose server certificate has this one's key.
@@ -108,8 +147,20 @@ impl Membership {
         self.members.iter().map(|(id, member)| (*id, &member.consenter))
     }
 
+    /// The same, with former consenters that Raft still counts.
+    pub(crate) fn partners(&self) -> impl Iterator<Item = (u64, &Consenter)> {
+        self.members.iter().chain(&self.leaving).map(|(id, member)| (*id, &member.consenter))
+    }
+
     /// What a block says about it.
     pub(crate) fn block_metadata(&self, raft_index: u64) -> BlockMetadata {
         BlockMetadata { consenter_ids: self.ids.clone(), next_consenter_id: self.next_id, raft_index }
     }
+}
+
+fn find(members: &BTreeMap<u64, Member>, der: &[u8]) -> Option<u64> {
+    let with =
+        |der: &[u8]| members.iter().find_map(|(id, member)| (member.client.der() == der).then_some(*id));
+    // A certificate whose signature has the higher S is compared in the form that the configuration's have.
+    with(der).or_else(|| with(Certificate::from_der(der).ok()?.der()))
 }

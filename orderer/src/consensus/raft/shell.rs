@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -12,7 +15,11 @@ use consort_node::{
     deliver::Condition,
     dial::{Dialer, with_causes},
 };
-use consort_protos::{block, fabric::common::Block};
+use consort_protos::{
+    block,
+    consort::orderer::{Hello, Standing, Verdict},
+    fabric::common::Block,
+};
 use protobuf::Message as _;
 use raft::eraftpb::Message;
 use rand::seq::SliceRandom as _;
@@ -24,11 +31,11 @@ use tracing::{info, warn};
 
 use super::{
     books::ChannelBooks,
+    disk::Database,
     fetch::Fetch,
-    log::DiskLog,
     machine::{Books as _, Machine, Outbox, Ticket},
     membership::Membership,
-    transport::Transport,
+    transport::{LinkEvent, Transport},
 };
 use crate::{
     channel::ChannelState,
@@ -57,20 +64,27 @@ pub(super) struct Order {
     pub(super) reply: oneshot::Sender<Result<(), Refusal>>,
 }
 
+/// What another consenter sends; `from` is the Raft id that its certificate stands for.
+pub(super) enum Incoming {
+    Raft { from: u64, standing: Standing, message: Box<Message> },
+    Hello { from: u64, hello: Hello, reply: oneshot::Sender<Verdict> },
+}
+
 /// What others send to the task.
 pub(super) struct Inbox {
     pub(super) orders: mpsc::Receiver<Order>,
-    pub(super) steps: mpsc::Receiver<Message>,
-    pub(super) unreachable: mpsc::Receiver<u64>,
+    pub(super) steps: mpsc::Receiver<Incoming>,
+    pub(super) events: mpsc::Receiver<LinkEvent>,
 }
 
 /// What the task is made of.
 pub(super) struct Parts {
     pub(super) state: Arc<ChannelState>,
-    pub(super) machine: Machine<DiskLog, ChannelBooks>,
+    pub(super) machine: Machine<Database, ChannelBooks>,
     pub(super) transport: Arc<Transport>,
     pub(super) membership: Arc<RwLock<Membership>>,
     pub(super) leadership: watch::Sender<Leadership>,
+    pub(super) stranger: Arc<AtomicBool>,
     pub(super) metrics: ChannelMetrics,
     pub(super) inbox: Inbox,
     pub(super) settings: Settings,
@@ -85,30 +99,33 @@ pub(super) struct Shell {
     election: Option<Instant>,
     /// Elections asked for since the start.
     elections: u32,
-    /// The configuration sequence that the transport knows.
-    connected_at: Option<u64>,
+    /// The configuration sequence, the ids and the number of former consenters that the transport knows.
+    connected_at: Option<(u64, Vec<u64>, bool)>,
     fetched: Option<mpsc::Receiver<Block>>,
+    /// Another consenter does not take this node for one: a configuration that it lacks may have removed it.
+    is_doubted: bool,
+    obstacle: Option<String>,
 }
 
 /// What a shell needs besides its parts.
 pub(super) struct Settings {
-    pub(super) own: u64,
     pub(super) dialer: Dialer,
     pub(super) tick_interval: Duration,
-    pub(super) election_timeout: Duration,
-    /// There are no other consenters: the first election need not wait for anybody.
-    pub(super) single: bool,
 }
 
 /// Hands the machine's messages to the transport.
 struct Wire<'a>(&'a Transport);
 
 impl Outbox for Wire<'_> {
-    fn send(&mut self, message: Message) {
+    fn send(&mut self, to: u64, message: Message, standing: Standing) {
         match message.write_to_bytes() {
-            Ok(bytes) => self.0.send(message.to, bytes.into()),
+            Ok(bytes) => self.0.send(to, bytes.into(), standing),
             Err(error) => warn!(%error, "a Raft message cannot be encoded"),
         }
+    }
+
+    fn greet(&mut self, to: u64, hello: Hello) {
+        self.0.greet(to, hello);
     }
 }
 
@@ -123,6 +140,8 @@ impl Shell {
             elections: 0,
             connected_at: None,
             fetched: None,
+            is_doubted: false,
+            obstacle: None,
         }
     }
 
@@ -142,7 +161,8 @@ impl Shell {
     async fn serve(&mut self, cancelled: &tokio_util::sync::CancellationToken) -> Result<(), String> {
         let mut ticks = tokio::time::interval(self.parts.settings.tick_interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        if self.parts.settings.single {
+        self.keep_leaving()?;
+        if self.is_single() {
             self.parts.machine.campaign();
         } else {
             self.election = Some(Instant::now() + self.election_pause());
@@ -153,7 +173,14 @@ impl Shell {
             tokio::select! {
                 biased;
                 () = cancelled.cancelled() => return self.leave().await,
-                _ = ticks.tick() => self.parts.machine.tick(),
+                _ = ticks.tick() => {
+                    self.parts.machine.tick();
+                    let machine = &mut self.parts.machine;
+                    blocking(|| machine.keep_memory()).map_err(|error| with_causes(&error))?;
+                    self.follow_tick_interval(&mut ticks);
+                    let active = self.parts.machine.active().len();
+                    self.parts.metrics.active.set(i64::try_from(active).unwrap_or(i64::MAX));
+                }
                 () = until(self.batch_deadline) => {
                     self.batch_deadline = None;
                     self.parts.machine.batch_expired();
@@ -163,28 +190,93 @@ impl Shell {
                     self.elections = self.elections.saturating_add(1);
                     self.election = Some(Instant::now() + self.election_pause());
                 }
-                Some(message) = self.parts.inbox.steps.recv() => self.step(message),
-                Some(id) = self.parts.inbox.unreachable.recv() => self.parts.machine.unreachable(id),
+                Some(incoming) = self.parts.inbox.steps.recv() => self.step(incoming)?,
+                Some(event) = self.parts.inbox.events.recv() => self.link(&event)?,
                 block = next_fetched(&mut self.fetched) => self.take_fetched(block)?,
                 Some(order) = self.parts.inbox.orders.recv(), if takes_orders => self.order(order),
             }
             self.settle()?;
+            if self.is_removed() {
+                info!(channel = %self.parts.state.id(), "this orderer is no consenter of the channel any more");
+                self.parts.leadership.send_replace(Leadership::Nobody);
+                return Ok(());
+            }
+        }
+    }
+
+    fn is_single(&self) -> bool {
+        self.parts.machine.members().0.len() == 1
+    }
+
+    /// The configuration names this node no more, and Raft does not count it: it has heard so in the log, or the others do not listen any more.
+    fn is_removed(&self) -> bool {
+        let machine = &self.parts.machine;
+        let (voters, learners) = machine.members();
+        let is_counted = machine.id().is_some_and(|id| voters.contains(&id) || learners.contains(&id));
+        machine.books().own_id().is_none() && (!is_counted || self.is_doubted)
+    }
+
+    /// A removal that was agreed on before a restart may still have to be carried out with the one who leaves.
+    fn keep_leaving(&mut self) -> Result<(), String> {
+        let (voters, learners) = self.parts.machine.members();
+        let counted: Vec<u64> = voters.iter().chain(learners).copied().collect();
+        let Some(earlier) = self.parts.machine.books().membership_before()? else { return Ok(()) };
+        let mut membership = self.parts.membership.write().unwrap_or_else(PoisonError::into_inner);
+        membership.keep_leaving(&earlier, &counted);
+        Ok(())
+    }
+
+    fn follow_tick_interval(&mut self, ticks: &mut tokio::time::Interval) {
+        let configured = self.parts.machine.books().raft_options().tick_interval;
+        if configured != self.parts.settings.tick_interval {
+            self.parts.settings.tick_interval = configured;
+            *ticks = tokio::time::interval(configured);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         }
     }
 
     fn election_pause(&self) -> Duration {
         let first = Duration::from_millis(rand::random_range(FIRST_ELECTION_MS));
-        election_pause(first, self.elections, self.parts.settings.election_timeout)
+        let options = self.parts.machine.books().raft_options();
+        election_pause(first, self.elections, options.tick_interval * options.election_tick)
     }
 
-    fn step(&mut self, message: Message) {
-        self.parts.machine.step(message);
+    fn step(&mut self, incoming: Incoming) -> Result<(), String> {
+        self.take_incoming(incoming)?;
         for _ in 1..DRAIN_MAX {
             match self.parts.inbox.steps.try_recv() {
-                Ok(message) => self.parts.machine.step(message),
-                Err(_empty) => return,
+                Ok(incoming) => self.take_incoming(incoming)?,
+                Err(_empty) => break,
             }
         }
+        Ok(())
+    }
+
+    fn take_incoming(&mut self, incoming: Incoming) -> Result<(), String> {
+        match incoming {
+            Incoming::Raft { from, standing, message } => {
+                self.parts.machine.step(from, &standing, *message);
+            }
+            Incoming::Hello { from, hello, reply } => {
+                let machine = &mut self.parts.machine;
+                let verdict = blocking(|| machine.hear(from, &hello)).map_err(|error| with_causes(&error))?;
+                let _caller_may_be_gone = reply.send(verdict);
+            }
+        }
+        Ok(())
+    }
+
+    fn link(&mut self, event: &LinkEvent) -> Result<(), String> {
+        match *event {
+            LinkEvent::Open(id) => self.parts.machine.reached(id),
+            LinkEvent::Broken(id) => self.parts.machine.unreachable(id),
+            LinkEvent::Refused => self.is_doubted = true,
+            LinkEvent::Verdict(id, ref verdict) => {
+                let machine = &mut self.parts.machine;
+                return blocking(|| machine.judged(id, verdict)).map_err(|error| with_causes(&error));
+            }
+        }
+        Ok(())
     }
 
     fn order(&mut self, order: Order) {
@@ -250,31 +342,46 @@ impl Shell {
         };
         if leadership != Leadership::Nobody {
             self.election = None;
+            self.is_doubted = false;
+            self.parts.stranger.store(false, Ordering::Relaxed);
         }
         let changed = self
             .parts
             .leadership
             .send_if_modified(|current| std::mem::replace(current, leadership) != leadership);
+        let obstacle = self.parts.machine.obstacle();
         if changed {
             self.parts.metrics.leader.set(i64::from(leadership == Leadership::Own));
             self.parts.metrics.term.set(i64::try_from(self.parts.machine.term()).unwrap_or(i64::MAX));
             info!(channel = %self.parts.state.id(), ?leadership, term = self.parts.machine.term(), "Raft leadership");
-            self.parts.state.set_condition(match leadership {
-                Leadership::Nobody => Condition::Unavailable("no Raft leader".to_owned()),
-                Leadership::Own | Leadership::Other(_) => Condition::Serving,
+        }
+        if changed || obstacle != self.obstacle {
+            self.parts.state.set_condition(match (&obstacle, leadership) {
+                (Some(reason), _) => Condition::Unavailable(reason.clone()),
+                (None, Leadership::Nobody) => Condition::Unavailable("no Raft leader".to_owned()),
+                (None, Leadership::Own | Leadership::Other(_)) => Condition::Serving,
             });
+            self.obstacle = obstacle;
         }
     }
 
     /// Follows the configuration: who the consenters are and which roots their certificates have.
     fn connect(&mut self) {
-        let sequence = self.parts.machine.books().sequence();
-        if self.connected_at == Some(sequence) {
+        let books = self.parts.machine.books();
+        let (sequence, own) = (books.sequence(), books.own_id());
+        let (voters, learners) = self.parts.machine.members();
+        let counted: Vec<u64> = voters.iter().chain(learners).copied().collect();
+        self.parts.metrics.voters.set(i64::try_from(voters.len()).unwrap_or(i64::MAX));
+        let mut shared = self.parts.membership.write().unwrap_or_else(PoisonError::into_inner);
+        shared.let_go(&counted);
+        let at = (sequence, shared.ids().0, shared.has_leaving());
+        if self.connected_at.as_ref() == Some(&at) {
             return;
         }
-        self.connected_at = Some(sequence);
-        let membership = self.parts.membership.read().unwrap_or_else(PoisonError::into_inner).clone();
-        self.parts.transport.connect(&membership, &self.roots());
+        self.connected_at = Some(at);
+        let membership = shared.clone();
+        drop(shared);
+        self.parts.transport.connect(&membership, own, &self.roots());
     }
 
     fn roots(&self) -> Vec<Bytes> {
@@ -285,15 +392,24 @@ impl Shell {
 
     /// Starts to fetch blocks when some are missing.
     fn fetch(&mut self) {
-        let Some(last) = self.parts.machine.behind() else {
-            self.fetched = None;
-            return;
+        let leaderless = self.parts.machine.leadership() == Leadership::Nobody;
+        let last = match self.parts.machine.behind() {
+            Some(last) => last,
+            // Whatever the others have that this node lacks: a configuration without this node, or with others than it knows.
+            None if leaderless && (self.is_doubted || self.parts.stranger.load(Ordering::Relaxed)) => {
+                u64::MAX
+            }
+            None => {
+                self.fetched = None;
+                return;
+            }
         };
         if self.fetched.is_some() {
             return;
         }
         let membership = self.parts.membership.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let others = membership.members().filter(|(id, _)| *id != self.parts.settings.own);
+        let own = self.parts.machine.books().own_id();
+        let others = membership.members().filter(|(id, _)| Some(*id) != own);
         let mut endpoints: Vec<String> = others.map(|(_, consenter)| consenter.endpoint()).collect();
         endpoints.shuffle(&mut rand::rng());
         let fetch = Fetch {
@@ -324,6 +440,9 @@ impl Shell {
         if number < height {
             return Ok(());
         }
+        let noted = block::raft_metadata(&block).map_err(|error| error.to_string())?;
+        let index = noted.map_or(0, |noted| noted.raft_index);
+        self.parts.machine.fetching(index).map_err(|error| with_causes(&error))?;
         let books = self.parts.machine.books_mut();
         if let Err(reason) = blocking(|| books.append_fetched(&block)) {
             if let Some(poisoned) = self.parts.state.store().poisoned() {
@@ -339,7 +458,7 @@ impl Shell {
 
     /// Hands leadership over, so that the others need not wait for an election.
     async fn leave(&mut self) -> Result<(), String> {
-        if !self.parts.machine.leads() || self.parts.settings.single {
+        if !self.parts.machine.leads() || self.is_single() {
             return Ok(());
         }
         self.parts.machine.hand_over();
@@ -349,7 +468,7 @@ impl Shell {
         while self.parts.machine.leads() {
             tokio::select! {
                 () = &mut over => return Ok(()),
-                Some(message) = self.parts.inbox.steps.recv() => self.step(message),
+                Some(incoming) = self.parts.inbox.steps.recv() => self.step(incoming)?,
             }
             self.settle()?;
         }

@@ -13,12 +13,12 @@ use consort_channel_config::Consenter;
 use consort_node::{Tasks, dial::Dialer, server::MESSAGE_BYTES_MAX};
 use consort_protos::{
     consort::orderer::{
-        StepRequest, StepResponse, Submission as ForwardedSubmission, cluster_client::ClusterClient,
-        step_request::Content,
+        Hello, Standing, StepRequest, StepResponse, Submission as ForwardedSubmission, Verdict,
+        cluster_client::ClusterClient, step_request::Content,
     },
     fabric::common::{Envelope, Status},
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tracing::{debug, info};
@@ -38,17 +38,30 @@ const FORWARD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// One thing to send.
 enum Outgoing {
-    Raft(Bytes),
+    Raft(Bytes, Standing),
+    Hello(Hello),
     Submit { envelope: Envelope, sequence: u64, reply: oneshot::Sender<Result<(), Refusal>> },
+}
+
+/// What the channel's task hears about the streams to the other consenters.
+#[derive(Debug)]
+pub(crate) enum LinkEvent {
+    /// There is a stream to this consenter.
+    Open(u64),
+    /// There is none any more.
+    Broken(u64),
+    /// It does not take this node for a consenter.
+    Refused,
+    /// It answers the hello.
+    Verdict(u64, Verdict),
 }
 
 /// The way to the other consenters of one channel.
 pub(crate) struct Transport {
     channel: String,
-    own: u64,
     dialer: Dialer,
     tasks: Tasks,
-    unreachable: mpsc::Sender<u64>,
+    events: mpsc::Sender<LinkEvent>,
     peers: Mutex<BTreeMap<u64, Peer>>,
 }
 
@@ -56,28 +69,28 @@ struct Peer {
     consenter: Consenter,
     roots: Vec<Bytes>,
     queue: mpsc::Sender<Outgoing>,
+    wake: Arc<Notify>,
     tasks: Tasks,
 }
 
 impl Transport {
-    /// `unreachable` hears the ids of consenters whose stream breaks. The streams outlive the cancelling of `tasks`, so that leadership can be
+    /// `events` hears about the streams. They outlive the cancelling of `tasks`, so that leadership can be
     /// handed over; [`Transport::close`] ends them.
     pub(crate) fn new(
         channel: &str,
-        own: u64,
         dialer: Dialer,
         tasks: &Tasks,
-        unreachable: mpsc::Sender<u64>,
+        events: mpsc::Sender<LinkEvent>,
     ) -> Arc<Self> {
         let (channel, tasks) = (channel.to_owned(), tasks.lasting());
-        Arc::new(Self { channel, own, dialer, tasks, unreachable, peers: Mutex::default() })
+        Arc::new(Self { channel, dialer, tasks, events, peers: Mutex::default() })
     }
 
     /// Opens streams to new consenters, closes those to former ones, and reopens those whose address or roots changed.
-    pub(crate) fn connect(&self, membership: &Membership, roots: &[Bytes]) {
+    pub(crate) fn connect(&self, membership: &Membership, own: Option<u64>, roots: &[Bytes]) {
         let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
         let wanted: BTreeMap<u64, &Consenter> =
-            membership.members().filter(|(id, _)| *id != self.own).collect();
+            membership.partners().filter(|(id, _)| Some(*id) != own).collect();
         peers.retain(|id, peer| {
             let keep =
                 wanted.get(id).is_some_and(|consenter| **consenter == peer.consenter) && peer.roots == roots;
@@ -96,16 +109,25 @@ impl Transport {
         self.tasks.cancel();
     }
 
+    /// This consenter has been heard: a stream to it need not wait to be tried again.
+    pub(crate) fn wake(&self, id: u64) {
+        let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(peer) = peers.get(&id) {
+            peer.wake.notify_one();
+        }
+    }
+
     fn open(&self, id: u64, consenter: &Consenter, roots: &[Bytes]) -> Peer {
         let (queue, outgoing) = mpsc::channel(QUEUE_MESSAGES);
-        let tasks = self.tasks.child();
+        let (tasks, wake) = (self.tasks.child(), Arc::new(Notify::new()));
         let link = Link {
             id,
             channel: self.channel.clone(),
             endpoint: consenter.endpoint(),
             roots: roots.to_vec(),
             dialer: self.dialer.clone(),
-            unreachable: self.unreachable.clone(),
+            events: self.events.clone(),
+            wake: Arc::clone(&wake),
         };
         let cancelled = tasks.cancelled();
         tasks.spawn(format!("consenter {} of {}", link.endpoint, link.channel), false, async move {
@@ -114,14 +136,23 @@ impl Transport {
                 () = link.run(outgoing) => {}
             }
         });
-        Peer { consenter: consenter.clone(), roots: roots.to_vec(), queue, tasks }
+        Peer { consenter: consenter.clone(), roots: roots.to_vec(), queue, wake, tasks }
     }
 
     /// Sends a Raft message if there is room.
-    pub(crate) fn send(&self, to: u64, message: Bytes) {
+    pub(crate) fn send(&self, to: u64, message: Bytes, standing: Standing) {
+        self.put(to, Outgoing::Raft(message, standing));
+    }
+
+    /// Sends a hello if there is room.
+    pub(crate) fn greet(&self, to: u64, hello: Hello) {
+        self.put(to, Outgoing::Hello(hello));
+    }
+
+    fn put(&self, to: u64, outgoing: Outgoing) {
         let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(peer) = peers.get(&to)
-            && peer.queue.try_send(Outgoing::Raft(message)).is_err()
+            && peer.queue.try_send(outgoing).is_err()
         {
             debug!(channel = self.channel, to, "Raft message dropped, too many wait");
         }
@@ -160,7 +191,8 @@ struct Link {
     endpoint: String,
     roots: Vec<Bytes>,
     dialer: Dialer,
-    unreachable: mpsc::Sender<u64>,
+    events: mpsc::Sender<LinkEvent>,
+    wake: Arc<Notify>,
 }
 
 impl Link {
@@ -183,11 +215,15 @@ impl Link {
                     }
                 }
             }
-            // The machine may be busy; a lost report only delays what heartbeats find out.
-            let _ = self.unreachable.try_send(self.id);
+            self.tell(LinkEvent::Broken(self.id));
             self.discard_for(pause, &mut outgoing).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
+    }
+
+    /// The machine may be busy: a lost report only delays what heartbeats and repeated hellos find out.
+    fn tell(&self, event: LinkEvent) {
+        let _dropped_when_busy = self.events.try_send(event);
     }
 
     /// What is sent while there is no stream is lost: clients are told, Raft repeats.
@@ -197,12 +233,13 @@ impl Link {
         loop {
             tokio::select! {
                 () = &mut over => return,
+                () = self.wake.notified() => return,
                 item = outgoing.recv() => match item {
                     Some(Outgoing::Submit { reply, .. }) => {
                         let refusal = Refusal::unavailable(format!("the Raft leader {} is not reached", self.id));
                         let _client_may_be_gone = reply.send(Err(refusal));
                     }
-                    Some(Outgoing::Raft(_)) => {}
+                    Some(Outgoing::Raft(..) | Outgoing::Hello(_)) => {}
                     None => return,
                 },
             }
@@ -223,6 +260,7 @@ impl Link {
             .into_inner();
         debug!(channel = self.channel, endpoint = self.endpoint, "consenter reached");
         *said = false;
+        self.tell(LinkEvent::Open(self.id));
         self.exchange(outgoing, &requests, responses).await
     }
 
@@ -237,9 +275,14 @@ impl Link {
         loop {
             tokio::select! {
                 item = outgoing.recv() => {
+                    let mut standing = None;
                     let content = match item {
                         None => return Ok(()),
-                        Some(Outgoing::Raft(message)) => Content::RaftMessage(message),
+                        Some(Outgoing::Raft(message, of)) => {
+                            standing = Some(of);
+                            Content::RaftMessage(message)
+                        }
+                        Some(Outgoing::Hello(hello)) => Content::Hello(hello),
                         Some(Outgoing::Submit { envelope, sequence, reply }) => {
                             next_id += 1;
                             waiting.retain(|_, reply| !reply.is_closed());
@@ -251,17 +294,25 @@ impl Link {
                             })
                         }
                     };
-                    let request = StepRequest { channel: self.channel.clone(), content: Some(content) };
+                    let request = StepRequest { channel: self.channel.clone(), content: Some(content), standing };
                     requests.send(request).await.map_err(|_closed| "the stream broke".to_owned())?;
                 }
                 response = responses.message() => match response {
+                    Ok(Some(StepResponse { verdict: Some(verdict), .. })) => {
+                        self.tell(LinkEvent::Verdict(self.id, verdict));
+                    }
                     Ok(Some(response)) => {
                         if let Some(reply) = waiting.remove(&response.id) {
                             let _client_may_be_gone = reply.send(outcome(response));
                         }
                     }
                     Ok(None) => return Err("the consenter closed the stream".to_owned()),
-                    Err(status) => return Err(format!("{}: {}", status.code(), status.message())),
+                    Err(status) => {
+                        if status.code() == tonic::Code::PermissionDenied {
+                            self.tell(LinkEvent::Refused);
+                        }
+                        return Err(format!("{}: {}", status.code(), status.message()));
+                    }
                 },
             }
         }
