@@ -99,6 +99,12 @@ impl PackageStore {
         self.installed.read().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
+    /// Number of installed packages; it grows with each installation.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.installed.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// Whether a package is installed.
     #[must_use]
     pub fn contains(&self, id: &PackageId) -> bool {

@@ -11,6 +11,7 @@ use consort_client_sdk::{
 };
 use consort_crypto::hash::HashAlgorithm;
 
+use crate::context;
 use crate::layout::{ADMINISTRATOR, Layout, MemberKind, members};
 use crate::topology::{Member, Orderer, Peer, Topology};
 
@@ -25,15 +26,15 @@ pub(crate) struct AccessOptions {
     network: Option<PathBuf>,
 
     /// Who calls, such as User1@org1.example.com [default: a user of the first organisation]
-    #[arg(long = "as", value_name = "USER@DOMAIN")]
+    #[arg(long = "as", value_name = "USER@DOMAIN", env = "CONSORT_AS")]
     user: Option<String>,
 
     /// The peer to call, such as peer0.org1.example.com [default: the first of the caller's organisation]
-    #[arg(long, value_name = "HOST")]
+    #[arg(long, value_name = "HOST", env = "CONSORT_PEER_HOST")]
     peer: Option<String>,
 
     /// The channel [default: the network's]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", env = "CONSORT_CHANNEL")]
     channel: Option<String>,
 }
 
@@ -51,10 +52,17 @@ impl AccessOptions {
     /// # Errors
     /// No network is found, or several.
     pub(crate) fn open(&self) -> anyhow::Result<Access> {
-        let data = network_folder(self.network.as_deref())?;
+        let context = context::current()?;
+        let options = Self {
+            network: self.network.clone().or(context.network),
+            user: self.user.clone().or(context.user),
+            peer: self.peer.clone().or(context.peer),
+            channel: self.channel.clone().or(context.channel),
+        };
+        let data = network_folder(options.network.as_deref())?;
         let layout = Layout::new(&data)?;
         let topology = layout.read_topology()?;
-        Ok(Access { layout, topology, options: self.clone() })
+        Ok(Access { layout, topology, options })
     }
 }
 
@@ -185,6 +193,21 @@ impl Access {
     pub(crate) fn identity(&self, administrator: bool) -> anyhow::Result<ClientIdentity> {
         let (kind, member, user) = self.caller(if administrator { ADMINISTRATOR } else { "" })?;
         self.identity_of(kind, member, &user)
+    }
+
+    /// An identity that may read what the chosen peer serves: the caller when it is of the peer's organisation, else that
+    /// organisation's first user.
+    ///
+    /// # Errors
+    /// As [`Access::identity`].
+    pub(crate) fn reader(&self) -> anyhow::Result<ClientIdentity> {
+        let (member, _) = self.peer()?;
+        let (kind, caller, user) = self.caller("")?;
+        if caller.name == member.name {
+            return self.identity_of(kind, caller, &user);
+        }
+        let user = member.users.first().map_or(ADMINISTRATOR, String::as_str);
+        self.identity_of(MemberKind::Peers, member, user)
     }
 
     /// The identity of a user.

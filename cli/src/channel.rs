@@ -5,14 +5,17 @@ use std::str::FromStr;
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
+use consort_channel_config::Profile;
 use consort_client_sdk::blocks::{BlockPosition, BlockServer, fetch_block};
 use consort_client_sdk::participation::OrdererAdmin;
 use consort_client_sdk::peer_admin::PeerAdmin;
 use consort_protos::fabric::common::Block;
+use consort_protos::ids::ChannelId;
 use prost::Message;
 use serde_json::json;
 
 use crate::access::{Access, AccessOptions};
+use crate::configuration;
 use crate::output::Output;
 use crate::topology::{Orderer, OrdererOrganisation};
 
@@ -33,6 +36,42 @@ pub(crate) enum ChannelCommand {
         after_help = "Examples:\n  consort channel fetch config --to config.block\n  consort channel fetch 7 --to 7.block --orderer orderer.example.com"
     )]
     Fetch(FetchOptions),
+    /// Make the genesis block of a new channel from its description
+    #[command(
+        after_help = "Example:\n  consort channel create second --profile second.yaml --to second.block\n  consort channel join --block second.block --orderer orderer.example.com\n  consort channel join --block second.block --peer peer0.org1.example.com"
+    )]
+    Create(CreateOptions),
+    /// Show in words what a change would do and whose signatures it needs, and write the update
+    #[command(
+        after_help = "Example, with the file batch.yaml:\n  batch: { max_message_count: 50 }\n\n  consort channel plan batch.yaml\n  consort channel sign batch.update --as Admin@example.com\n  consort channel apply batch.update\n\nA file may also say: organisations (add, remove), orderer_organisations, consenters (add, remove), anchor_peers,\norderer_endpoints, policies, acls, revocation_lists. See docs/adding-an-organisation.md."
+    )]
+    Plan(configuration::PlanOptions),
+    /// Add the caller's signature to an update (of `plan`, or of Fabric's tools)
+    #[command(after_help = "Example:\n  consort channel sign add-org3.update --as Admin@org1.example.com")]
+    Sign(configuration::SignOptions),
+    /// Submit an update, with the caller's signature, and wait until a peer has it
+    #[command(
+        visible_alias = "update",
+        after_help = "Example:\n  consort channel apply add-org3.update --as Admin@org2.example.com"
+    )]
+    Apply(configuration::SignOptions),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CreateOptions {
+    /// Name of the channel
+    name: String,
+
+    /// File that describes it (docs/operations.md)
+    #[arg(long, value_name = "FILE")]
+    profile: PathBuf,
+
+    /// File to write the genesis block to
+    #[arg(long, value_name = "FILE")]
+    to: PathBuf,
+
+    #[command(flatten)]
+    output: Output,
 }
 
 #[derive(Debug, Args)]
@@ -73,7 +112,7 @@ pub(crate) struct FetchOptions {
 
 /// A block position as it is written on the command line.
 #[derive(Debug, Clone, Copy)]
-struct Position(BlockPosition);
+pub(crate) struct Position(pub(crate) BlockPosition);
 
 impl FromStr for Position {
     type Err = String;
@@ -101,6 +140,10 @@ pub(crate) async fn run(command: ChannelCommand) -> anyhow::Result<()> {
         ChannelCommand::Info(options) => info(&options).await,
         ChannelCommand::Join(options) => join(&options).await,
         ChannelCommand::Fetch(options) => fetch(&options).await,
+        ChannelCommand::Create(options) => create(&options),
+        ChannelCommand::Plan(options) => configuration::plan(&options).await,
+        ChannelCommand::Sign(options) => configuration::sign(&options).await,
+        ChannelCommand::Apply(options) => configuration::apply(&options).await,
     }
 }
 
@@ -180,6 +223,21 @@ async fn fetch(options: &FetchOptions) -> anyhow::Result<()> {
     crate::files::write_atomically(&options.to, &block.encode_to_vec(), false)?;
     let json = json!({ "number": number, "file": options.to });
     options.node.output.print(&json, || format!("block {number} is in {}", options.to.display()))
+}
+
+fn create(options: &CreateOptions) -> anyhow::Result<()> {
+    let channel = ChannelId::parse(&options.name)?;
+    let block =
+        Profile::load(&options.profile)?.genesis_block(&channel, rand::random(), crate::network::now())?;
+    crate::files::write_atomically(&options.to, &block.encode_to_vec(), false)?;
+    options.output.print(&json!({ "channel": options.name, "file": options.to }), || {
+        format!(
+            "The genesis block of channel {channel} is in {}. Next, for each orderer and peer:\n  consort channel join --block {} \
+             --orderer <host> (or --peer <host>)",
+            options.to.display(),
+            options.to.display()
+        )
+    })
 }
 
 fn peer_admin(access: &Access) -> anyhow::Result<PeerAdmin> {

@@ -15,15 +15,21 @@
 
 mod access;
 mod authority;
+mod block;
 mod ca;
 pub mod chaincode;
 mod channel;
+mod config;
+mod configuration;
+mod context;
 mod credentials;
 mod doctor;
+mod explain;
 mod files;
 mod identity;
 mod layout;
 mod load;
+mod messages;
 mod network;
 mod orderer;
 mod output;
@@ -36,13 +42,13 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// Run and use Consort networks
 #[derive(Debug, Parser)]
 #[command(name = "consort", version, about, propagate_version = true, arg_required_else_help = true)]
 #[command(
-    after_help = "Begin with:\n  consort network up --config network-configs/two-org-raft\n  consort tx evaluate basic GetAllAssets"
+    after_help = "Begin with:\n  consort network up --config network-configs/two-org-raft\n  consort tx evaluate basic GetAllAssets\n\nExit codes:\n  0  done\n  1  failed; the message says why and what to do\n  2  the command line is wrong\n  3  the transaction was ordered, and is invalid\n  4  a node was not reachable or not ready: trying again may help\n  5  the transaction may or may not have been ordered: ask with `consort tx watch <id>`"
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -75,6 +81,23 @@ enum Command {
     #[command(subcommand)]
     Ca(ca::CaCommand),
     Doctor(doctor::DoctorOptions),
+    /// Look into blocks
+    #[command(subcommand)]
+    Block(block::BlockCommand),
+    /// Translate messages to JSON and back, as Fabric's configtxlator does
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// Names for "this network, as this user"
+    #[command(subcommand)]
+    Context(context::ContextCommand),
+    /// Print the completions for a shell
+    #[command(
+        after_help = "Examples:\n  source <(consort completion bash)\n  consort completion fish > ~/.config/fish/completions/consort.fish"
+    )]
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
     /// Run a program in a session of its own (how `network up` starts servers)
     #[command(name = processes::DETACH_COMMAND, hide = true)]
     Detach {
@@ -116,6 +139,14 @@ async fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Identity(command) => identity::run(command).await,
         Command::Ca(command) => ca::run(command).await,
         Command::Doctor(options) => doctor::run(&options),
+        Command::Block(command) => block::run(command).await,
+        Command::Config(command) => config::run(&command),
+        Command::Context(command) => context::run(command),
+        Command::Completion { shell } => {
+            let mut command = Arguments::command();
+            clap_complete::generate(shell, &mut command, "consort", &mut std::io::stdout());
+            Ok(())
+        }
         Command::Detach { program, arguments } => Err(processes::detach(&program, &arguments)),
     }
 }
@@ -132,5 +163,16 @@ fn fail(error: &anyhow::Error) -> ExitCode {
         last = cause;
     }
     eprintln!("{text}");
-    ExitCode::FAILURE
+    exit_code(error)
+}
+
+/// What scripts can go by; the help lists it.
+fn exit_code(error: &anyhow::Error) -> ExitCode {
+    use consort_client_sdk::Error;
+    match error.chain().find_map(|cause| cause.downcast_ref::<Error>()) {
+        Some(Error::Invalid { .. }) => ExitCode::from(3),
+        Some(Error::Unknown { .. }) => ExitCode::from(5),
+        Some(error) if error.is_transient() => ExitCode::from(4),
+        _ => ExitCode::FAILURE,
+    }
 }

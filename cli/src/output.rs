@@ -21,6 +21,18 @@ pub(crate) struct Output {
 }
 
 impl Output {
+    /// Prints one of many results; in JSON, one document per line.
+    ///
+    /// # Errors
+    /// As [`Output::print`].
+    pub(crate) fn print_line(self, json: &Value, text: impl FnOnce() -> String) -> anyhow::Result<()> {
+        match self.form {
+            Form::Text => println!("{}", text()),
+            Form::Json => println!("{}", serde_json::to_string(json)?),
+        }
+        Ok(())
+    }
+
     /// Prints a result in the chosen form.
     ///
     /// # Errors

@@ -2,9 +2,14 @@
 
 use clap::{Args, Subcommand};
 use consort_client_sdk::Call;
+use consort_client_sdk::blocks::follow;
+use consort_client_sdk::decode::DecodedBlock;
+use futures::StreamExt;
 use serde_json::json;
 
 use crate::access::AccessOptions;
+use crate::block::transaction_words;
+use crate::explain;
 use crate::output::Output;
 
 /// Call a chaincode function
@@ -20,6 +25,28 @@ pub(crate) enum TxCommand {
         after_help = "Example:\n  consort tx evaluate basic ReadAsset asset7 --peer peer0.org2.example.com"
     )]
     Evaluate(CallOptions),
+    /// Say why a transaction ended as it did: which key was changed by whom, which signature did not count
+    #[command(after_help = "Example:\n  consort tx explain 5dd4c3a4...e1 --peer peer0.org2.example.com")]
+    Explain(explain::ExplainOptions),
+    /// Show transactions as they are committed, or wait for one and tell what became of it
+    #[command(after_help = "Examples:\n  consort tx watch\n  consort tx watch 5dd4c3a4...e1")]
+    Watch(WatchOptions),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WatchOptions {
+    #[command(flatten)]
+    access: AccessOptions,
+
+    /// Transaction id to wait for [default: show all from now on]
+    tx_id: Option<String>,
+
+    /// Begin with this block instead of the next one
+    #[arg(long, value_name = "NUMBER", conflicts_with = "tx_id")]
+    from: Option<u64>,
+
+    #[command(flatten)]
+    output: Output,
 }
 
 #[derive(Debug, Args)]
@@ -99,5 +126,41 @@ pub(crate) async fn run(command: TxCommand) -> anyhow::Result<()> {
             let result = String::from_utf8_lossy(&result).into_owned();
             options.output.print(&json!({ "result": result }), || result.clone())
         }
+        TxCommand::Explain(options) => explain::run(&options).await,
+        TxCommand::Watch(options) => watch(&options).await,
     }
+}
+
+async fn watch(options: &WatchOptions) -> anyhow::Result<()> {
+    let access = options.access.open()?;
+    if let Some(tx_id) = &options.tx_id {
+        let gateway = access.gateway(false).await?;
+        let committed = access.network(&gateway).commit_status(tx_id).await?;
+        let code = committed.code.as_str_name();
+        let json = json!({ "transaction": tx_id, "block": committed.block, "code": code });
+        options
+            .output
+            .print(&json, || format!("transaction {tx_id} is in block {}: {code}", committed.block))?;
+        committed.into_valid()?;
+        return Ok(());
+    }
+    let (member, peer) = access.peer()?;
+    let endpoint = access.peer_endpoint(member, peer)?;
+    let mut blocks = follow(&endpoint, &access.reader()?, access.channel(), options.from).await?;
+    while let Some(block) = blocks.next().await {
+        let block = DecodedBlock::new(&block?)?;
+        for transaction in &block.transactions {
+            let json = json!({
+                "block": block.number,
+                "index": transaction.index,
+                "transaction": transaction.tx_id,
+                "code": transaction.code.map(|code| code.as_str_name()),
+                "creator": transaction.creator.as_ref().map(ToString::to_string),
+            });
+            options.output.print_line(&json, || {
+                format!("block {}\n{}", block.number, transaction_words(transaction).join("\n"))
+            })?;
+        }
+    }
+    anyhow::bail!("{} ended the stream of blocks; start again with --from", peer.host)
 }

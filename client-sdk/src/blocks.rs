@@ -7,12 +7,13 @@ use consort_protos::fabric::common::{
 };
 use consort_protos::fabric::orderer::atomic_broadcast_client::AtomicBroadcastClient;
 use consort_protos::fabric::orderer::{
-    self, SeekInfo, SeekNewest, SeekOldest, SeekPosition, SeekSpecified, seek_info, seek_position,
+    self, SeekInfo, SeekNewest, SeekNextCommit, SeekOldest, SeekPosition, SeekSpecified, seek_info,
+    seek_position,
 };
 use consort_protos::fabric::protos::deliver_client::DeliverClient;
 use consort_protos::fabric::protos::deliver_response as peer_response;
 use futures::StreamExt;
-use futures::stream;
+use futures::stream::{self, BoxStream};
 use prost::Message;
 use tonic::transport::Channel;
 
@@ -71,6 +72,54 @@ pub async fn fetch_block(
     }
 }
 
+/// Follows a channel's blocks from a number on (the next one to be committed when none is given), as they are committed. The
+/// stream ends with an error when the connection is lost, and never by itself.
+///
+/// # Errors
+/// As [`fetch_block`].
+pub async fn follow(
+    endpoint: &Endpoint,
+    identity: &ClientIdentity,
+    channel: &str,
+    from: Option<u64>,
+) -> Result<BoxStream<'static, Result<Block, Error>>, Error> {
+    let connection = endpoint.connect_lazily()?;
+    let fetcher = Fetcher { endpoint, server: BlockServer::Peer, identity, channel, connection };
+    let start = match from {
+        Some(number) => seek_position::Type::Specified(SeekSpecified { number }),
+        None => seek_position::Type::NextCommit(SeekNextCommit {}),
+    };
+    let stop = seek_position::Type::Specified(SeekSpecified { number: u64::MAX });
+    let seek = SeekInfo {
+        start: Some(SeekPosition { r#type: Some(start) }),
+        stop: Some(SeekPosition { r#type: Some(stop) }),
+        behavior: seek_info::SeekBehavior::BlockUntilReady.into(),
+        ..SeekInfo::default()
+    };
+    let envelope = fetcher.envelope(&seek)?;
+    let mut client =
+        DeliverClient::new(fetcher.connection.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    // The request stays open: its end would end the delivery.
+    let requests = stream::iter([envelope]).chain(stream::pending());
+    let answer = client.deliver(requests).await;
+    let responses = answer.map_err(|status| Error::refused("deliver", &status))?.into_inner();
+    let (address, channel) = (endpoint.address.clone(), channel.to_owned());
+    let blocks = responses.map(move |response| {
+        match response.map_err(|status| Error::refused("deliver", &status))?.r#type {
+            Some(peer_response::Type::Block(block)) => Ok(block),
+            Some(peer_response::Type::Status(status)) => Err(refused(&address, &channel, status)),
+            _ => Err(Error::malformed("deliver", "neither block nor status")),
+        }
+    });
+    Ok(blocks.boxed())
+}
+
+fn refused(endpoint: &str, channel: &str, status: i32) -> Error {
+    let status = Status::try_from(status)
+        .map_or_else(|_| format!("status {status}"), |status| status.as_str_name().to_owned());
+    Error::Delivery { endpoint: endpoint.to_owned(), channel: channel.to_owned(), status }
+}
+
 struct Fetcher<'a> {
     endpoint: &'a Endpoint,
     server: BlockServer,
@@ -122,9 +171,7 @@ impl Fetcher<'_> {
     }
 
     fn refused(&self, status: i32) -> Error {
-        let status = Status::try_from(status)
-            .map_or_else(|_| format!("status {status}"), |status| status.as_str_name().to_owned());
-        Error::Delivery { endpoint: self.endpoint.address.clone(), channel: self.channel.to_owned(), status }
+        refused(&self.endpoint.address, self.channel, status)
     }
 
     /// The signed request; it is bound to the TLS client certificate, if there is one.

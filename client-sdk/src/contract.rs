@@ -5,11 +5,9 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use consort_crypto::hash::HashAlgorithm;
-use consort_protos::fabric::gateway::EvaluateRequest;
 use consort_protos::fabric::protos::SignedProposal;
 use consort_protos::proposal::{ProposalParts, new_proposal};
 use prost::Message;
-use tonic::Request;
 
 use crate::error::Error;
 use crate::gateway::Network;
@@ -18,9 +16,6 @@ use crate::transaction::{Endorsed, Proposal};
 
 /// Length of a nonce in bytes, as in Fabric's clients.
 const NONCE_BYTES: usize = 24;
-
-/// Smallest status that means failure (Fabric `core/endorser`: 400 and above are not endorsed).
-const ERROR_STATUS: i32 = 400;
 
 /// A chaincode of a channel. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -141,27 +136,7 @@ impl Call {
     /// # Errors
     /// As [`Contract::evaluate`].
     pub async fn evaluate(self) -> Result<Bytes, Error> {
-        let proposal = self.sign()?;
-        let inner = &proposal.network.gateway().inner;
-        let mut request = Request::new(EvaluateRequest {
-            transaction_id: proposal.tx_id.clone(),
-            channel_id: proposal.network.channel().to_owned(),
-            proposed_transaction: Some(proposal.signed.clone()),
-            target_organizations: proposal.organisations.clone(),
-        });
-        request.set_timeout(inner.deadlines.evaluate);
-        let answer = inner.client.clone().evaluate(request).await;
-        let answer = answer.map_err(|status| Error::refused("evaluate", &status))?.into_inner();
-        let response = answer.result.ok_or_else(|| Error::malformed("evaluate", "no result"))?;
-        if response.status >= ERROR_STATUS {
-            return Err(Error::Chaincode {
-                chaincode: proposal.chaincode,
-                function: proposal.function,
-                status: response.status,
-                message: response.message,
-            });
-        }
-        Ok(response.payload)
+        self.sign()?.evaluate().await
     }
 
     /// Endorses, submits and waits for the commit.
@@ -188,26 +163,67 @@ impl Call {
     /// # Errors
     /// [`Error::Sign`].
     pub fn sign(self) -> Result<Proposal, Error> {
+        let unsigned = self.unsigned();
+        let signature = unsigned.network.gateway().identity().sign(&unsigned.bytes)?;
+        Ok(unsigned.signed(signature))
+    }
+
+    /// Builds the proposal and leaves the signing to the caller.
+    #[must_use]
+    pub fn unsigned(self) -> UnsignedProposal {
         let identity = self.network.gateway().identity();
         let mut arguments = vec![Bytes::from(self.function.clone().into_bytes())];
         arguments.extend(self.arguments);
-        let (tx_id, signed) = sign_proposal(
-            identity,
-            self.network.channel(),
-            self.network.hash_algorithm(),
-            &self.chaincode,
-            arguments,
-            self.transient,
-            self.init,
-        )?;
-        Ok(Proposal {
+        let (channel, chaincode) = (self.network.channel(), &self.chaincode);
+        let algorithm = self.network.hash_algorithm();
+        let (tx_id, bytes) =
+            proposal_bytes(identity, channel, algorithm, chaincode, arguments, self.transient, self.init);
+        UnsignedProposal {
             network: self.network,
             tx_id,
-            signed,
+            bytes,
             chaincode: self.chaincode,
             function: self.function,
             organisations: self.organisations,
-        })
+        }
+    }
+}
+
+/// A proposal that waits for its signature.
+#[derive(Debug, Clone)]
+pub struct UnsignedProposal {
+    network: Network,
+    tx_id: String,
+    bytes: Bytes,
+    chaincode: String,
+    function: String,
+    organisations: Vec<String>,
+}
+
+impl UnsignedProposal {
+    /// The transaction id.
+    #[must_use]
+    pub fn tx_id(&self) -> &str {
+        &self.tx_id
+    }
+
+    /// What is to be signed: SHA-256, then ECDSA, in DER with a low S.
+    #[must_use]
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// The proposal with its signature.
+    #[must_use]
+    pub fn signed(self, signature: impl Into<Bytes>) -> Proposal {
+        Proposal {
+            network: self.network,
+            tx_id: self.tx_id,
+            signed: SignedProposal { proposal_bytes: self.bytes, signature: signature.into() },
+            chaincode: self.chaincode,
+            function: self.function,
+            organisations: self.organisations,
+        }
     }
 }
 
@@ -221,6 +237,22 @@ pub(crate) fn sign_proposal(
     transient: BTreeMap<String, Bytes>,
     init: bool,
 ) -> Result<(String, SignedProposal), Error> {
+    let (tx_id, proposal_bytes) =
+        proposal_bytes(identity, channel, hash, chaincode, arguments, transient, init);
+    let signature = identity.sign(&proposal_bytes)?;
+    Ok((tx_id, SignedProposal { proposal_bytes, signature }))
+}
+
+/// Builds a proposal with a fresh nonce. Returns the transaction id with it.
+fn proposal_bytes(
+    identity: &ClientIdentity,
+    channel: &str,
+    hash: HashAlgorithm,
+    chaincode: &str,
+    arguments: Vec<Bytes>,
+    transient: BTreeMap<String, Bytes>,
+    init: bool,
+) -> (String, Bytes) {
     let nonce = new_nonce();
     let creator = identity.serialized().clone();
     let tx_id = hash.tx_id(&nonce, &creator);
@@ -235,9 +267,7 @@ pub(crate) fn sign_proposal(
         transient,
         is_init: init,
     });
-    let proposal_bytes = Bytes::from(proposal.encode_to_vec());
-    let signature = identity.sign(&proposal_bytes)?;
-    Ok((tx_id, SignedProposal { proposal_bytes, signature }))
+    (tx_id, Bytes::from(proposal.encode_to_vec()))
 }
 
 /// Fresh random bytes that make a transaction id unique.

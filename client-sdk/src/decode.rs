@@ -8,8 +8,8 @@ use bytes::Bytes;
 use consort_crypto::certificate::Certificate;
 use consort_protos::fabric::common::{Block, HeaderType};
 use consort_protos::fabric::msp::SerializedIdentity;
-use consort_protos::fabric::protos::{ChaincodeEvent, ChaincodeProposalPayload, Response, TxValidationCode};
 use consort_protos::fabric::protos::ChaincodeInvocationSpec;
+use consort_protos::fabric::protos::{ChaincodeEvent, ChaincodeProposalPayload, Response, TxValidationCode};
 use consort_protos::rwset::TxReadWriteSet;
 use consort_protos::transaction::{Body, Transaction};
 use prost::Message;
@@ -107,7 +107,9 @@ impl Signer {
         let name = Certificate::from_pem(&identity.id_bytes)
             .ok()
             .and_then(|certificate| certificate.subject_common_name().map(str::to_owned))
-            .unwrap_or_else(|| String::from_utf8_lossy(&identity.id_bytes[..identity.id_bytes.len().min(16)]).into());
+            .unwrap_or_else(|| {
+                String::from_utf8_lossy(&identity.id_bytes[..identity.id_bytes.len().min(16)]).into()
+            });
         Ok(Self { msp_id: identity.mspid, name })
     }
 }
@@ -230,7 +232,11 @@ mod tests {
     #[test]
     fn a_real_channels_blocks_open() {
         let genesis = golden(0);
-        assert!(matches!(genesis.transactions[0].kind, Kind::Configuration { .. }), "{:?}", genesis.transactions[0].kind);
+        assert!(
+            matches!(genesis.transactions[0].kind, Kind::Configuration { .. }),
+            "{:?}",
+            genesis.transactions[0].kind
+        );
         let mut invocations = 0;
         for number in 1..15 {
             for transaction in golden(number).transactions {

@@ -1,12 +1,19 @@
 //! What can go wrong between a client and a network, with the causes that the network names.
 
 use std::fmt;
+use std::time::Duration;
 
 use consort_protos::fabric::gateway::ErrorDetail;
 use consort_protos::fabric::protos::TxValidationCode;
 use consort_protos::fabric::rpc;
 use prost::Message;
 use tonic::{Code, Status};
+
+/// Type of the detail that says when to call again.
+const RETRY_TYPE: &str = "google.rpc.RetryInfo";
+
+/// Trailer that says the same in milliseconds (gRFC A6).
+const PUSHBACK: &str = "grpc-retry-pushback-ms";
 
 /// A failed call.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +62,29 @@ pub enum Error {
         code: TxValidationCode,
         /// The block that holds it.
         block: u64,
+    },
+
+    /// A list of gateways is empty.
+    #[error("no gateway to call")]
+    NoGateway,
+
+    /// Nobody could tell what became of a transaction that may have been ordered. Ask again later; do not make it anew.
+    #[error("transaction {tx_id} was handed over, and nobody could tell what became of it")]
+    Unknown {
+        /// Transaction id, to ask with.
+        tx_id: String,
+        /// Why the last gateway could not tell.
+        #[source]
+        source: Box<Error>,
+    },
+
+    /// A connection profile cannot be used.
+    #[error("connection profile {path}: {reason}")]
+    Profile {
+        /// The file, or the profile's name.
+        path: String,
+        /// What is wrong.
+        reason: String,
     },
 
     /// The identity's key could not sign.
@@ -133,6 +163,8 @@ pub struct Refusal {
     pub message: String,
     /// One entry per node that was asked.
     pub details: Vec<ErrorDetail>,
+    /// After which time the server asks to be called again.
+    pub retry_after: Option<Duration>,
 }
 
 impl Refusal {
@@ -140,10 +172,21 @@ impl Refusal {
     #[must_use]
     pub fn from_status(status: &Status) -> Self {
         let details = rpc::Status::decode(status.details()).map(|status| status.details).unwrap_or_default();
-        // The type URL is not looked at, as in Fabric's own clients.
-        let details =
-            details.iter().filter_map(|any| ErrorDetail::decode(any.value.as_slice()).ok()).collect();
-        Self { code: status.code(), message: status.message().to_owned(), details }
+        let is_retry = |any: &&prost_types::Any| any.type_url.ends_with(RETRY_TYPE);
+        let exact = status.metadata().get(PUSHBACK).and_then(|value| value.to_str().ok()?.parse().ok());
+        let told = || {
+            let retry = details.iter().find(is_retry)?;
+            let delay = rpc::RetryInfo::decode(retry.value.as_slice()).ok()?.retry_delay?;
+            Duration::try_from(delay).ok()
+        };
+        let retry_after = exact.map(Duration::from_millis).or_else(told);
+        // Apart from that the type URL is not looked at, as in Fabric's own clients.
+        let details = details
+            .iter()
+            .filter(|any| !is_retry(any))
+            .filter_map(|any| ErrorDetail::decode(any.value.as_slice()).ok())
+            .collect();
+        Self { code: status.code(), message: status.message().to_owned(), details, retry_after }
     }
 }
 
@@ -172,6 +215,15 @@ impl Error {
         match self {
             Self::Refused { refusal, .. } => &refusal.details,
             _ => &[],
+        }
+    }
+
+    /// After which time the server asks to be called again, if it did.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused { refusal, .. } => refusal.retry_after,
+            _ => None,
         }
     }
 
@@ -277,6 +329,24 @@ mod tests {
         );
         assert!(text.ends_with("already exists"), "{text}");
         assert_eq!(error.details().len(), 1);
+    }
+
+    #[test]
+    fn a_busy_server_says_when_to_come_back() {
+        let delay = prost_types::Duration { seconds: 2, nanos: 0 };
+        let retry = rpc::RetryInfo { retry_delay: Some(delay) };
+        let any = prost_types::Any {
+            type_url: "type.googleapis.com/google.rpc.RetryInfo".into(),
+            value: retry.encode_to_vec(),
+        };
+        let details = rpc::Status { code: 8, message: "busy".into(), details: vec![any] };
+        let mut status =
+            Status::with_details(Code::ResourceExhausted, "busy", details.encode_to_vec().into());
+        let error = Error::refused("evaluate", &status);
+        assert_eq!(error.retry_after(), Some(Duration::from_secs(2)));
+        assert!(error.is_transient() && error.details().is_empty());
+        status.metadata_mut().insert(PUSHBACK, 150.into());
+        assert_eq!(Error::refused("evaluate", &status).retry_after(), Some(Duration::from_millis(150)));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use consort_protos::fabric::orderer::{SeekNextCommit, SeekPosition, SeekSpecifie
 use futures::stream::{self, BoxStream, StreamExt};
 use prost::Message;
 
+use crate::checkpoint::Checkpoint;
 use crate::error::Error;
 use crate::gateway::Network;
 
@@ -49,6 +50,16 @@ impl EventStream {
     #[must_use]
     pub fn after_transaction(mut self, tx_id: impl Into<String>) -> Self {
         self.after = tx_id.into();
+        self
+    }
+
+    /// Goes on where a checkpoint was saved; an empty one changes nothing.
+    #[must_use]
+    pub fn from_checkpoint(mut self, checkpoint: &Checkpoint) -> Self {
+        if let Some(block) = checkpoint.block {
+            self.start = Some(block);
+            self.after = checkpoint.tx_id.clone().unwrap_or_default();
+        }
         self
     }
 

@@ -40,6 +40,32 @@ impl ClientIdentity {
         Self { msp_id, serialized: identity.encode_to_vec().into(), signer }
     }
 
+    /// An identity whose signatures a function makes: a wallet, an HSM, a service elsewhere. It gets the message, and returns
+    /// the signature over its SHA-256 (ECDSA in DER, with a low S).
+    ///
+    /// ```
+    /// use consort_client_sdk::ClientIdentity;
+    ///
+    /// let wallet = |message: &[u8]| Err(format!("the wallet is locked ({} bytes to sign)", message.len()));
+    /// let identity = ClientIdentity::with_signer("Org1MSP", "certificate in PEM", wallet);
+    /// assert!(identity.sign(b"proposal").is_err());
+    /// ```
+    #[must_use]
+    pub fn with_signer<F>(msp_id: impl Into<String>, certificate_pem: impl Into<Bytes>, sign: F) -> Self
+    where
+        F: Fn(&[u8]) -> Result<Vec<u8>, String> + Send + Sync + 'static,
+    {
+        Self::new(msp_id, certificate_pem, Arc::new(SigningFunction(sign)))
+    }
+
+    /// An identity that cannot sign: every step's bytes are signed elsewhere.
+    #[must_use]
+    pub fn without_key(msp_id: impl Into<String>, certificate_pem: impl Into<Bytes>) -> Self {
+        Self::with_signer(msp_id, certificate_pem, |_| {
+            Err("this identity has no key; take the bytes to sign out of each step".to_owned())
+        })
+    }
+
     /// An identity from an MSP folder (`signcerts`, `keystore`), as Fabric's tools write it.
     ///
     /// # Errors
@@ -70,5 +96,30 @@ impl ClientIdentity {
     /// [`Error::Sign`] when the key cannot be used.
     pub fn sign(&self, message: &[u8]) -> Result<Bytes, Error> {
         self.signer.sign(message).map(Bytes::from).map_err(Error::Sign)
+    }
+}
+
+/// A function as a signer.
+struct SigningFunction<F>(F);
+
+impl<F> Signer for SigningFunction<F>
+where
+    F: Fn(&[u8]) -> Result<Vec<u8>, String> + Send + Sync,
+{
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, consort_crypto::Error> {
+        (self.0)(message).map_err(consort_crypto::Error::PrivateKey)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_function_signs_for_an_identity() {
+        let identity = ClientIdentity::with_signer("Org1MSP", "pem", |message| Ok(message.to_vec()));
+        assert_eq!(identity.sign(b"m").unwrap(), Bytes::from_static(b"m"));
+        let error = ClientIdentity::without_key("Org1MSP", "pem").sign(b"m").unwrap_err();
+        assert!(matches!(error, Error::Sign(_)), "{error}");
     }
 }

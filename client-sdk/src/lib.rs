@@ -1,7 +1,9 @@
 //! For applications and administration tools: submit and evaluate transactions, follow events, run a network's channels.
 //!
 //! An application connects to one peer's gateway and works through types that mark a transaction's progress:
-//! [`Gateway`] → [`Network`] → [`Contract`] → [`Proposal`] → [`Endorsed`] → [`Submitted`] → [`Committed`].
+//! [`Gateway`] → [`Network`] → [`Contract`] → [`Proposal`] → [`Endorsed`] → [`Submitted`] → [`Committed`]. At each step the bytes to
+//! sign can be taken out and signed elsewhere. [`Gateways`] fails over between several peers and repeats what is safe to repeat;
+//! [`checkpoint`] remembers where a reader of events left off; [`decode`] opens blocks for people.
 //! An administrator uses [`peer_admin`] (join, install), [`lifecycle`] (approve, commit), [`participation`] (an orderer's
 //! channels), [`blocks`] (fetch), [`configuration`] (update) and [`ca`] (enrol, register).
 //!
@@ -26,22 +28,28 @@
 
 pub mod blocks;
 pub mod ca;
+pub mod checkpoint;
 pub mod configuration;
 mod connection;
 mod contract;
+pub mod decode;
 mod error;
 mod events;
+mod failover;
 mod gateway;
 mod identity;
 pub mod lifecycle;
 pub mod participation;
 pub mod peer_admin;
+mod profile;
 mod transaction;
 
 pub use connection::{ClientTlsIdentity, Endpoint};
-pub use contract::{Call, Contract};
+pub use contract::{Call, Contract, UnsignedProposal};
 pub use error::{Error, Refusal, explain};
 pub use events::{ChaincodeEvent, EventStream};
+pub use failover::{Gateways, Retries};
 pub use gateway::{Deadlines, Gateway, Network};
 pub use identity::ClientIdentity;
-pub use transaction::{Committed, Endorsed, Proposal, Submitted};
+pub use profile::ConnectionProfile;
+pub use transaction::{Committed, Endorsed, Proposal, Signed, StatusRequest, Submitted};

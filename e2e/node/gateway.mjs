@@ -4,10 +4,11 @@
 import assert from 'node:assert/strict';
 import crypto from 'node:crypto';
 import fs from 'node:fs/promises';
+import os from 'node:os';
 import path from 'node:path';
 
 import * as grpc from '@grpc/grpc-js';
-import { connect, hash, signers, EndorseError, GatewayError } from '@hyperledger/fabric-gateway';
+import { checkpointers, connect, hash, signers, EndorseError, GatewayError } from '@hyperledger/fabric-gateway';
 
 const { CRYPTO_PATH, MSP_ID, PEER_ENDPOINT, PEER_HOST_ALIAS, USER_NAME, OTHER_PEER_ENDPOINT, OTHER_PEER_HOST_ALIAS, OTHER_TLS_CERT_PATH } =
     process.env;
@@ -52,13 +53,54 @@ async function submitBySteps(contract, name, ...args) {
     return { status, result: text.decode(transaction.getResult()) };
 }
 
-async function signsOffline(gateway, network, id) {
+/** Every step of a transaction with a signature that is made elsewhere. */
+async function signsOffline(network, otherwise) {
     const contract = network.getContract(CHAINCODE);
     const key = crypto.createPrivateKey(await firstFile(path.join(CRYPTO_PATH, 'users', USER_NAME, 'msp', 'keystore')));
     const sign = signers.newPrivateKeySigner(key);
-    const unsigned = contract.newProposal('ReadAsset', { arguments: [id] });
-    const signed = gateway.newSignedProposal(unsigned.getBytes(), await sign(unsigned.getDigest()));
-    assert.equal(JSON.parse(text.decode(await signed.evaluate())).ID, id);
+    const signed = async (make, item) => make(item.getBytes(), await sign(item.getDigest()));
+
+    const id = `offline${Date.now()}`;
+    const unsigned = contract.newProposal('CreateAsset', { arguments: [id, 'green', '3', 'Grace', '30'] });
+    const proposal = await signed(otherwise.newSignedProposal.bind(otherwise), unsigned);
+    assert.equal(proposal.getTransactionId(), unsigned.getTransactionId());
+    const transaction = await signed(otherwise.newSignedTransaction.bind(otherwise), await proposal.endorse());
+    const commit = await signed(otherwise.newSignedCommit.bind(otherwise), await transaction.submit());
+    const status = await commit.getStatus();
+    assert.ok(status.successful, `code ${status.code}`);
+
+    const query = contract.newProposal('ReadAsset', { arguments: [id] });
+    const read = await signed(otherwise.newSignedProposal.bind(otherwise), query);
+    assert.equal(JSON.parse(text.decode(await read.evaluate())).ID, id);
+
+    const startBlock = status.blockNumber;
+    const streams = [
+        [network.newChaincodeEventsRequest(CHAINCODE, { startBlock }), otherwise.newSignedChaincodeEventsRequest],
+        [network.newBlockEventsRequest({ startBlock }), otherwise.newSignedBlockEventsRequest],
+        [network.newFilteredBlockEventsRequest({ startBlock }), otherwise.newSignedFilteredBlockEventsRequest],
+        [
+            network.newBlockAndPrivateDataEventsRequest({ startBlock }),
+            otherwise.newSignedBlockAndPrivateDataEventsRequest,
+        ],
+    ];
+    for (const [request, make] of streams) {
+        const events = await (await signed(make.bind(otherwise), request)).getEvents();
+        await first(events, () => true);
+    }
+}
+
+/** The first event that is wanted; the stream is closed then. */
+async function first(events, wanted) {
+    try {
+        for await (const event of events) {
+            if (wanted(event)) {
+                return event;
+            }
+        }
+        return assert.fail('the stream ended before the event came');
+    } finally {
+        events.close();
+    }
 }
 
 async function receivesEvents(network, contract) {
@@ -83,17 +125,62 @@ async function receivesEvents(network, contract) {
 }
 
 async function receivesBlocks(network, blockNumber) {
-    const blocks = await network.getFilteredBlockEvents({ startBlock: blockNumber });
-    try {
-        for await (const block of blocks) {
-            assert.equal(BigInt(block.getNumber()), blockNumber);
-            assert.equal(block.getChannelId(), CHANNEL);
-            assert.ok(block.getFilteredTransactionsList().length > 0);
-            return;
-        }
-    } finally {
-        blocks.close();
+    const startBlock = blockNumber;
+    const filtered = await first(await network.getFilteredBlockEvents({ startBlock }), () => true);
+    assert.equal(BigInt(filtered.getNumber()), blockNumber);
+    assert.equal(filtered.getChannelId(), CHANNEL);
+    assert.ok(filtered.getFilteredTransactionsList().length > 0);
+    console.log('ok filtered block events');
+
+    const whole = await first(await network.getBlockEvents({ startBlock }), () => true);
+    assert.equal(BigInt(whole.getHeader().getNumber()), blockNumber);
+    assert.ok(whole.getData().getDataList().length > 0);
+    console.log('ok block events');
+
+    const both = await first(await network.getBlockAndPrivateDataEvents({ startBlock }), () => true);
+    assert.equal(BigInt(both.getBlock().getHeader().getNumber()), blockNumber);
+    console.log('ok private data events');
+}
+
+/** A checkpoint leads past what was seen, in memory and in a file. */
+async function resumes(network, contract) {
+    const one = await submitBySteps(contract, 'CreateAsset', `one${Date.now()}`, 'blue', '1', 'Ada', '1');
+    const two = await submitBySteps(contract, 'CreateAsset', `two${Date.now()}`, 'blue', '1', 'Ada', '1');
+    const file = path.join(await fs.mkdtemp(path.join(os.tmpdir(), 'consort-')), 'checkpoint.json');
+    for (const checkpoint of [checkpointers.inMemory(), await checkpointers.file(file)]) {
+        const startBlock = one.status.blockNumber;
+        const events = await network.getChaincodeEvents(CHAINCODE, { startBlock, checkpoint });
+        const seen = await first(events, () => true);
+        assert.equal(seen.transactionId, one.status.transactionId);
+        await checkpoint.checkpointChaincodeEvent(seen);
+        const next = await first(await network.getChaincodeEvents(CHAINCODE, { checkpoint }), () => true);
+        assert.equal(next.transactionId, two.status.transactionId);
+        await checkpoint.checkpointBlock(one.status.blockNumber);
+        const block = await first(await network.getBlockEvents({ checkpoint }), () => true);
+        assert.equal(BigInt(block.getHeader().getNumber()), one.status.blockNumber + 1n);
     }
+    await fs.rm(path.dirname(file), { recursive: true });
+}
+
+/** Named organisations, transient data and one call for everything. */
+async function choosesEndorsers(contract) {
+    const id = `chosen${Date.now()}`;
+    await contract.submit('CreateAsset', {
+        arguments: [id, 'blue', '1', 'Ada', '1'],
+        transientData: { unused: Buffer.from('secret') },
+        endorsingOrganizations: ['Org1MSP', 'Org2MSP'],
+    });
+    const submitted = await contract.submitAsync('TransferAsset', { arguments: [id, 'Grace'] });
+    assert.equal(text.decode(submitted.getResult()), 'Ada');
+    assert.ok((await submitted.getStatus()).successful);
+    const read = await contract.evaluate('ReadAsset', { arguments: [id], endorsingOrganizations: ['Org2MSP'] });
+    assert.equal(JSON.parse(text.decode(read)).Owner, 'Grace');
+    const missing = await contract.submit('ReadAsset', { arguments: [id], endorsingOrganizations: ['Org9MSP'] }).then(
+        () => assert.fail('an organisation that does not exist endorsed'),
+        (error) => error,
+    );
+    assert.equal(missing.code, grpc.status.UNAVAILABLE);
+    assert.match(missing.message, /failed to find any endorsing peers for org\(s\): Org9MSP/);
 }
 
 async function explainsRefusals(contract) {
@@ -137,12 +224,15 @@ async function main() {
         assert.equal(moved.result, 'Tom');
         console.log('ok submit by steps');
 
-        await signsOffline(gateway, network, id);
+        await signsOffline(network, gateway);
         console.log('ok off-line signing');
         await receivesEvents(network, contract);
         console.log('ok chaincode events');
         await receivesBlocks(network, moved.status.blockNumber);
-        console.log('ok filtered block events');
+        await resumes(network, contract);
+        console.log('ok checkpoints');
+        await choosesEndorsers(contract);
+        console.log('ok named organisations');
         await explainsRefusals(contract);
         console.log('ok refusals');
 

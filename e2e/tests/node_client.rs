@@ -57,6 +57,10 @@ fn the_published_gateway_client_works_unchanged() -> Result<()> {
         "off-line signing",
         "chaincode events",
         "filtered block events",
+        "block events",
+        "private data events",
+        "checkpoints",
+        "named organisations",
         "refusals",
         "the other organisation reads the same",
     ] {

@@ -39,7 +39,7 @@ pub(super) fn block(layout: &Layout, topology: &Topology) -> anyhow::Result<Byte
     clippy::disallowed_methods,
     reason = "the genesis block says when an operator made it; nothing is decided by it"
 )]
-fn now() -> time::OffsetDateTime {
+pub(crate) fn now() -> time::OffsetDateTime {
     SystemTime::now().into()
 }
 

@@ -15,6 +15,8 @@ mod settle;
 mod status;
 mod up;
 
+pub(crate) use genesis::now;
+
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};

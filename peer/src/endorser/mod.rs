@@ -349,6 +349,10 @@ impl LocalChaincodes for Endorser {
     fn chaincodes(&self, channel: &ChannelHandle) -> Vec<(String, String)> {
         Self::chaincodes(self, channel)
     }
+
+    fn installed(&self) -> usize {
+        self.surroundings.packages.count()
+    }
 }
 
 /// Runs what reads the disk away from the threads that serve connections.

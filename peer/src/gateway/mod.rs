@@ -12,6 +12,8 @@ mod details;
 mod difference;
 mod endorse;
 mod evaluate;
+#[cfg(test)]
+mod garbage_tests;
 mod layout;
 mod load;
 mod network;

@@ -51,7 +51,7 @@ enum Behaviour {
     Hang,
 }
 
-struct Endorsers {
+pub(super) struct Endorsers {
     identities: BTreeMap<String, Arc<SigningIdentity>>,
     behaviours: BTreeMap<String, Behaviour>,
     interest: ChaincodeInterest,
@@ -169,7 +169,7 @@ impl OrderingService for OrderersInMemory {
 }
 
 /// A gateway of Org1 in front of three peers: two of Org1, one of Org2.
-struct Bench {
+pub(super) struct Bench {
     test: TestChannel,
     clock: Arc<ManualClock>,
     endorsers: Endorsers,
@@ -182,7 +182,7 @@ const SECOND: &str = "peer1.org1:8051";
 const OTHER: &str = "peer0.org2:9051";
 
 impl Bench {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let test = TestChannel::new().await;
         let identities = BTreeMap::from([
             (LOCAL.to_owned(), Arc::clone(&test.network.org1.peer)),
@@ -214,7 +214,7 @@ impl Bench {
         self.endorsers.behaviours.insert(endpoint.to_owned(), behaviour);
     }
 
-    fn gateway(self) -> (Gateway, TestChannel, Arc<Endorsers>) {
+    pub(super) fn gateway(self) -> (Gateway, TestChannel, Arc<Endorsers>) {
         let endorsers = Arc::new(self.endorsers);
         let gateway = Gateway::new(
             Arc::clone(&self.test.channels),
@@ -610,7 +610,7 @@ async fn a_submission_ends_with_the_first_orderer_that_decides() {
     assert_eq!((status.code(), status.message()), (Code::Unavailable, "no orderer nodes available"));
 }
 
-fn commit_status(test: &TestChannel, tx_id: &str) -> SignedCommitStatusRequest {
+pub(super) fn commit_status(test: &TestChannel, tx_id: &str) -> SignedCommitStatusRequest {
     let client = &test.network.org1.client;
     let request = CommitStatusRequest {
         transaction_id: tx_id.to_owned(),

@@ -44,10 +44,22 @@ const LIFECYCLE: &str = "_lifecycle";
 
 /// What runs on this peer.
 ///
-/// Duties: the answer is that of the channel's last committed block, and quick: the gateway asks for every request.
+/// Duties: the answer is that of the channel's last committed block; it changes only with a block or when
+/// [`LocalChaincodes::installed`] does.
 pub trait LocalChaincodes: Send + Sync {
     /// Chaincodes that are defined on the channel and installed here: name and version.
     fn chaincodes(&self, channel: &ChannelHandle) -> Vec<(String, String)>;
+
+    /// How many packages have been installed here: a new one may run what is defined already. Quick.
+    fn installed(&self) -> usize;
+}
+
+/// What runs here as of a block, so that it is not read from the state for every request.
+#[derive(Clone, Debug)]
+struct Runs {
+    height: u64,
+    installed: usize,
+    chaincodes: Vec<(String, String)>,
 }
 
 /// What the membership is made of.
@@ -81,6 +93,8 @@ struct Inner {
     sequence: AtomicU64,
     /// Asks for a round now.
     wake: Notify,
+    /// What runs here, by channel.
+    runs: Mutex<BTreeMap<ChannelId, Runs>>,
     /// When the peers of a channel were last asked because somebody missed one.
     refreshed: Mutex<BTreeMap<ChannelId, Instant>>,
 }
@@ -97,6 +111,7 @@ impl Membership {
             incarnation_ms: milliseconds(setup.clock.now()),
             sequence: AtomicU64::new(0),
             wake: Notify::new(),
+            runs: Mutex::default(),
             refreshed: Mutex::default(),
             setup,
         };
@@ -220,9 +235,28 @@ impl Membership {
             incarnation_ms: self.inner.incarnation_ms,
             sequence: self.inner.sequence.fetch_add(1, Ordering::Relaxed),
             height: channel.ledger().height(),
-            chaincodes: setup.chaincodes.chaincodes(channel),
+            chaincodes: self.local_chaincodes(channel),
         };
         own.sign(&setup.signer.get(), setup.clock.now()).map_err(|error| with_causes(&error))
+    }
+
+    /// What runs here, as of the last committed block.
+    fn local_chaincodes(&self, channel: &ChannelHandle) -> Vec<(String, String)> {
+        let source = &self.inner.setup.chaincodes;
+        // Both are read before the answer is made: a change in between makes it too old, never too new.
+        let (height, installed) = (channel.ledger().height(), source.installed());
+        {
+            let known = self.inner.runs.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(runs) = known.get(channel.id())
+                && (runs.height, runs.installed) == (height, installed)
+            {
+                return runs.chaincodes.clone();
+            }
+        }
+        let chaincodes = source.chaincodes(channel);
+        let runs = Runs { height, installed, chaincodes: chaincodes.clone() };
+        self.inner.runs.lock().unwrap_or_else(PoisonError::into_inner).insert(channel.id().clone(), runs);
+        chaincodes
     }
 
     /// Takes a statement; the own one comes back from others and is left out.
@@ -255,7 +289,7 @@ impl Directory for Membership {
             endpoint: setup.endpoint.clone(),
             msp_id: setup.signer.get().msp_id().clone(),
             height: channel.ledger().height(),
-            chaincodes: setup.chaincodes.chaincodes(channel),
+            chaincodes: self.local_chaincodes(channel),
             local: true,
             identity: setup.signer.get().serialized().clone(),
             incarnation_ms: self.inner.incarnation_ms,

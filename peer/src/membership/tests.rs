@@ -34,6 +34,10 @@ impl LocalChaincodes for Installed {
     fn chaincodes(&self, _: &ChannelHandle) -> Vec<(String, String)> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+
+    fn installed(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
 }
 
 struct Peer {

@@ -1,0 +1,126 @@
+//! What an administrator and a curious user do from the command line, on a running network.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use consort_e2e::{Network, Outcome};
+
+fn batch_size(network: &Network) -> Result<u64> {
+    let block = network.json(&["block", "show", "config"])?;
+    let orderer =
+        &block["data"]["data"][0]["payload"]["data"]["config"]["channel_group"]["groups"]["Orderer"];
+    orderer["values"]["BatchSize"]["value"]["max_message_count"]
+        .as_u64()
+        .context("no batch size in the block")
+}
+
+fn write(network: &Network, name: &str, text: &str) -> Result<String> {
+    let path = network.config().join(name);
+    std::fs::write(&path, text)?;
+    Ok(path.display().to_string())
+}
+
+fn as_administrator(network: &Network, verb: &str, file: &str, domain: &str) -> Result<Outcome> {
+    network.consort(&["channel", verb, file, "--as", &format!("Admin@{domain}")])
+}
+
+#[test]
+fn a_channel_is_changed_from_a_readable_file() -> Result<()> {
+    let network = Network::start("two-org-raft")?;
+    let change = write(&network, "batch.yaml", "batch: { max_message_count: 33, timeout: 1s }\n")?;
+    let planned = network.consort(&["channel", "plan", &change])?.expect_success()?;
+    assert!(planned.contains("Orderer/BatchSize.max_message_count: 10 -> 33"), "{planned}");
+    assert!(planned.contains("Orderer/BatchTimeout.timeout: 2s -> 1s"), "{planned}");
+    assert!(planned.contains("/Channel/Orderer/BatchSize (policy Admins): OrdererMSP"), "{planned}");
+    let update = change.replace(".yaml", ".update");
+    let refused = as_administrator(&network, "apply", &update, "org1.example.com")?.expect_failure()?;
+    assert!(refused.contains("lacks signatures"), "{refused}");
+    assert!(refused.contains("OrdererMSP"), "{refused}");
+    let signed = as_administrator(&network, "sign", &update, "example.com")?.expect_success()?;
+    assert!(signed.contains("It is complete"), "{signed}");
+    as_administrator(&network, "apply", &update, "example.com")?.expect_success()?;
+    assert_eq!(batch_size(&network)?, 33);
+    let again = network.consort(&["channel", "plan", &change])?.expect_failure()?;
+    assert!(again.contains("there is nothing to change"), "{again}");
+
+    // A policy of the application needs both organisations, and an anchor peer its own administrator only.
+    let change = write(
+        &network,
+        "policy.yaml",
+        "policies: { Application/Endorsement: ANY Endorsement }\nanchor_peers: { Org1: [{ host: peer9.org1.example.com, port: 7051 }] }\n",
+    )?;
+    let planned = network.json(&["channel", "plan", &change])?;
+    let demands = planned["demands"].as_array().context("no demands")?;
+    assert_eq!(demands.len(), 2, "{planned}");
+    let update = change.replace(".yaml", ".update");
+    as_administrator(&network, "sign", &update, "org1.example.com")?.expect_success()?;
+    as_administrator(&network, "apply", &update, "org2.example.com")?.expect_success()?;
+
+    // The organisation's folder of the network serves as that of a third one.
+    let msp = network.data().join("organizations/ordererOrganizations/example.com/msp");
+    let change = write(
+        &network,
+        "add.yaml",
+        &format!("organisations: {{ add: [{{ name: Org3, msp_id: Org3MSP, msp: {} }}] }}\n", msp.display()),
+    )?;
+    let planned = network.consort(&["channel", "plan", &change])?.expect_success()?;
+    assert!(planned.contains("Application/Org3: the organisation joins"), "{planned}");
+    assert!(planned.contains("Org1MSP and Org2MSP"), "{planned}");
+    let update = change.replace(".yaml", ".update");
+    as_administrator(&network, "sign", &update, "org1.example.com")?.expect_success()?;
+    as_administrator(&network, "apply", &update, "org2.example.com")?.expect_success()?;
+    let config = network.consort(&["block", "show", "config", "--output", "json"])?.expect_success()?;
+    assert!(config.contains("\"Org3\""), "the new organisation is not in the configuration");
+    Ok(())
+}
+
+#[test]
+fn transactions_and_blocks_are_explained() -> Result<()> {
+    let network = Network::start("one-org-solo")?;
+    let submitted =
+        network.json(&["tx", "submit", "basic", "CreateAsset", "seen", "blue", "5", "Tomoko", "300"])?;
+    let id = submitted["transaction"].as_str().context("no transaction id")?.to_owned();
+    let explained = network.consort(&["tx", "explain", &id])?.expect_success()?;
+    assert!(explained.contains(": VALID"), "{explained}");
+    assert!(explained.contains("CreateAsset(seen, blue, 5, Tomoko, 300)"), "{explained}");
+    assert!(explained.contains("writes basic/seen"), "{explained}");
+    let watched = network.consort(&["tx", "watch", &id])?.expect_success()?;
+    assert!(watched.contains("VALID"), "{watched}");
+    let shown = network.consort(&["block", "show", "newest"])?.expect_success()?;
+    assert!(shown.contains(&id), "{shown}");
+    let unknown = network.consort(&["tx", "explain", "no-such-id"])?.expect_failure()?;
+    assert!(unknown.contains("Remedy"), "{unknown}");
+
+    // The configuration goes through files and back, as with configtxlator.
+    let folder = network.config();
+    let path = |name: &str| folder.join(name).display().to_string();
+    let (block, json, config) = (path("config.block"), path("config.json"), path("config.pb"));
+    network.consort(&["channel", "fetch", "config", "--to", &block])?.expect_success()?;
+    let run = |arguments: &[&str]| consort_e2e::consort(arguments)?.expect_success();
+    run(&["config", "decode", "--type", "common.Block", "--input", &block, "--output", &json])?;
+    let decoded: serde_json::Value = serde_json::from_slice(&std::fs::read(Path::new(&json))?)?;
+    let mut wanted = decoded["data"]["data"][0]["payload"]["data"]["config"].clone();
+    std::fs::write(&json, serde_json::to_vec(&wanted)?)?;
+    run(&["config", "encode", "--type", "common.Config", "--input", &json, "--output", &config])?;
+    wanted["channel_group"]["groups"]["Orderer"]["values"]["BatchSize"]["value"]["max_message_count"] =
+        7.into();
+    std::fs::write(&json, serde_json::to_vec(&wanted)?)?;
+    let update = path("update.pb");
+    run(&[
+        "config",
+        "compute-update",
+        "--channel",
+        "mychannel",
+        "--original",
+        &config,
+        "--updated",
+        &json,
+        "--output",
+        &update,
+    ])?;
+    let shown = run(&["config", "decode", "--type", "common.ConfigUpdate", "--input", &update])?;
+    let shown: serde_json::Value = serde_json::from_str(&shown)?;
+    let written = &shown["write_set"]["groups"]["Orderer"]["values"]["BatchSize"];
+    assert_eq!((&written["value"]["max_message_count"], &written["version"]), (&7.into(), &"1".into()));
+    Ok(())
+}
