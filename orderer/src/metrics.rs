@@ -17,9 +17,17 @@ pub(crate) struct CutLabel {
     reason: &'static str,
 }
 
+/// Channel and another consenter, `host:port`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct PeerLabel {
+    channel: String,
+    consenter: String,
+}
+
 /// The metrics of all channels.
 #[derive(Debug, Clone)]
 pub(crate) struct OrdererMetrics {
+    lags: Family<PeerLabel, Gauge>,
     leader: Family<ChannelLabel, Gauge>,
     term: Family<ChannelLabel, Gauge>,
     height: Family<ChannelLabel, Gauge>,
@@ -36,6 +44,9 @@ pub(crate) struct OrdererMetrics {
 #[derive(Debug, Clone)]
 pub(crate) struct ChannelMetrics {
     channel: String,
+    lags: Family<PeerLabel, Gauge>,
+    /// Whom `lags` shows.
+    shown: Vec<PeerLabel>,
     pub(crate) leader: Gauge,
     pub(crate) term: Gauge,
     pub(crate) height: Gauge,
@@ -56,7 +67,14 @@ impl OrdererMetrics {
             "Blocks cut by this orderer as leader, by reason",
             cuts.clone(),
         );
+        let lags = Family::<PeerLabel, Gauge>::default();
+        metrics.register(
+            "orderer_raft_peer_lag_entries",
+            "Entries of the Raft log that another consenter is not known to have; the leader knows",
+            lags.clone(),
+        );
         Self {
+            lags,
             leader: metrics.channel_gauges("orderer_is_leader", "1 where this orderer leads the channel"),
             term: metrics.channel_gauges("orderer_raft_term", "Raft term of the channel"),
             height: metrics.channel_gauges("orderer_block_height", "Number of blocks of the channel"),
@@ -82,6 +100,8 @@ impl OrdererMetrics {
         let label = ChannelLabel { channel: channel.to_owned() };
         ChannelMetrics {
             channel: channel.to_owned(),
+            lags: self.lags.clone(),
+            shown: Vec::new(),
             leader: self.leader.get_or_create_owned(&label),
             term: self.term.get_or_create_owned(&label),
             height: self.height.get_or_create_owned(&label),
@@ -97,6 +117,20 @@ impl OrdererMetrics {
 }
 
 impl ChannelMetrics {
+    /// How far the other consenters are behind; nothing where this orderer does not lead.
+    pub(crate) fn show_lags(&mut self, lags: impl IntoIterator<Item = (String, u64)>) {
+        let mut now = Vec::new();
+        for (consenter, lag) in lags {
+            let label = PeerLabel { channel: self.channel.clone(), consenter };
+            self.lags.get_or_create(&label).set(i64::try_from(lag).unwrap_or(i64::MAX));
+            now.push(label);
+        }
+        for gone in self.shown.iter().filter(|label| !now.contains(label)) {
+            self.lags.remove(gone);
+        }
+        self.shown = now;
+    }
+
     pub(crate) fn cut(&self, reason: CutReason) {
         let label = CutLabel { channel: self.channel.clone(), reason: reason.as_str() };
         self.cuts.get_or_create(&label).inc();

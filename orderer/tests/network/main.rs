@@ -358,6 +358,15 @@ async fn health_and_metrics_know_whether_each_channel_has_a_leader() {
         leaders += usize::from(metrics.contains("orderer_is_leader{channel=\"mychannel\"} 1"));
     }
     assert_eq!(leaders, 1);
+    let leader = network.leader().await;
+    let lags = support::eventually(async || {
+        let (_, metrics) = network.operations(leader, "/metrics").await;
+        let lags = metrics.lines().filter(|line| line.starts_with("orderer_raft_peer_lag_entries{"));
+        let lags: Vec<String> = lags.map(str::to_owned).collect();
+        (lags.len() == 2 && lags.iter().all(|line| line.ends_with(" 0"))).then_some(lags)
+    })
+    .await;
+    assert!(!lags.iter().any(|line| line.contains(&format!("orderer{leader}."))), "{lags:?}");
     network.stop(1).await;
     network.stop(2).await;
     let unhealthy = support::eventually(async || {

@@ -401,6 +401,16 @@ impl<D: Disk, B: Books> Machine<D, B> {
         self.cutter.is_waiting()
     }
 
+    /// By id, the entries that the others are not known to have; a leader knows.
+    pub(crate) fn lags(&self) -> Vec<(u64, u64)> {
+        if self.tip.is_none() {
+            return Vec::new();
+        }
+        let (own, last) = (self.node.raft.id, self.node.raft.raft_log.last_index());
+        let others = self.node.raft.prs().iter().filter(|(id, _)| **id != own);
+        others.map(|(id, progress)| (*id, last.saturating_sub(progress.matched))).collect()
+    }
+
     /// How long a message may wait for its block.
     pub(crate) fn batch_timeout(&self) -> std::time::Duration {
         self.books.batch().timeout

@@ -175,6 +175,7 @@ impl Shell {
                 () = cancelled.cancelled() => return self.leave().await,
                 _ = ticks.tick() => {
                     self.parts.machine.tick();
+                    self.show_lags();
                     let machine = &mut self.parts.machine;
                     blocking(|| machine.keep_memory()).map_err(|error| with_causes(&error))?;
                     self.follow_tick_interval(&mut ticks);
@@ -233,6 +234,17 @@ impl Shell {
             *ticks = tokio::time::interval(configured);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         }
+    }
+
+    fn show_lags(&mut self) {
+        let lags = self.parts.machine.lags();
+        let membership = self.parts.membership.read().unwrap_or_else(PoisonError::into_inner);
+        let endpoint =
+            |id: u64| membership.members().find(|(other, _)| *other == id).map(|(_, one)| one.endpoint());
+        let named: Vec<(String, u64)> =
+            lags.into_iter().filter_map(|(id, lag)| Some((endpoint(id)?, lag))).collect();
+        drop(membership);
+        self.parts.metrics.show_lags(named);
     }
 
     fn election_pause(&self) -> Duration {
