@@ -10,6 +10,7 @@ use anyhow::Context;
 use bytes::Bytes;
 use consort_client_sdk::Endpoint;
 use consort_client_sdk::ca::{CaClient, CaError, Enrollment, EnrollmentOptions, Registration};
+use consort_crypto::key::KeyAlgorithm;
 use futures::future::try_join_all;
 use zeroize::Zeroizing;
 
@@ -53,6 +54,7 @@ pub(super) async fn start(
         let config = node_config::authority(layout, topology, member, REGISTRAR, &secret)?;
         files::write_atomically(&layout.config(name), config.as_bytes(), true)?;
         files::create_secret_folder(&layout.authority_data(name))?;
+        files::create_secret_folder(&layout.authority_data(&member.tls_authority()))?;
         started += usize::from(session.ensure(name, programs.of(Role::Authority), &layout.config(name))?);
     }
     let all = topology.members().count();
@@ -81,22 +83,24 @@ async fn answers(
 /// # Errors
 /// Why it does not answer, in words.
 pub(super) async fn is_healthy(layout: &Layout, topology: &Topology, member: &Member) -> Result<(), String> {
-    let client = client(layout, topology, member).map_err(|error| format!("{error:#}"))?;
+    let client =
+        client(layout, topology, member, &member.authority.name).map_err(|error| format!("{error:#}"))?;
     client.info().await.map(|_| ()).map_err(|error| describe(&error))
 }
 
-/// The authority's own certificate, which it writes at its first start.
-fn root(layout: &Layout, member: &Member) -> anyhow::Result<String> {
-    let path = layout.authority_data(&member.authority.name).join("ca-cert.pem");
+/// An authority's own certificate, which it writes at its first start.
+fn root(layout: &Layout, authority: &str) -> anyhow::Result<String> {
+    let path = layout.authority_data(authority).join("ca-cert.pem");
     std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-fn client(layout: &Layout, topology: &Topology, member: &Member) -> anyhow::Result<CaClient> {
+/// A client of one authority of an organisation's server.
+fn client(layout: &Layout, topology: &Topology, member: &Member, name: &str) -> anyhow::Result<CaClient> {
     let authority = &member.authority;
-    let roots = Bytes::from(root(layout, member)?);
+    let roots = Bytes::from(root(layout, &member.tls_authority())?);
     let endpoint = Endpoint::new(format!("{}:{}", authority.host, authority.port), roots)
         .connect_to(topology.address(&authority.host, authority.port));
-    Ok(CaClient::new(&endpoint, Some(&authority.name))?)
+    Ok(CaClient::new(&endpoint, Some(name))?)
 }
 
 /// A kept secret, or a new one that is kept from now on.
@@ -164,24 +168,26 @@ async fn enrol_member(
     kind: MemberKind,
     member: &Member,
 ) -> anyhow::Result<usize> {
-    let root = root(layout, member)?;
-    let roots = Roots { domain: &member.domain, identity_pem: &root, tls_pem: &root };
+    let (name, tls_name) = (&member.authority.name, member.tls_authority());
+    let (identity_root, tls_root) = (root(layout, name)?, root(layout, &tls_name)?);
+    let roots = Roots { domain: &member.domain, identity_pem: &identity_root, tls_pem: &tls_root };
     credentials::write_organisation(&layout.organisation(kind, &member.domain), &roots)?;
     let applicants = applicants(layout, topology, kind, member);
     let waiting: Vec<&Applicant> = applicants.iter().filter(|applicant| !applicant.is_served()).collect();
     if waiting.is_empty() {
         return Ok(0);
     }
-    let name = &member.authority.name;
-    let client = client(layout, topology, member)?;
-    let secret = secret(&layout.secret(name, REGISTRAR))?;
-    let registrar = client.enroll(REGISTRAR, &secret, &EnrollmentOptions::default()).await;
-    let registrar = registrar.with_context(|| format!("the administrator of {name} cannot be enrolled"))?;
+    let desk = Desk::open(layout, topology, member, name, member.key_algorithm).await?;
+    let tls_desk = if tls_name == *name {
+        None
+    } else {
+        Some(Desk::open(layout, topology, member, &tls_name, KeyAlgorithm::P256).await?)
+    };
     let work = waiting.iter().map(|applicant| {
         let secret = layout.secret(name, &applicant.id);
-        let (client, registrar, roots) = (&client, &registrar, &roots);
+        let (desk, tls_desk, roots) = (&desk, tls_desk.as_ref(), &roots);
         async move {
-            serve(client, registrar, applicant, &secret, roots)
+            serve(desk, tls_desk, applicant, &secret, roots)
                 .await
                 .with_context(|| format!("{} cannot be enrolled at {name}", applicant.id))
         }
@@ -219,35 +225,68 @@ fn applicants(layout: &Layout, topology: &Topology, kind: MemberKind, member: &M
     nodes.chain(users).collect()
 }
 
+/// An authority with its first administrator, who registers everybody.
+struct Desk {
+    client: CaClient,
+    registrar: Enrollment,
+    key_algorithm: KeyAlgorithm,
+}
+
+impl Desk {
+    async fn open(
+        layout: &Layout,
+        topology: &Topology,
+        member: &Member,
+        name: &str,
+        key_algorithm: KeyAlgorithm,
+    ) -> anyhow::Result<Self> {
+        let client = client(layout, topology, member, name)?;
+        // Both authorities of a server have the same first administrator.
+        let secret = secret(&layout.secret(&member.authority.name, REGISTRAR))?;
+        let options = EnrollmentOptions { key_algorithm, ..EnrollmentOptions::default() };
+        let registrar = client.enroll(REGISTRAR, &secret, &options).await;
+        let registrar =
+            registrar.with_context(|| format!("the administrator of {name} cannot be enrolled"))?;
+        Ok(Self { client, registrar, key_algorithm })
+    }
+
+    async fn register(&self, applicant: &Applicant, secret: &str) -> Result<(), CaError> {
+        let registration = Registration {
+            id: applicant.id.clone(),
+            kind: Some(applicant.role.to_owned()),
+            secret: Some(secret.to_owned()),
+            max_enrollments: Some(-1),
+            ..Registration::default()
+        };
+        match self.client.register(&self.registrar, &registration).await {
+            Err(CaError::Refused { code: ALREADY_REGISTERED, .. }) => Ok(()),
+            registered => registered.map(|_| ()),
+        }
+    }
+}
+
 /// Registers one applicant, enrols it twice (for signing and for TLS) and writes its files.
 async fn serve(
-    client: &CaClient,
-    registrar: &Enrollment,
+    desk: &Desk,
+    tls_desk: Option<&Desk>,
     applicant: &Applicant,
     secret_path: &Path,
     roots: &Roots<'_>,
 ) -> anyhow::Result<()> {
     let secret = secret(secret_path)?;
-    let registration = Registration {
-        id: applicant.id.clone(),
-        kind: Some(applicant.role.to_owned()),
-        secret: Some(secret.to_string()),
-        max_enrollments: Some(-1),
-        ..Registration::default()
-    };
-    match client.register(registrar, &registration).await {
-        Err(CaError::Refused { code: ALREADY_REGISTERED, .. }) => {}
-        registered => {
-            registered?;
-        }
-    }
+    desk.register(applicant, &secret).await?;
     let msp = applicant.folder.join("msp");
     if !credentials::exists(&msp) {
-        let enrollment = client.enroll(&applicant.id, &secret, &EnrollmentOptions::default()).await?;
+        let options = EnrollmentOptions { key_algorithm: desk.key_algorithm, ..EnrollmentOptions::default() };
+        let enrollment = desk.client.enroll(&applicant.id, &secret, &options).await?;
         credentials::write_identity(&msp, &credential(&enrollment), roots)?;
     }
     let tls = applicant.folder.join("tls");
     if !credentials::exists(&tls) {
+        if let Some(tls_desk) = tls_desk {
+            tls_desk.register(applicant, &secret).await?;
+        }
+        let client = &tls_desk.unwrap_or(desk).client;
         let hosts: Vec<&str> = applicant.hosts.iter().map(String::as_str).collect();
         let enrollment = client.enroll(&applicant.id, &secret, &EnrollmentOptions::tls(&hosts)).await?;
         credentials::write_tls(&tls, &credential(&enrollment), applicant.tls_role())?;

@@ -3,6 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::layout::{Layout, MemberKind};
+use consort_crypto::key::KeyAlgorithm;
+
 use crate::topology::{Authority, Member, Orderer, OrdererOrganisation, Organisation, Peer, Topology};
 
 /// The first line of every file.
@@ -32,21 +34,47 @@ pub(super) fn authority(
     secret: &str,
 ) -> anyhow::Result<String> {
     let Authority { name, host, port } = &member.authority;
-    document(&json!({
-        "listen": { "address": topology.address(host, *port).to_string() },
-        "data": layout.authority_data(name),
-        "ca": {
+    let bootstrap = json!({ "id": registrar, "secret": secret });
+    let identity = |name: &str, common_name: &str, key: KeyAlgorithm| {
+        json!({
             "name": name,
             "subject": {
-                "common_name": host,
+                "common_name": common_name,
                 "organization": member.domain,
                 "country": "US",
                 "province": "North Carolina",
             },
-        },
+            "key": key_config(key),
+        })
+    };
+    let mut config = json!({
+        "listen": { "address": topology.address(host, *port).to_string() },
+        "data": layout.authority_data(name),
+        "ca": identity(name, host, member.key_algorithm),
         "hosts": certificate_hosts(host),
-        "bootstrap": { "id": registrar, "secret": secret },
-    }))
+        "bootstrap": bootstrap,
+    });
+    let tls = member.tls_authority();
+    if tls != *name {
+        // TLS stays on P-256, so that a second authority of the server issues its certificates.
+        config["further"] = json!([{
+            "data": layout.authority_data(&tls),
+            "ca": identity(&tls, &format!("tls{host}"), KeyAlgorithm::P256),
+            "bootstrap": bootstrap,
+        }]);
+    }
+    document(&config)
+}
+
+/// A kind of key as the authority's configuration says it.
+fn key_config(key: KeyAlgorithm) -> serde_json::Value {
+    let (algo, size) = match key {
+        KeyAlgorithm::P256 => ("ecdsa", 256),
+        KeyAlgorithm::P384 => ("ecdsa", 384),
+        KeyAlgorithm::Ed25519 => ("ed25519", 256),
+        KeyAlgorithm::Sm2 => ("sm2", 256),
+    };
+    json!({ "algo": algo, "size": size })
 }
 
 /// Configuration of `consort-peer`.

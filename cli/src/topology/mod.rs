@@ -64,6 +64,17 @@ pub(crate) struct Member {
     pub(crate) key_algorithm: KeyAlgorithm,
 }
 
+impl Member {
+    /// Name of the authority that issues TLS certificates, which are on P-256 whatever the identities' keys: the
+    /// organisation's own, or a second one of the same server.
+    pub(crate) fn tls_authority(&self) -> String {
+        match self.key_algorithm {
+            KeyAlgorithm::P256 => self.authority.name.clone(),
+            _ => format!("{}-tls", self.authority.name),
+        }
+    }
+}
+
 /// An organisation that runs peers.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Organisation {
