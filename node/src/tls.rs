@@ -6,9 +6,9 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use consort_crypto::certificate::Certificate;
+use consort_crypto::{certificate::Certificate, revocation::RevocationList};
 use rustls::{
-    DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme,
     client::danger::HandshakeSignatureValid,
     crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
     server::{
@@ -210,12 +210,41 @@ impl ServerTls {
     }
 }
 
+/// What judges a client's certificate: its chain, and the lists of revoked ones.
+type Judges = (Arc<dyn ClientCertVerifier>, Arc<Revoked>);
+
+/// Lists of revoked certificates with the authorities that may have signed them.
+struct Revoked {
+    authorities: Vec<Certificate>,
+    lists: Vec<RevocationList>,
+}
+
+impl Revoked {
+    /// By the rule for identities (Fabric `msp/mspimplvalidate.go`): the certificate's issuer signed a list that names it.
+    fn check(&self, end_entity: &CertificateDer<'_>) -> Result<(), Error> {
+        if self.lists.is_empty() {
+            return Ok(());
+        }
+        let certificate = Certificate::from_der(end_entity)
+            .map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
+        let issued = |authority: &&Certificate| certificate.verify_issued_by(authority).is_ok();
+        let revokes = |authority: &Certificate| {
+            let mut naming = self.lists.iter().filter(|list| list.contains(&certificate));
+            naming.any(|list| list.verify_issued_by(authority).is_ok())
+        };
+        if self.authorities.iter().filter(issued).any(revokes) {
+            return Err(Error::InvalidCertificate(CertificateError::Revoked));
+        }
+        Ok(())
+    }
+}
+
 /// The roots that client certificates must chain to (when they are required at all). Clones share one set.
 #[derive(Clone)]
 pub struct ClientRoots {
     mode: ClientAuth,
     provider: Arc<CryptoProvider>,
-    verifier: Arc<RwLock<Option<Arc<dyn ClientCertVerifier>>>>,
+    verifier: Arc<RwLock<Option<Judges>>>,
 }
 
 impl fmt::Debug for ClientRoots {
@@ -234,6 +263,20 @@ impl ClientRoots {
     /// # Errors
     /// [`TlsError::Certificate`]; the old roots then stay in force.
     pub fn replace(&self, roots: &[impl AsRef<[u8]>]) -> Result<(), TlsError> {
+        self.replace_with_lists(roots, &[] as &[&[u8]])
+    }
+
+    /// The same, and certificates on these lists (PEM or DER; Fabric's `revocation_list` of the MSPs) are refused, as identities
+    /// on them are. A list counts for certificates of the authority that signed it, whatever others of that name say; its dates
+    /// play no part.
+    ///
+    /// # Errors
+    /// [`TlsError::Certificate`]; the old roots then stay in force.
+    pub fn replace_with_lists(
+        &self,
+        roots: &[impl AsRef<[u8]>],
+        lists: &[impl AsRef<[u8]>],
+    ) -> Result<(), TlsError> {
         let mut store = RootCertStore::empty();
         for pem in roots {
             for certificate in certificates(pem.as_ref(), "a client root")? {
@@ -254,11 +297,16 @@ impl ClientRoots {
                 reason: error.to_string(),
             })?)
         };
-        *self.verifier.write().unwrap_or_else(PoisonError::into_inner) = verifier;
+        let authorities = roots.iter().filter_map(|pem| Certificate::all_from_pem(pem.as_ref()).ok());
+        let lists = lists.iter().filter_map(|list| RevocationList::from_pem_or_der(list.as_ref()).ok());
+        let revoked =
+            Arc::new(Revoked { authorities: authorities.flatten().collect(), lists: lists.collect() });
+        *self.verifier.write().unwrap_or_else(PoisonError::into_inner) =
+            verifier.map(|verifier| (verifier, revoked));
         Ok(())
     }
 
-    fn current(&self) -> Option<Arc<dyn ClientCertVerifier>> {
+    fn current(&self) -> Option<Judges> {
         self.verifier.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -283,7 +331,11 @@ impl ClientCertVerifier for ClientRoots {
             return Ok(ClientCertVerified::assertion());
         }
         match self.current() {
-            Some(verifier) => verifier.verify_client_cert(end_entity, intermediates, now),
+            Some((verifier, revoked)) => {
+                let verified = verifier.verify_client_cert(end_entity, intermediates, now)?;
+                revoked.check(end_entity)?;
+                Ok(verified)
+            }
             None => Err(Error::General("this server has no roots for client certificates".into())),
         }
     }

@@ -286,11 +286,15 @@ impl ClientTrust {
                 }
             }
         }
+        let mut lists = BTreeSet::new();
         for channel in self.channels.list() {
-            roots.extend(channel.bundle().msps().tls_roots());
+            let bundle = channel.bundle();
+            roots.extend(bundle.msps().tls_roots());
+            lists.extend(bundle.msps().revocation_lists());
         }
+        let lists: Vec<Bytes> = lists.into_iter().collect();
         let roots: Vec<Bytes> = roots.into_iter().collect();
-        if let Err(error) = self.tls.client_roots().replace(&roots) {
+        if let Err(error) = self.tls.client_roots().replace_with_lists(&roots, &lists) {
             tracing::warn!(reason = %with_causes(&error), "TLS client roots were not replaced");
         }
     }
@@ -409,5 +413,7 @@ fn client_identity(config: &PeerConfig) -> Result<ClientIdentity, StartError> {
     Ok(ClientIdentity::from_pem(&cert, &key))
 }
 
+#[cfg(test)]
+mod revocation_tests;
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use consort_crypto::preimage;
+use consort_msp::SigningIdentity;
 use consort_node::dial::Dialer;
 use consort_node::{SystemClock, Tasks};
 use consort_protos::fabric::common::BlockchainInfo;
@@ -25,10 +26,10 @@ use crate::config::PeerConfig;
 use crate::connections::Connections;
 use crate::testing::{CHANNEL, Network};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Writes everything that a peer of Org1 needs, and its configuration.
-fn write_peer(folder: &Path, network: &Network) -> PeerConfig {
+pub(super) fn write_peer(folder: &Path, network: &Network) -> PeerConfig {
     network.org1.write_msp(&folder.join("msp"));
     let tls = network.org1.tls("localhost");
     std::fs::write(folder.join("server.crt"), tls.cert).expect("written");
@@ -41,11 +42,11 @@ fn write_peer(folder: &Path, network: &Network) -> PeerConfig {
     PeerConfig::load(&path).expect("a configuration")
 }
 
-async fn start(config: &PeerConfig, tasks: &Tasks) -> Peer {
+pub(super) async fn start(config: &PeerConfig, tasks: &Tasks) -> Peer {
     Peer::start(config.clone(), None, Arc::new(SystemClock), tasks).await.expect("started")
 }
 
-fn connect(peer: &Peer, network: &Network) -> Channel {
+pub(super) fn connect(peer: &Peer, network: &Network) -> Channel {
     let overrides = [("localhost".to_owned(), "127.0.0.1".to_owned())].into_iter().collect();
     let roots = [Bytes::from(network.org1.root_pem.clone())];
     Connections::new(Dialer::new(overrides, None))
@@ -53,13 +54,17 @@ fn connect(peer: &Peer, network: &Network) -> Channel {
         .expect("an endpoint")
 }
 
-fn now() -> OffsetDateTime {
+pub(super) fn now() -> OffsetDateTime {
     consort_node::Clock::now(&SystemClock)
 }
 
 /// Asks `qscc` for the height of the channel.
-fn chain_info(network: &Network) -> SignedProposal {
-    let client = &network.org1.client;
+pub(super) fn chain_info(network: &Network) -> SignedProposal {
+    chain_info_by(&network.org1.client)
+}
+
+/// The same, asked by somebody.
+pub(super) fn chain_info_by(client: &SigningIdentity) -> SignedProposal {
     let nonce: [u8; 24] = rand::random();
     let proposal = new_proposal(ProposalParts {
         channel: CHANNEL.to_owned(),

@@ -29,8 +29,8 @@ use consort_protos::ids::{BlockNumber, MspId};
 use consort_protos::rwset::{NamespaceReadWriteSet, TxReadWriteSet, Write};
 use prost::Message;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose,
+    IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber,
 };
 
 use crate::channel::ChannelHandle;
@@ -79,6 +79,26 @@ impl Organisation {
     /// Another identity of this organisation.
     pub(crate) fn identity(&self, role: &str) -> Arc<SigningIdentity> {
         issue(&self.authority, &self.msp_id, role)
+    }
+
+    /// A list on which this organisation's authority revokes an identity, in PEM.
+    pub(crate) fn revocation(&self, identity: &SigningIdentity) -> Bytes {
+        let begin = time::macros::datetime!(2020-01-01 00:00 UTC);
+        let revoked = RevokedCertParams {
+            serial_number: SerialNumber::from_slice(identity.certificate().serial()),
+            revocation_time: begin,
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = CertificateRevocationListParams {
+            this_update: begin,
+            next_update: begin + time::Duration::days(1),
+            crl_number: SerialNumber::from(1_u64),
+            issuing_distribution_point: None,
+            revoked_certs: vec![revoked],
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.authority).expect("a list").pem().expect("PEM").into_bytes().into()
     }
 
     /// Writes the MSP folder of a peer, with roles by organisational unit.
