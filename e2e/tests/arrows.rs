@@ -25,6 +25,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("basic", &["consort-chaincode-sdk"]),
     ("hashing", &["consort-chaincode-sdk"]),
     ("fungible-token", &["consort-chaincode-sdk"]),
+    ("load", &["consort-chaincode-sdk"]),
     ("private-agreement", &["consort-chaincode-sdk"]),
     ("hash-time-lock", &["consort-chaincode-sdk"]),
     ("consort-e2e", &["consort-client-sdk"]),
