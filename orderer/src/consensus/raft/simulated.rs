@@ -380,7 +380,7 @@ impl Books for MemoryBooks {
     }
 
     fn check(&self, block: &Block) -> Result<(), String> {
-        let header = block.header.as_ref().unwrap();
+        let header = block.header.as_ref().ok_or("it has no header")?;
         if header.number != self.height() || header.previous_hash != self.last_hash().as_slice() {
             return Err("it does not follow the last block".to_owned());
         }

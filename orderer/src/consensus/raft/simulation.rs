@@ -140,6 +140,8 @@ struct Tally {
     set_back: usize,
     /// Runs that end without a leader because a majority lost its memory: a loss and a configuration came at once.
     stalled: usize,
+    /// Logs that were given up although nothing had been lost: safe, but it costs an admission.
+    given_up: usize,
 }
 
 struct Simulation {
@@ -454,11 +456,9 @@ impl Simulation {
             node.machine.as_ref().filter(|machine| machine.id().is_none()).and_then(Machine::obstacle);
         // At the first start a node may take the id of its place just when the others lose patience and give it another one.
         let gave_up = had_id.is_some() && reason.is_some_and(|reason| !is_replaced(&reason));
-        assert!(
-            !gave_up || self.forgetful.contains(&number) || self.left_out.contains(&number),
-            "node {number} gives up its log without need: {}",
-            self.describe()
-        );
+        if gave_up && !self.forgetful.contains(&number) && !self.left_out.contains(&number) {
+            self.tally.given_up += 1;
+        }
     }
 
     fn follow_up(&mut self, number: u64) {
@@ -689,6 +689,7 @@ fn run_all(first: u64, count: u64) -> Tally {
         sum.emptied += tally.emptied;
         sum.set_back += tally.set_back;
         sum.stalled += tally.stalled;
+        sum.given_up += tally.given_up;
         if (done + 1) % 50 == 0 {
             eprintln!("{} of {count} runs: {sum:?}", done + 1);
         }
@@ -711,6 +712,7 @@ fn whatever_happens_books_never_differ_and_acknowledged_messages_are_kept() {
     assert!(tally.acknowledged > 500, "the runs order messages at all: {tally:?}");
     assert!(tally.fetched > 20, "some nodes lag behind the log of the others: {tally:?}");
     assert!(tally.reconfigured > 2, "consenters go: {tally:?}");
+    assert_eq!(tally.given_up, 0, "no log is given up without need: {tally:?}");
     assert!(tally.stalled < 2, "most runs end with a leader: {tally:?}");
     assert!(tally.emptied > 5 && tally.set_back > 2, "disks are lost: {tally:?}");
 }
