@@ -159,3 +159,88 @@ impl<D: Disk, B: Books> Machine<D, B> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use consort_crypto::preimage::envelopes_hash;
+    use consort_protos::fabric::common::{BlockHeader, Envelope};
+
+    use super::{
+        super::{
+            machine::{Outbox, Settings},
+            simulated::{MemoryBooks, MemoryDisk, Power},
+        },
+        *,
+    };
+    use crate::submission::{Kind, Submission};
+
+    struct Nobody;
+
+    impl Outbox for Nobody {
+        fn send(
+            &mut self,
+            _to: u64,
+            _message: raft::eraftpb::Message,
+            _standing: consort_protos::consort::orderer::Standing,
+        ) {
+        }
+
+        fn greet(&mut self, _to: u64, _hello: consort_protos::consort::orderer::Hello) {}
+    }
+
+    fn leader() -> Machine<MemoryDisk, MemoryBooks> {
+        let mut next = 0;
+        let random = move || {
+            next += 1;
+            next
+        };
+        let settings = Settings { random: Box::new(random), election_ticks: None };
+        let power = Power::default();
+        let books = MemoryBooks::new(1, &[1], power.clone());
+        let mut machine = Machine::open(MemoryDisk::new(power), books, settings).unwrap();
+        machine.campaign();
+        machine.drive(&mut Nobody).unwrap();
+        assert!(machine.leads());
+        machine
+    }
+
+    fn block(number: u64, previous_hash: Vec<u8>) -> Vec<u8> {
+        let envelopes = vec![Bytes::from_static(b"anything")];
+        let data_hash = envelopes_hash(&envelopes).to_vec().into();
+        let header = BlockHeader { number, previous_hash: previous_hash.into(), data_hash };
+        consort_protos::block::assemble(header, envelopes).encode_to_vec()
+    }
+
+    /// What crashed or split Fabric's channels (CVE-2021-43667: nothing in the message; CVE-2021-43669: a bad header; blocks that do not link).
+    #[test]
+    fn a_leader_that_proposes_what_is_no_next_block_does_not_stop_the_channel() {
+        let mut machine = leader();
+        let good = machine.books().last_hash().to_vec();
+        let bad = [
+            vec![0],
+            vec![255; 40],
+            Block::default().encode_to_vec(),
+            Block { header: Some(BlockHeader::default()), ..Block::default() }.encode_to_vec(),
+            block(1, vec![1; 32]),
+            block(7, good.clone()),
+            block(u64::MAX, good),
+        ];
+        for data in bad {
+            machine.node.propose(Vec::new(), data).unwrap();
+            machine.drive(&mut Nobody).unwrap();
+        }
+        machine.node.propose(vec![255; 9], Vec::new()).unwrap();
+        machine.drive(&mut Nobody).unwrap();
+        assert_eq!(machine.books().height(), 1);
+
+        let envelope = Envelope { payload: Bytes::from_static(b"message"), ..Envelope::default() };
+        let ordered: Bytes = envelope.encode_to_vec().into();
+        let submission = Submission { original: envelope, ordered, size: 7, kind: Kind::Normal, sequence: 0 };
+        machine.submit(submission, 9);
+        machine.cut_if_idle();
+        machine.drive(&mut Nobody).unwrap();
+        assert_eq!(machine.books().height(), 2);
+        assert!(machine.take_outcomes().iter().any(|outcome| outcome.ticket == 9 && outcome.result.is_ok()));
+    }
+}
