@@ -144,17 +144,18 @@ impl ChannelState {
         let Some(next) = next else { return self.store.append(block).map_err(|error| with_causes(&error)) };
         // In force before readers hear of the block: it may be the one that revokes their right to read. Should the block not be written,
         // the channel stops here.
-        let before = (self.bundle(), self.last_config());
-        self.put_in_force(Arc::new(next), block::number(block));
+        let before = self.bundle();
+        self.put_in_force(Arc::new(next));
         self.store.append(block).map_err(|error| {
-            self.put_in_force(before.0, before.1);
+            self.put_in_force(before);
             with_causes(&error)
-        })
+        })?;
+        *self.last_config.write().unwrap_or_else(PoisonError::into_inner) = block::number(block);
+        Ok(())
     }
 
-    fn put_in_force(&self, bundle: Arc<ChannelBundle>, number: BlockNumber) {
+    fn put_in_force(&self, bundle: Arc<ChannelBundle>) {
         *self.bundle.write().unwrap_or_else(PoisonError::into_inner) = bundle;
-        *self.last_config.write().unwrap_or_else(PoisonError::into_inner) = number;
     }
 
     /// Checks a block that another orderer delivered: canonical, signed as the configuration in force demands. Number, link and data
