@@ -176,6 +176,14 @@ impl BlockStore {
         let Some(bytes) = self.database.read(Column::Blocks, &number.get().to_be_bytes())? else {
             return Ok(None);
         };
+        self.open_stored(number, bytes).inspect_err(|error| {
+            if let Error::Damaged { .. } = error {
+                self.database.note_damage(&error.to_string());
+            }
+        })
+    }
+
+    fn open_stored(&self, number: BlockNumber, bytes: Bytes) -> Result<Option<Block>, Error> {
         let block = Block::decode(bytes).map_err(|cause| Error::damaged("block", cause.to_string()))?;
         let header = block
             .header

@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
-    DBIteratorWithThreadMode, IteratorMode, Options, ReadOptions, WriteBatch, WriteOptions,
+    DBIteratorWithThreadMode, ErrorKind, IteratorMode, Options, ReadOptions, WriteBatch, WriteOptions,
 };
 
 use crate::error::Error;
@@ -40,6 +40,8 @@ pub(crate) enum Column {
     Headers,
     /// Header hash to block number.
     HeaderHashes,
+    /// Block number to commit hash.
+    CommitHashes,
     /// Transaction id to place and code.
     Transactions,
     /// Public state.
@@ -50,6 +52,16 @@ pub(crate) enum Column {
     PrivateState,
     /// Hash of a private key to the key.
     PrivateKeys,
+    /// Private sets as they came, by block.
+    PrivateSets,
+    /// Which private sets hold a key, by its hash.
+    PrivatePlaces,
+    /// Private sets that did not come.
+    MissingPrivate,
+    /// Which private keys end with a block.
+    PrivateExpiry,
+    /// The last purge of a private key, by its hash.
+    PrivatePurges,
     /// Which transactions wrote a key.
     History,
     /// Private sets between endorsement and commit.
@@ -65,11 +77,17 @@ impl Column {
             Self::Blocks => "blocks",
             Self::Headers => "headers",
             Self::HeaderHashes => "header_hashes",
+            Self::CommitHashes => "commit_hashes",
             Self::Transactions => "transactions",
             Self::State => "state",
             Self::HashedState => "hashed_state",
             Self::PrivateState => "private_state",
             Self::PrivateKeys => "private_keys",
+            Self::PrivateSets => "private_sets",
+            Self::PrivatePlaces => "private_places",
+            Self::MissingPrivate => "missing_private",
+            Self::PrivateExpiry => "private_expiry",
+            Self::PrivatePurges => "private_purges",
             Self::History => "history",
             Self::Transient => "transient",
             Self::TransientArrivals => "transient_arrivals",
@@ -90,11 +108,18 @@ impl Column {
     }
 }
 
-/// An open database. Writing stops for good after the first failure.
+/// An open database. Writing stops for good after the first failure, and after the first sign of damage.
 pub(crate) struct Database {
     db: DB,
     path: PathBuf,
-    poison: OnceLock<String>,
+    poison: OnceLock<Poison>,
+}
+
+/// Why nothing is written any more.
+struct Poison {
+    reason: String,
+    /// What is stored is damaged; else a write failed.
+    damaged: bool,
 }
 
 impl Database {
@@ -126,6 +151,11 @@ impl Database {
     }
 
     fn read_error(&self, cause: rocksdb::Error) -> Error {
+        let lost = cause.kind() == ErrorKind::IOError
+            && (cause.as_ref().contains("No such file") || cause.as_ref().contains("Input/output error"));
+        if lost || cause.kind() == ErrorKind::Corruption {
+            self.note_damage(cause.as_ref());
+        }
         Error::Database { path: self.path.clone(), action: "reading", cause: cause.into_string() }
     }
 
@@ -171,6 +201,13 @@ impl Database {
         DatabaseScan { database: self, iterator }
     }
 
+    /// Bytes of the tables and blob files of a column.
+    pub(crate) fn column_bytes(&self, column: Column) -> u64 {
+        let property = |name: &str| self.db.property_int_value_cf(self.column(column), name).ok().flatten();
+        let files = ["rocksdb.total-sst-files-size", "rocksdb.total-blob-file-size"];
+        files.into_iter().filter_map(property).sum()
+    }
+
     /// An empty change of this database.
     pub(crate) fn change(&self) -> Change<'_> {
         Change { database: self, batch: WriteBatch::default() }
@@ -178,7 +215,20 @@ impl Database {
 
     /// Why nothing is written any more.
     pub(crate) fn poisoned(&self) -> Option<String> {
-        self.poison.get().cloned()
+        self.poison.get().map(|poison| poison.reason.clone())
+    }
+
+    /// Whether that is because what is stored is damaged.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.poison.get().is_some_and(|poison| poison.damaged)
+    }
+
+    /// Stops all writing, because something that was read is not what was written: whatever would be built on it could be wrong.
+    pub(crate) fn note_damage(&self, what: &str) {
+        self.poison.get_or_init(|| {
+            tracing::error!(path = %self.path.display(), what, "what is stored is damaged, so the ledger stops");
+            Poison { reason: format!("what is stored is damaged: {what}"), damaged: true }
+        });
     }
 }
 
@@ -210,8 +260,10 @@ impl Change<'_> {
         options.set_sync(true);
         database.db.write_opt(self.batch, &options).map_err(|cause| {
             let cause = cause.into_string();
-            let reason = database.poison.get_or_init(|| cause.clone());
-            tracing::error!(path = %database.path.display(), reason, "a write failed, so the ledger stops");
+            let poison = database
+                .poison
+                .get_or_init(|| Poison { reason: format!("a write failed: {cause}"), damaged: false });
+            tracing::error!(path = %database.path.display(), reason = poison.reason, "a write failed, so the ledger stops");
             Error::Database { path: database.path.clone(), action: "writing", cause }
         })
     }

@@ -19,8 +19,9 @@ pub enum Error {
         cause: String,
     },
 
-    /// An earlier write failed, so nothing more is written: what the disk holds is not known until the ledger is opened again.
-    #[error("the ledger stopped after a failed write: {reason}")]
+    /// An earlier write failed, or something that was read is damaged, so nothing more is written: what the disk holds is not known
+    /// until the ledger is opened again.
+    #[error("the ledger stopped: {reason}")]
     Poisoned {
         /// The first failure.
         reason: String,

@@ -29,6 +29,18 @@ pub(crate) fn stage(namespace: &str, key: &str, place: Height, change: &mut Chan
     change.put(Column::History, record, b"");
 }
 
+/// Whether a write of a key stands in the history.
+pub(crate) fn contains(
+    database: &Database,
+    namespace: &str,
+    key: &str,
+    place: Height,
+) -> Result<bool, Error> {
+    let mut record = prefix(namespace, key);
+    push_place(&mut record, place);
+    database.contains(Column::History, &record)
+}
+
 fn prefix(namespace: &str, key: &str) -> Vec<u8> {
     let mut prefix = Vec::with_capacity(namespace.len() + key.len() + 16);
     push_part(&mut prefix, namespace.as_bytes());

@@ -1,6 +1,7 @@
 //! The books of one channel, and the one write that moves them from block to block.
 
 use std::{
+    collections::BTreeMap,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -14,6 +15,7 @@ use consort_protos::{
         protos::TxValidationCode,
     },
     ids::{BlockNumber, ChannelId, Height, TxNumber},
+    rwset::{PrivateCollection, PrivateReadWriteSet},
     transaction::Transaction,
 };
 use prost::Message as _;
@@ -26,6 +28,7 @@ use crate::{
     error::Error,
     genesis::Genesis,
     history::{self, History},
+    holdings::{self, Holdings, MissingPrivate},
     index::{TransactionIndex, TxLocation, code_byte},
     mvcc::{self, CONFIG_KEY, KnownState},
     private::{PrivateChanges, has_private_writes},
@@ -36,7 +39,8 @@ use crate::{
 };
 
 /// The columns of a ledger beside those of its parts.
-const COLUMNS: [Column; 3] = [Column::Transactions, Column::PrivateKeys, Column::History];
+const COLUMNS: [Column; 4] =
+    [Column::Transactions, Column::PrivateKeys, Column::History, Column::CommitHashes];
 
 /// The fact that names the channel.
 const CHANNEL: &[u8] = b"channel";
@@ -235,6 +239,15 @@ impl Ledger {
         self.index.contains(tx_id)
     }
 
+    /// The commit hash of a block: what its transactions made of the state, chained to that of the block before. `None` for the genesis
+    /// block and beyond the end.
+    ///
+    /// # Errors
+    /// As for [`Ledger::block`].
+    pub fn commit_hash(&self, number: BlockNumber) -> Result<Option<Bytes>, Error> {
+        self.database.read(Column::CommitHashes, &number.get().to_be_bytes())
+    }
+
     /// The last configuration block.
     ///
     /// # Errors
@@ -274,6 +287,75 @@ impl Ledger {
         self.database.poisoned()
     }
 
+    /// Whether nothing is committed any more because something that was read is not what was written; what can still be read is right.
+    #[must_use]
+    pub fn is_damaged(&self) -> bool {
+        self.database.is_damaged()
+    }
+
+    /// The private sets of a block that this peer holds, by transaction; keys that were purged since are cut out.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn private_sets(
+        &self,
+        number: BlockNumber,
+    ) -> Result<BTreeMap<TxNumber, PrivateReadWriteSet>, Error> {
+        holdings::sets_of(&self.database, number)
+    }
+
+    /// Private data that this peer should have and does not, of the newest blocks first.
+    ///
+    /// # Errors
+    /// When the records cannot be read.
+    pub fn missing_private(&self, results_max: usize) -> Result<Vec<MissingPrivate>, Error> {
+        holdings::missing(&self.database, results_max)
+    }
+
+    /// Takes private data that was missing when its block was committed. Values that are still current become readable. Says whether the
+    /// data was missing at all.
+    ///
+    /// # Errors
+    /// [`Error::PrivateDataMismatch`] when it is not what the transaction promised; else as for [`Ledger::commit`].
+    pub fn supply_private(
+        &self,
+        place: TxLocation,
+        namespace: &str,
+        set: &PrivateCollection,
+    ) -> Result<bool, Error> {
+        let _no_commit_meanwhile = self.commit_hash.lock().unwrap_or_else(PoisonError::into_inner);
+        let promised = self.blocks.block(place.block)?.is_some_and(|block| {
+            let envelope = block::envelopes(&block).get(place.tx.get() as usize).cloned();
+            let transaction = envelope.and_then(|envelope| Transaction::open(envelope).ok());
+            transaction.is_some_and(|transaction| {
+                holdings::is_promised(&transaction, namespace, set, self.hash_algorithm())
+            })
+        });
+        if !promised {
+            return Err(Error::PrivateDataMismatch {
+                number: place.block,
+                transaction: place.tx.get(),
+                namespace: namespace.to_owned(),
+                collection: set.name().to_owned(),
+            });
+        }
+        let mut change = self.database.change();
+        let supplied = holdings::supply(&self.database, &self.state, place, namespace, set, &mut change)?;
+        if supplied.is_some() {
+            change.write()?;
+        }
+        Ok(supplied.is_some())
+    }
+
+    /// The hash of a block's header, as it is indexed.
+    pub(crate) fn header_hash(&self, number: BlockNumber) -> Result<Option<Bytes>, Error> {
+        self.blocks.header_hash(number)
+    }
+
+    pub(crate) fn database(&self) -> &Database {
+        &self.database
+    }
+
     /// Checks the versions of a block's transactions and moves the books on: block, codes, state, private data, history, index and savepoint
     /// in one synced write. Blocks the thread for the time of a disk write.
     ///
@@ -295,6 +377,13 @@ impl Ledger {
             &self.database,
             self.hash_algorithm(),
         )?;
+        let holdings = Holdings {
+            database: &self.database,
+            state: &self.state,
+            block: &block,
+            codes: &verdict.codes,
+            updates: &verdict.updates,
+        };
         let code_bytes: Vec<u8> = verdict.codes.iter().copied().map(code_byte).collect();
         let hash = Bytes::copy_from_slice(&commit_hash(
             self.hash_algorithm(),
@@ -306,7 +395,12 @@ impl Ledger {
         let mut change = self.database.change();
         let mut changes = verdict.updates.changes();
         changes.extend(private.values());
-        let before = self.before(&changes, &verdict.known)?;
+        let mut before = self.before(&changes, &verdict.known)?;
+        holdings.stage(&mut change)?;
+        let expired = holdings.expire(&mut change)?;
+        before.extend(expired.before);
+        self.state.stage_values(&expired.changes, &mut change);
+        // What the block itself changes comes after what expires with it, and wins.
         self.state.stage(&changes, savepoint(number, block.codes().len()), &mut change);
         private.stage_keys(&mut change);
         stage_history(&block, &verdict.codes, &mut change);
@@ -316,6 +410,7 @@ impl Ledger {
         set_metadata(&mut stored, &verdict.codes, Some(&hash));
         let staged = self.stage_chain(&stored, &ids, &mut change)?;
         change.put(Column::Facts, COMMIT_HASH, &hash);
+        change.put(Column::CommitHashes, number.get().to_be_bytes(), &hash);
 
         self.views.begin(number, before);
         change.write()?;
@@ -361,8 +456,14 @@ impl Ledger {
 }
 
 fn open_database(path: &Path) -> Result<Arc<Database>, Error> {
-    let mut columns =
-        [&COLUMNS[..], &block_store::COLUMNS, &state::STORED_COLUMNS, &transient::COLUMNS].concat();
+    let mut columns = [
+        &COLUMNS[..],
+        &block_store::COLUMNS,
+        &state::STORED_COLUMNS,
+        &transient::COLUMNS,
+        &holdings::COLUMNS,
+    ]
+    .concat();
     columns.sort_unstable();
     columns.dedup();
     Ok(Arc::new(Database::open(path, &columns)?))
@@ -383,23 +484,25 @@ fn set_metadata(block: &mut Block, codes: &[TxValidationCode], commit_hash: Opti
     block::set_metadata(block, BlockMetadataIndex::CommitHash, hash.unwrap_or_default());
 }
 
+/// The id under which a transaction counts.
+pub(crate) fn transaction_id(transaction: &Transaction, hash: HashAlgorithm) -> String {
+    if transaction.tx_id.is_empty() {
+        // An orderer's configuration transaction names no id; it counts under the one that its header gives.
+        hash.tx_id(&transaction.nonce, &transaction.creator)
+    } else {
+        transaction.tx_id.clone()
+    }
+}
+
 fn transaction_ids(
     block: &ValidatedBlock,
     codes: &[TxValidationCode],
     hash: HashAlgorithm,
 ) -> Vec<(Option<String>, TxValidationCode)> {
-    let id = |transaction: &Transaction| {
-        if transaction.tx_id.is_empty() {
-            // An orderer's configuration transaction names no id; it counts under the one that its header gives.
-            hash.tx_id(&transaction.nonce, &transaction.creator)
-        } else {
-            transaction.tx_id.clone()
-        }
-    };
     block
         .transactions()
         .iter()
-        .map(|transaction| transaction.as_deref().map(id))
+        .map(|transaction| transaction.as_deref().map(|transaction| transaction_id(transaction, hash)))
         .zip(codes.iter().copied())
         .collect()
 }

@@ -5,7 +5,7 @@
 //!
 //! Data flows in one direction. A [`ValidatedBlock`] goes through [`mvcc`], which is pure and says which versions still hold and what changes;
 //! [`updates`] derives Fabric's commit hash from that; [`Ledger::commit`] writes block, codes, state, private data, history, index and
-//! savepoint in one synced batch and then wakes the subscribers. Readers take a [`StateSnapshot`], which commits neither wait for nor disturb.
+//! savepoint in one synced batch and then wakes the subscribers. [`Ledger::examine`] replays what was committed and compares. Readers take a [`StateSnapshot`], which commits neither wait for nor disturb.
 //! An orderer keeps its chain in a [`BlockStore`] alone.
 //!
 //! Always:
@@ -14,11 +14,13 @@
 //! - after one failed write nothing more is written, until the books are opened again;
 //! - the same blocks give the same state, byte for byte: no clock, no randomness, no hash-map order.
 
+mod audit;
 mod block_store;
 mod database;
 mod error;
 mod genesis;
 mod history;
+mod holdings;
 mod index;
 mod ledger;
 pub mod merkle;
@@ -28,18 +30,22 @@ mod private;
 pub mod simulator;
 mod snapshot;
 pub mod state;
+mod statistics;
 pub mod transient;
 pub mod updates;
 mod validated_block;
 
 pub use self::{
+    audit::{Examination, FAULTS_MAX, Fault},
     block_store::BlockStore,
     error::Error,
     history::History,
+    holdings::{CollectionTerms, MissingPrivate},
     index::TxLocation,
     ledger::{Committed, Ledger},
     simulator::{Simulation, SimulationError, TxSimulator},
     snapshot::{SNAPSHOT_LAG_BLOCKS_MAX, SNAPSHOT_LAG_BYTES_MAX, StateSnapshot},
+    statistics::Statistics,
     transient::TransientStore,
     validated_block::ValidatedBlock,
 };

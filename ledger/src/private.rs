@@ -1,6 +1,6 @@
 //! What a block changes in the private data that this peer holds.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use consort_crypto::hash::HashAlgorithm;
@@ -141,7 +141,11 @@ fn stored_key(
 }
 
 /// The hash of a collection's private writes, as the endorsed transaction states it.
-fn promise<'t>(transaction: &'t Arc<Transaction>, namespace: &str, collection: &str) -> Option<&'t Bytes> {
+pub(crate) fn promise<'t>(
+    transaction: &'t Transaction,
+    namespace: &str,
+    collection: &str,
+) -> Option<&'t Bytes> {
     let namespace = transaction.invocation()?.rwset.namespace(namespace)?;
     let collection: &HashedCollection =
         namespace.collections.iter().find(|candidate| candidate.name == collection)?;

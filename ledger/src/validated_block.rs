@@ -9,7 +9,7 @@ use consort_protos::{
     transaction::Transaction,
 };
 
-use crate::error::Error;
+use crate::{error::Error, holdings::CollectionTerms};
 
 /// A block with one code per transaction: `Valid` so far, or why not. What the ledger commits.
 ///
@@ -21,6 +21,7 @@ pub struct ValidatedBlock {
     transactions: Vec<Option<Arc<Transaction>>>,
     codes: Vec<TxValidationCode>,
     private: BTreeMap<TxNumber, PrivateReadWriteSet>,
+    terms: BTreeMap<(String, String), CollectionTerms>,
 }
 
 impl ValidatedBlock {
@@ -46,7 +47,14 @@ impl ValidatedBlock {
         };
         match transactions.iter().zip(&codes).position(unjudged) {
             Some(transaction) => Err(Error::NotValidated { number, transaction }),
-            None => Ok(Self { number, block, transactions, codes, private: BTreeMap::new() }),
+            None => Ok(Self {
+                number,
+                block,
+                transactions,
+                codes,
+                private: BTreeMap::new(),
+                terms: BTreeMap::new(),
+            }),
         }
     }
 
@@ -55,6 +63,19 @@ impl ValidatedBlock {
     pub fn with_private(mut self, private: BTreeMap<TxNumber, PrivateReadWriteSet>) -> Self {
         self.private = private;
         self
+    }
+
+    /// Adds what the channel's definitions before the block say about the collections that it writes, by namespace and collection. A
+    /// collection that is left out is taken for one that this peer is no member of, and whose values live for ever.
+    #[must_use]
+    pub fn with_terms(mut self, terms: BTreeMap<(String, String), CollectionTerms>) -> Self {
+        self.terms = terms;
+        self
+    }
+
+    /// What is said about a collection.
+    pub(crate) fn terms(&self, namespace: &str, collection: &str) -> CollectionTerms {
+        self.terms.get(&(namespace.to_owned(), collection.to_owned())).copied().unwrap_or_default()
     }
 
     /// The block's number.

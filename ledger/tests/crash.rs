@@ -84,7 +84,8 @@ fn commits_until_killed() {
 #[test]
 fn a_killed_process_leaves_the_books_before_or_after_a_block() {
     let folder = tempfile::tempdir().unwrap();
-    for round in 0..6_u64 {
+    let rounds = std::env::var("CONSORT_TEST_KILLS").ok().map_or(6, |text| text.parse().unwrap());
+    for round in 0..rounds {
         let mut process =
             child("commits_until_killed", folder.path()).stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(process.stdout.take().unwrap()).lines();
@@ -103,6 +104,16 @@ fn a_killed_process_leaves_the_books_before_or_after_a_block() {
         );
         check(&ledger);
     }
+    // The same blocks in a ledger that nobody killed.
+    let untouched_folder = tempfile::tempdir().unwrap();
+    let untouched = Ledger::create(untouched_folder.path(), &blocks::genesis()).unwrap();
+    let killed = Ledger::open(folder.path(), &channel()).unwrap();
+    while untouched.height() < killed.height() {
+        commit_next(&untouched).unwrap();
+    }
+    assert_eq!(killed.first_difference(&untouched).unwrap(), None);
+    let examination = killed.examine(&consort_ledger::state::MemoryState::new(), |_| {}).unwrap();
+    assert_eq!(examination.faults, []);
 }
 
 #[test]

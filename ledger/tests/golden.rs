@@ -225,6 +225,15 @@ fn history_names_every_valid_public_write_newest_first() {
 }
 
 #[test]
+fn a_replayed_channel_passes_its_examination() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = replay(folder.path(), u64::MAX);
+    let examination = ledger.examine(&consort_ledger::state::MemoryState::new(), |_| {}).unwrap();
+    assert_eq!(examination.faults, []);
+    assert_eq!((examination.blocks, examination.transactions), (74, 99));
+}
+
+#[test]
 fn the_last_configuration_block_is_known() {
     let folder = tempfile::tempdir().unwrap();
     let ledger = replay(folder.path(), u64::MAX);

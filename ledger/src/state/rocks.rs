@@ -44,15 +44,22 @@ impl RocksState {
 
     /// Adds changes and savepoint to what will be written with other records.
     pub(crate) fn stage(&self, changes: &[Change], savepoint: Height, write: &mut database::Change<'_>) {
+        self.stage_values(changes, write);
+        let mut bytes = Vec::new();
+        push_version(&mut bytes, savepoint);
+        write.put(Column::Facts, SAVEPOINT, bytes);
+    }
+}
+
+impl RocksState {
+    /// Adds changes that no block makes, such as private data that comes late.
+    pub(crate) fn stage_values(&self, changes: &[Change], write: &mut database::Change<'_>) {
         for (key, value) in changes {
             match value {
                 Some(value) => write.put(column(key.space()), key.as_bytes(), value.to_stored()),
                 None => write.delete(column(key.space()), key.as_bytes()),
             }
         }
-        let mut bytes = Vec::new();
-        push_version(&mut bytes, savepoint);
-        write.put(Column::Facts, SAVEPOINT, bytes);
     }
 }
 
