@@ -1,4 +1,4 @@
-//! The operator's tool: networks, chaincode, transactions, channels, from the command line.
+//! The operator's tool: networks, chaincode, transactions, channels, the books of stopped peers, from the command line.
 //!
 //! Owns the description of a network ([`topology`](crate)), its processes on this machine and its credentials on disk. Knows no
 //! server's code: it starts the servers' programs and speaks to them through `consort-client-sdk`, as an operator elsewhere
@@ -28,6 +28,7 @@ mod explain;
 mod files;
 mod identity;
 mod layout;
+mod ledger;
 mod load;
 mod messages;
 mod network;
@@ -98,6 +99,9 @@ enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Examine the books of stopped peers
+    #[command(subcommand)]
+    Ledger(ledger::LedgerCommand),
     /// Run a program in a session of its own (how `network up` starts servers)
     #[command(name = processes::DETACH_COMMAND, hide = true)]
     Detach {
@@ -147,6 +151,7 @@ async fn dispatch(command: Command) -> anyhow::Result<()> {
             clap_complete::generate(shell, &mut command, "consort", &mut std::io::stdout());
             Ok(())
         }
+        Command::Ledger(command) => ledger::run(command),
         Command::Detach { program, arguments } => Err(processes::detach(&program, &arguments)),
     }
 }

@@ -18,7 +18,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("consort-peer", &["consort-node", "consort-ledger", "consort-chaincode-runtime"]),
     ("consort-ca", &["consort-node"]),
     ("consort-client-sdk", &["consort-msp"]),
-    ("consort-cli", &["consort-client-sdk", "consort-channel-config", "consort-chaincode-runtime"]),
+    (
+        "consort-cli",
+        &["consort-client-sdk", "consort-channel-config", "consort-chaincode-runtime", "consort-ledger"],
+    ),
     ("consort-chaincode-runtime", &["consort-crypto"]),
     ("consort-chaincode-macros", &[]),
     ("consort-chaincode-sdk", &["consort-chaincode-macros"]),
