@@ -1,7 +1,7 @@
 //! One joined channel: its ledger, its configuration in force, and the notifications of its commits.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use consort_channel_config::ChannelBundle;
@@ -9,7 +9,7 @@ use consort_ledger::Ledger;
 use consort_node::deliver::Condition;
 use consort_protos::fabric::common;
 use consort_protos::fabric::protos::TxValidationCode;
-use consort_protos::ids::{BlockNumber, ChannelId};
+use consort_protos::ids::{BlockNumber, ChannelId, MspId};
 use consort_protos::transaction::Transaction;
 use tokio::sync::{broadcast, watch};
 
@@ -108,6 +108,24 @@ pub struct ChannelFault {
     pub remedy: String,
 }
 
+/// What another peer says about its books, compared with the own ones.
+#[derive(Clone, Debug)]
+pub struct BooksOf {
+    /// The peer's `host:port`.
+    pub endpoint: String,
+    /// Its organisation.
+    pub msp_id: MspId,
+    /// Whether that is this peer's organisation.
+    pub own_organisation: bool,
+    /// The block whose commit hashes were compared.
+    pub block: u64,
+    /// Whether they are equal.
+    pub equal: bool,
+}
+
+/// Peers whose books differ that are remembered; a channel has fewer peers.
+const DIVERGING_MAX: usize = 1_000;
+
 /// One joined channel. Shared as `Arc`; the committer of the channel is the only writer.
 pub struct ChannelHandle {
     id: ChannelId,
@@ -117,6 +135,8 @@ pub struct ChannelHandle {
     fault: watch::Sender<Option<ChannelFault>>,
     condition: watch::Sender<Condition>,
     commits: broadcast::Sender<Arc<CommittedBlock>>,
+    /// Peers whose commit hash differs, by endpoint.
+    diverging: Mutex<BTreeMap<String, BooksOf>>,
 }
 
 impl ChannelHandle {
@@ -130,6 +150,7 @@ impl ChannelHandle {
             fault: watch::Sender::new(None),
             condition: watch::Sender::new(Condition::Serving),
             commits: broadcast::Sender::new(COMMIT_NOTIFICATIONS),
+            diverging: Mutex::default(),
             ledger,
         }
     }
@@ -177,9 +198,45 @@ impl ChannelHandle {
             return Some(fault);
         }
         self.ledger.poisoned().map(|reason| ChannelFault {
-            reason: format!("the ledger stopped after a failed write: {reason}"),
-            remedy: "check the disk and its free space, then restart the peer".to_owned(),
+            reason: format!("the ledger stopped: {reason}"),
+            remedy: self.remedy_of_ledger(),
         })
+    }
+
+    /// What an operator can do about a ledger that stopped.
+    pub(crate) fn remedy_of_ledger(&self) -> String {
+        if self.ledger.is_damaged() {
+            format!(
+                "stop the peer and look with `consort ledger verify --channel {0}`; then restore channels/{0} in the data \
+                 folder from a backup, or remove it and join the channel again",
+                self.id
+            )
+        } else {
+            "check the disk and its free space, then restart the peer".to_owned()
+        }
+    }
+
+    /// The peers whose books differ from the own ones.
+    #[must_use]
+    pub fn diverging(&self) -> Vec<BooksOf> {
+        self.diverging.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Takes the outcome of a comparison of commit hashes. A difference is said once, and so is its end.
+    pub(crate) fn note_books_of(&self, peer: BooksOf) {
+        let mut diverging = self.diverging.lock().unwrap_or_else(PoisonError::into_inner);
+        if peer.equal {
+            if let Some(before) = diverging.remove(&peer.endpoint) {
+                tracing::warn!(channel = %self.id, peer = %before.endpoint, block = peer.block, "books are equal again");
+            }
+        } else if !diverging.contains_key(&peer.endpoint) && diverging.len() < DIVERGING_MAX {
+            tracing::error!(
+                channel = %self.id, peer = %peer.endpoint, msp_id = %peer.msp_id, block = peer.block,
+                "books differ: another peer of the channel has another commit hash; remedy: stop both peers, run \
+                 `consort ledger compare` on their folders, and restore the wrong one from a backup or let it join anew"
+            );
+            diverging.insert(peer.endpoint.clone(), peer);
+        }
     }
 
     /// Follows the channel's fault.

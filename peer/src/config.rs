@@ -174,7 +174,7 @@ impl Default for ChaincodeConfig {
     }
 }
 
-/// How blocks are fetched from orderers.
+/// How blocks are fetched from orderers and peers.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DeliverConfig {
@@ -185,8 +185,25 @@ pub struct DeliverConfig {
     /// Limit for connecting and for the first answer, in milliseconds. 1.5 s, so that a dead orderer costs less than
     /// the two seconds in which another one must have taken over.
     pub connect_timeout_ms: u64,
-    /// How long an orderer that delivered a wrong block is left out, in milliseconds. 5 min.
+    /// How long a node that delivered a wrong block is left out, in milliseconds. 5 min.
     pub avoid_ms: u64,
+    /// How long peers of the organisation may be ahead while no block comes in, in milliseconds; then another source is
+    /// tried. 1.5 s, so that blocks come again within two seconds.
+    pub stall_ms: u64,
+    /// Which sources come first: `orderers`, and peers of the own organisation when no orderer answers; or `peers`, which
+    /// spares the orderers where an organisation has many. Orderers by default.
+    pub prefer: Preferred,
+}
+
+/// The preferred sources of blocks.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Preferred {
+    /// Orderers, then peers of the own organisation.
+    #[default]
+    Orderers,
+    /// Peers of the own organisation, then orderers.
+    Peers,
 }
 
 impl Default for DeliverConfig {
@@ -196,6 +213,8 @@ impl Default for DeliverConfig {
             reconnect_max_ms: 2_000,
             connect_timeout_ms: 1_500,
             avoid_ms: 300_000,
+            stall_ms: 1_500,
+            prefer: Preferred::Orderers,
         }
     }
 }
@@ -278,6 +297,7 @@ impl PeerConfig {
             ("deliver.reconnect_first_ms", self.deliver.reconnect_first_ms),
             ("deliver.reconnect_max_ms", self.deliver.reconnect_max_ms),
             ("deliver.connect_timeout_ms", self.deliver.connect_timeout_ms),
+            ("deliver.stall_ms", self.deliver.stall_ms),
             ("membership.interval_ms", self.membership.interval_ms),
             ("chaincode.execute_timeout_ms", self.chaincode.execute_timeout_ms),
         ];

@@ -32,7 +32,7 @@ use crate::channel::ChannelHandle;
 use crate::committer::pipeline::pipeline;
 use crate::config::PeerConfig;
 use crate::connections::Connections;
-use crate::deliver_client::{Follower, Orderers, OverrideError};
+use crate::deliver_client::{Follower, FollowerParts, Orderers, OverrideError};
 use crate::discovery::{Discovery, DiscoverySetup};
 use crate::endorser::{Access, Endorser, EndorserParts, EndorserService};
 use crate::endorsing::{CountedEndorser, Endorsers};
@@ -136,11 +136,10 @@ struct Parts {
     config: PeerConfig,
     signer: Current<SigningIdentity>,
     channels: Arc<Channels>,
-    orderers: Orderers,
+    following: FollowerParts,
     metrics: Arc<PeerMetrics>,
     membership: Membership,
     trust: ClientTrust,
-    dialer: Dialer,
     clock: Arc<dyn Clock>,
 }
 
@@ -244,15 +243,7 @@ impl Parts {
         let (intake, committer) =
             pipeline(channel, self.signer.get().msp_id().clone(), Arc::clone(&self.metrics));
         self.metrics.height(channel.id(), channel.ledger().height());
-        let follower = Follower::new(
-            Arc::clone(channel),
-            intake,
-            self.orderers.clone(),
-            self.signer.clone(),
-            self.dialer.clone(),
-            Arc::clone(&self.clock),
-            self.config.deliver.clone(),
-        );
+        let follower = Follower::new(Arc::clone(channel), intake, self.following.clone());
         tasks.spawn(format!("commit {}", channel.id()), false, committer.run(tasks.cancelled()));
         tasks.spawn(format!("follow {}", channel.id()), false, follower.run(tasks.cancelled()));
         self.membership.watch(channel, tasks);
@@ -338,6 +329,7 @@ fn assemble(
         connections: Arc::clone(&connections),
         clock: Arc::clone(&clock),
         config: config.membership.clone(),
+        metrics: Arc::clone(&peer_metrics),
     });
     let gateway = Gateway::new(
         Arc::clone(&channels),
@@ -366,8 +358,18 @@ fn assemble(
         .add_service(MembershipServer::new(membership.clone()));
     let files = config.tls.client_roots.clone();
     let trust = ClientTrust { own: tls_roots, files, channels: Arc::clone(&channels), tls };
+    let following = FollowerParts {
+        orderers,
+        connections,
+        directory: Arc::new(membership.clone()),
+        signer: signer.clone(),
+        dialer,
+        clock: Arc::clone(&clock),
+        config: config.deliver.clone(),
+        metrics: Arc::clone(&peer_metrics),
+    };
     let parts =
-        Parts { config, signer, channels, orderers, metrics: peer_metrics, membership, trust, dialer, clock };
+        Parts { config, signer, channels, following, metrics: peer_metrics, membership, trust, clock };
     Ok((parts, server))
 }
 

@@ -25,12 +25,22 @@ struct OutcomeLabel {
     outcome: &'static str,
 }
 
+/// A channel and the address of a node that delivers its blocks.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SourceLabel {
+    channel: String,
+    source: String,
+}
+
 /// The metrics of a peer.
 pub struct PeerMetrics {
     heights: Family<ChannelLabel, Gauge>,
     commit_seconds: Family<ChannelLabel, Histogram>,
     transactions: Family<CodeLabel, Counter>,
     endorsements: Family<OutcomeLabel, Counter>,
+    behind: Family<ChannelLabel, Gauge>,
+    wrong_blocks: Family<SourceLabel, Counter>,
+    diverging: Family<ChannelLabel, Gauge>,
 }
 
 impl PeerMetrics {
@@ -49,7 +59,22 @@ impl PeerMetrics {
             "Proposals by outcome: endorsed, failed (an answer without endorsement) or refused (not executed)",
             endorsements.clone(),
         );
+        let wrong_blocks = Family::<SourceLabel, Counter>::default();
+        metrics.register(
+            "wrong_blocks",
+            "Blocks that were dropped because they are not the channel's, by the node that delivered them",
+            wrong_blocks.clone(),
+        );
         Self {
+            behind: metrics.channel_gauges(
+                "blocks_behind",
+                "Blocks that peers of the organisation have and this one does not",
+            ),
+            diverging: metrics.channel_gauges(
+                "diverging_peers",
+                "Peers of the channel that reported another commit hash than this one has",
+            ),
+            wrong_blocks,
             heights: metrics.channel_gauges("ledger_height", "Blocks in the ledger of a channel"),
             commit_seconds: metrics
                 .channel_seconds("commit_seconds", "Time to judge and write a block, without waiting for it"),
@@ -62,6 +87,24 @@ impl PeerMetrics {
     pub fn height(&self, channel: &ChannelId, height: u64) {
         let label = ChannelLabel { channel: channel.to_string() };
         self.heights.get_or_create(&label).set(i64::try_from(height).unwrap_or(i64::MAX));
+    }
+
+    /// Notes how many blocks of a channel other peers have and this one does not.
+    pub fn behind(&self, channel: &ChannelId, blocks: u64) {
+        let label = ChannelLabel { channel: channel.to_string() };
+        self.behind.get_or_create(&label).set(i64::try_from(blocks).unwrap_or(i64::MAX));
+    }
+
+    /// Notes a wrong block and who delivered it. The label is an address of the configuration or of an own peer.
+    pub fn wrong_block(&self, channel: &ChannelId, source: &str) {
+        let label = SourceLabel { channel: channel.to_string(), source: source.to_owned() };
+        self.wrong_blocks.get_or_create(&label).inc();
+    }
+
+    /// Notes how many peers have other books than this one.
+    pub fn diverging(&self, channel: &ChannelId, peers: usize) {
+        let label = ChannelLabel { channel: channel.to_string() };
+        self.diverging.get_or_create(&label).set(i64::try_from(peers).unwrap_or(i64::MAX));
     }
 
     /// Notes a committed block.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use consort_crypto::hash::HashAlgorithm;
+use consort_node::operations::HealthCheck;
 use consort_node::{Metrics, Tasks};
 use consort_protos::block;
 use consort_protos::fabric::common;
@@ -109,6 +110,74 @@ async fn a_restart_keeps_channel_configuration_and_position() {
     feed(&channel, (65..BLOCKS).map(delivered)).await;
     let last = channel.ledger().block(BlockNumber::new(BLOCKS - 1)).expect("readable").expect("stored");
     assert_eq!(block::commit_hash(&last), block::commit_hash(&golden(BLOCKS - 1)));
+}
+
+/// Copies a folder and what is in it.
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).expect("made");
+    for entry in std::fs::read_dir(from).expect("readable") {
+        let entry = entry.expect("readable");
+        let target = to.join(entry.file_name());
+        if entry.file_type().expect("a kind").is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).expect("copied");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restored_backup_catches_up_and_equals_the_original() {
+    let (folder, backup) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    {
+        let channels = Channels::open(folder.path()).expect("no channels yet");
+        let channel = channels.join(&golden(0)).expect("joined");
+        feed(&channel, (1..40).map(delivered)).await;
+    }
+    copy(folder.path(), backup.path());
+    let original = Channels::open(folder.path()).expect("opened").list().remove(0);
+    feed(&original, (40..BLOCKS).map(delivered)).await;
+    let restored = Channels::open(backup.path()).expect("opened").list().remove(0);
+    assert_eq!(restored.ledger().height(), 40);
+    feed(&restored, (40..BLOCKS).map(delivered)).await;
+    assert_eq!(original.ledger().first_difference(restored.ledger()).expect("readable"), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_block_stops_its_channel_with_cause_and_remedy_and_the_rest_stays_readable() {
+    let folder = tempfile::tempdir().expect("a folder");
+    {
+        let channels = Channels::open(folder.path()).expect("no channels yet");
+        let channel = channels.join(&golden(0)).expect("joined");
+        feed(&channel, (1..60).map(delivered)).await;
+    }
+    // What was in the write-ahead log goes to files.
+    drop(Channels::open(folder.path()).expect("opened"));
+    let channel = std::fs::read_dir(folder.path().join("channels")).expect("readable").last();
+    let files = std::fs::read_dir(channel.expect("one").expect("readable").path()).expect("readable");
+    let blob = files
+        .map(|file| file.expect("readable").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "blob"))
+        .max_by_key(|path| std::fs::metadata(path).expect("a file").len())
+        .expect("blocks in a file");
+    let mut bytes = std::fs::read(&blob).expect("readable");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&blob, bytes).expect("written");
+
+    let channels = Channels::open(folder.path()).expect("opened");
+    let channel = channels.list().remove(0);
+    let health = crate::health::ChannelsHealth(Arc::clone(&channels));
+    health.check().await.expect("nothing was noticed yet");
+    let read = |number| channel.ledger().block(BlockNumber::new(number)).is_ok();
+    let unreadable: Vec<u64> = (0..60).filter(|number| !read(*number)).collect();
+    assert_eq!(unreadable.len(), 1, "{unreadable:?}");
+    let alarm = health.check().await.expect_err("the channel has stopped");
+    assert!(alarm.contains("damaged") && alarm.contains("restore"), "{alarm}");
+    let snapshot = channel.ledger().snapshot();
+    assert!(snapshot.get("", "CHANNEL_CONFIG_ENV_BYTES").expect("readable").is_some());
+    feed_until_it_stops(&channel, delivered(60)).await;
+    assert_eq!(channel.ledger().height(), 60, "nothing is built on damaged books");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

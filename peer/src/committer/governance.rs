@@ -194,6 +194,12 @@ impl Governance {
             .collect())
     }
 
+    /// For how many blocks the values of a collection live; 0 stands for ever.
+    #[must_use]
+    pub fn blocks_to_live(&self, collection: &str) -> u64 {
+        self.explicit(collection).map_or(0, |config| config.block_to_live)
+    }
+
     fn explicit(&self, collection: &str) -> Result<&StaticCollectionConfig, String> {
         self.collections
             .iter()

@@ -198,11 +198,11 @@ fn commit(
     let committed = ValidatedBlock::new(block, opened.clone(), outcome.codes)
         .and_then(|validated| {
             let private = private::of_block(&bundle, ledger, own, &validated)?;
-            ledger.commit(validated.with_private(private))
+            ledger.commit(validated.with_private(private.sets).with_terms(private.terms))
         })
         .map_err(|error| ChannelFault {
             reason: format!("the ledger could not commit: {}", with_causes(&error)),
-            remedy: "check the disk and its free space, then restart the peer".to_owned(),
+            remedy: channel.remedy_of_ledger(),
         })?;
     let committed = Arc::new(CommittedBlock::new(Arc::new(committed.block), opened, committed.codes));
     let seconds = started.elapsed().as_secs_f64();

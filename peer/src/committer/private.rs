@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use consort_channel_config::ChannelBundle;
-use consort_ledger::{Ledger, ValidatedBlock};
+use consort_ledger::{CollectionTerms, Ledger, StateSnapshot, ValidatedBlock};
 use consort_protos::fabric::protos::TxValidationCode;
 use consort_protos::ids::{MspId, TxNumber};
 use consort_protos::rwset::{
@@ -13,6 +13,15 @@ use consort_protos::rwset::{
 
 use super::governance::Governance;
 
+/// What the books need to know of a block's private data.
+#[derive(Debug, Default)]
+pub(super) struct BlockPrivate {
+    /// What this peer holds and keeps, by transaction.
+    pub(super) sets: BTreeMap<TxNumber, PrivateReadWriteSet>,
+    /// What the definitions before the block say about the collections that it writes.
+    pub(super) terms: BTreeMap<(String, String), CollectionTerms>,
+}
+
 /// Collects it. Data that does not have the hash that the transaction promises is left out: whoever endorsed twice may
 /// have several sets for one transaction.
 pub(super) fn of_block(
@@ -20,23 +29,63 @@ pub(super) fn of_block(
     ledger: &Ledger,
     own: &MspId,
     block: &ValidatedBlock,
-) -> Result<BTreeMap<TxNumber, PrivateReadWriteSet>, consort_ledger::Error> {
-    let mut private = BTreeMap::new();
+) -> Result<BlockPrivate, consort_ledger::Error> {
+    let mut private = BlockPrivate::default();
+    let mut definitions = Definitions { bundle, own, state: ledger.snapshot(), known: BTreeMap::new() };
     for ((transaction, code), number) in block.transactions().iter().zip(block.codes()).zip(0_u32..) {
-        let Some(invocation) = transaction.as_ref().and_then(|transaction| transaction.invocation()) else {
+        let invocation = transaction.as_ref().and_then(|transaction| transaction.invocation());
+        let (Some(transaction), Some(invocation), TxValidationCode::Valid) = (transaction, invocation, code)
+        else {
             continue;
         };
-        if *code != TxValidationCode::Valid || promised(&invocation.rwset).next().is_none() {
+        for (namespace, collection) in written(&invocation.rwset) {
+            let name = (namespace.to_owned(), collection.name.clone());
+            private.terms.entry(name).or_insert_with(|| definitions.terms(namespace, &collection.name));
+        }
+        if promised(&invocation.rwset).next().is_none() {
             continue;
         }
-        let tx_id = transaction.as_ref().map_or("", |transaction| transaction.tx_id.as_str());
-        let held = ledger.transient().sets(tx_id)?;
-        let kept = keep(bundle, ledger, own, &invocation.rwset, &held);
+        let held = ledger.transient().sets(&transaction.tx_id)?;
+        let kept = keep(bundle, &private.terms, &invocation.rwset, &held);
         if !kept.is_empty() {
-            private.insert(TxNumber::new(number), kept);
+            private.sets.insert(TxNumber::new(number), kept);
         }
     }
     Ok(private)
+}
+
+/// The definitions that a block's collections stand under, each read once.
+struct Definitions<'a> {
+    bundle: &'a ChannelBundle,
+    own: &'a MspId,
+    state: StateSnapshot,
+    known: BTreeMap<String, Option<Governance>>,
+}
+
+impl Definitions<'_> {
+    fn terms(&mut self, namespace: &str, collection: &str) -> CollectionTerms {
+        let governance = self.known.entry(namespace.to_owned()).or_insert_with(|| {
+            // A definition that cannot be read has stopped the channel before.
+            Governance::find(self.bundle, &self.state, namespace).ok().flatten()
+        });
+        let Some(governance) = governance else { return CollectionTerms::default() };
+        let members = governance.collection_members(self.bundle, collection);
+        CollectionTerms {
+            member: members.is_ok_and(|members| members.contains(self.own)),
+            blocks_to_live: governance.blocks_to_live(collection),
+        }
+    }
+}
+
+/// The collections that are written, with or without private writes (a key's policy is written in public).
+fn written(set: &TxReadWriteSet) -> impl Iterator<Item = (&str, &HashedCollection)> {
+    set.namespaces.iter().flat_map(|namespace| {
+        let written = namespace
+            .collections
+            .iter()
+            .filter(|collection| collection.is_written() || !collection.pvt_rwset_hash.is_empty());
+        written.map(move |collection| (namespace.namespace.as_str(), collection))
+    })
 }
 
 /// The collections with private writes.
@@ -52,19 +101,12 @@ fn promised(set: &TxReadWriteSet) -> impl Iterator<Item = (&str, &HashedCollecti
 
 fn keep(
     bundle: &ChannelBundle,
-    ledger: &Ledger,
-    own: &MspId,
+    terms: &BTreeMap<(String, String), CollectionTerms>,
     set: &TxReadWriteSet,
     held: &[PrivateReadWriteSet],
 ) -> PrivateReadWriteSet {
-    let state = ledger.snapshot();
     let member = |namespace: &str, collection: &str| {
-        // A definition that cannot be read has stopped the channel before.
-        Governance::find(bundle, &state, namespace)
-            .ok()
-            .flatten()
-            .and_then(|governance| governance.collection_members(bundle, collection).ok())
-            .is_some_and(|members| members.contains(own))
+        terms.get(&(namespace.to_owned(), collection.to_owned())).is_some_and(|terms| terms.member)
     };
     let mut kept: BTreeMap<String, Vec<PrivateCollection>> = BTreeMap::new();
     for (namespace, collection) in promised(set) {

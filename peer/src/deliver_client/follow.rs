@@ -1,4 +1,4 @@
-//! Follows one channel: takes its blocks from an orderer, and from another one when that fails.
+//! Follows one channel: takes its blocks from one source, and from another one when that fails.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,80 +6,108 @@ use std::time::{Duration, Instant};
 
 use consort_msp::SigningIdentity;
 use consort_node::Clock;
-use consort_node::dial::Dialer;
+use consort_node::dial::{Dialer, with_causes};
 use consort_node::renewal::Current;
-use consort_protos::fabric::common;
-use consort_protos::fabric::orderer::{DeliverResponse, deliver_response};
-use consort_protos::ids::MspId;
+use futures::StreamExt;
 use rand::RngExt;
-use rand::seq::SliceRandom;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tonic::Streaming;
 
-use super::orderers::{OrdererEndpoint, Orderers};
-use super::seek;
+use super::orderers::Orderers;
+use super::sources::{Source, Sources};
 use crate::channel::ChannelHandle;
 use crate::committer::block::BlockFault;
 use crate::committer::pipeline::{Intake, IntakeError};
 use crate::config::DeliverConfig;
-use crate::connections::call_text;
-use consort_node::dial::with_causes;
+use crate::connections::Connections;
+use crate::gateway::Directory;
+use crate::telemetry::PeerMetrics;
 
-/// How long all orderers must fail before that is an error worth a line: a network that starts, or elects a new leader,
+/// How long all sources must fail before that is an error worth a line: a network that starts, or elects a new leader,
 /// is without an orderer for a moment.
 const SILENCE_BEFORE_ERROR: Duration = Duration::from_secs(3);
+
+/// How often the own height is compared with what other peers say.
+const COMPARE_EVERY: Duration = Duration::from_millis(250);
+
+/// What every channel's follower needs.
+#[derive(Clone)]
+pub struct FollowerParts {
+    /// The orderers.
+    pub orderers: Orderers,
+    /// How other peers are reached.
+    pub connections: Arc<Connections>,
+    /// Who the other peers are, and how far.
+    pub directory: Arc<dyn Directory>,
+    /// Who this peer is.
+    pub signer: Current<SigningIdentity>,
+    /// Whose certificate other nodes are shown: it binds requests to the connection, for nodes that demand client certificates.
+    pub dialer: Dialer,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Time limits and preferences.
+    pub config: DeliverConfig,
+    /// What is counted.
+    pub metrics: Arc<PeerMetrics>,
+}
 
 /// The task that keeps one channel up to date.
 pub struct Follower {
     channel: Arc<ChannelHandle>,
     intake: Intake,
-    orderers: Orderers,
-    signer: Current<SigningIdentity>,
-    dialer: Dialer,
+    sources: Arc<Sources>,
     clock: Arc<dyn Clock>,
     config: DeliverConfig,
-    /// Orderers that delivered a wrong block, with the end of their exclusion.
+    metrics: Arc<PeerMetrics>,
+    /// Sources that are left out, with the end of their exclusion.
     avoided: HashMap<String, Instant>,
-    /// Since when no orderer delivers, and whether that was said: once, and not every few seconds.
+    /// The source to try first.
+    first: Option<Source>,
+    /// Since when no source delivers, and whether that was said: once, and not every few seconds.
     unreachable: Option<(Instant, bool)>,
 }
 
-/// Why following an orderer ended.
+/// Why following a source ended.
 enum End {
     /// The peer stops.
     Cancelled,
     /// The channel stopped.
     Stopped,
-    /// The configuration no longer names this orderer.
+    /// The configuration no longer names this source.
     Removed,
-    /// The orderer is gone or declined.
+    /// An orderer is the better source, while a peer was followed.
+    Returned(Source),
+    /// Peers of the organisation get blocks that this source does not bring.
+    Stalled,
+    /// The source is gone or declined.
     Lost { cause: String, blocks: u64 },
-    /// The orderer delivered what is not the next block.
+    /// The source delivered what is not the next block.
     Wrong(BlockFault),
 }
 
 impl Follower {
     /// Makes the follower of a channel.
     #[must_use]
-    pub fn new(
-        channel: Arc<ChannelHandle>,
-        intake: Intake,
-        orderers: Orderers,
-        signer: Current<SigningIdentity>,
-        dialer: Dialer,
-        clock: Arc<dyn Clock>,
-        config: DeliverConfig,
-    ) -> Self {
+    pub fn new(channel: Arc<ChannelHandle>, intake: Intake, parts: FollowerParts) -> Self {
+        let sources = Sources {
+            channel: Arc::clone(&channel),
+            orderers: parts.orderers,
+            connections: parts.connections,
+            directory: parts.directory,
+            signer: parts.signer,
+            dialer: parts.dialer,
+            clock: Arc::clone(&parts.clock),
+            config: parts.config.clone(),
+        };
         Self {
             channel,
             intake,
-            orderers,
-            signer,
-            dialer,
-            clock,
-            config,
+            sources: Arc::new(sources),
+            clock: parts.clock,
+            config: parts.config,
+            metrics: parts.metrics,
             avoided: HashMap::new(),
+            first: None,
             unreachable: None,
         }
     }
@@ -90,19 +118,27 @@ impl Follower {
         loop {
             let mut causes: Vec<String> = Vec::new();
             let mut progress = false;
-            for orderer in self.candidates() {
-                match self.follow(&orderer, &cancelled).await {
+            for source in self.candidates() {
+                match self.follow(&source, &cancelled).await {
                     End::Cancelled | End::Stopped => return,
                     End::Removed => progress = true,
+                    End::Returned(orderer) => {
+                        self.first = Some(orderer);
+                        progress = true;
+                    }
+                    End::Stalled => {
+                        self.leave_out(&source, Duration::from_millis(self.config.stall_ms) * 4);
+                        causes.push(format!("{}: brings no blocks", source.address()));
+                    }
                     End::Lost { cause, blocks } => {
                         progress |= blocks > 0;
-                        self.note_loss(&orderer, &cause, blocks);
-                        causes.push(format!("{}: {cause}", orderer.address));
+                        self.note_loss(&source, &cause, blocks);
+                        causes.push(format!("{}: {cause}", source.address()));
                     }
                     End::Wrong(fault) => {
                         let reason = with_causes(&fault);
-                        self.avoid(&orderer, &reason);
-                        causes.push(format!("{}: {reason}", orderer.address));
+                        self.avoid(&source, &reason);
+                        causes.push(format!("{}: {reason}", source.address()));
                     }
                 }
                 if progress {
@@ -121,38 +157,51 @@ impl Follower {
         }
     }
 
-    /// The orderers in random order, so that the peers of a channel spread over them; those to be avoided only when
-    /// there is no other.
-    fn candidates(&mut self) -> Vec<OrdererEndpoint> {
+    /// The sources in the order in which they are tried; those to be left out only when there is no other.
+    fn candidates(&mut self) -> Vec<Source> {
         let now = self.clock.monotonic();
         self.avoided.retain(|_, until| *until > now);
-        let mut all = self.orderers.of(&self.channel.bundle());
-        all.shuffle(&mut rand::rng());
-        let trusted: Vec<OrdererEndpoint> =
-            all.iter().filter(|orderer| !self.avoided.contains_key(&orderer.address)).cloned().collect();
+        let mut all = self.sources.all();
+        if let Some(first) = self.first.take().filter(|first| self.sources.offers(first)) {
+            all.retain(|source| *source != first);
+            all.insert(0, first);
+        }
+        let trusted: Vec<Source> =
+            all.iter().filter(|source| !self.avoided.contains_key(source.address())).cloned().collect();
         if trusted.is_empty() { all } else { trusted }
     }
 
-    fn note_loss(&self, orderer: &OrdererEndpoint, cause: &str, blocks: u64) {
-        let (channel, orderer) = (self.channel.id(), &orderer.address);
+    fn note_loss(&self, source: &Source, cause: &str, blocks: u64) {
+        let (channel, kind, address) = (self.channel.id(), source.kind(), source.address());
         if blocks > 0 {
-            tracing::warn!(%channel, %orderer, %cause, blocks, "orderer lost, trying another");
+            tracing::warn!(%channel, kind, %address, %cause, blocks, "source of blocks lost, trying another");
         } else {
-            tracing::debug!(%channel, %orderer, %cause, "an orderer does not deliver");
+            tracing::debug!(%channel, kind, %address, %cause, "a source does not deliver");
         }
     }
 
-    fn avoid(&mut self, orderer: &OrdererEndpoint, reason: &str) {
+    fn leave_out(&mut self, source: &Source, time: Duration) {
+        let until = self.clock.monotonic() + time;
+        self.avoided.insert(source.address().to_owned(), until);
+    }
+
+    fn avoid(&mut self, source: &Source, reason: &str) {
+        let signer = self.sources.signer.get();
+        let msp_id = match source {
+            Source::Orderer(orderer) => orderer.msp_id.as_ref(),
+            Source::Peer { .. } => Some(signer.msp_id()),
+        };
         tracing::error!(
             channel = %self.channel.id(),
-            orderer = %orderer.address,
-            msp_id = orderer.msp_id.as_ref().map_or("", MspId::as_str),
+            kind = source.kind(),
+            address = %source.address(),
+            msp_id = msp_id.map_or("", |msp_id| msp_id.as_str()),
             %reason,
             avoid_ms = self.config.avoid_ms,
-            "an orderer delivered a wrong block; remedy: compare its ledger with the other orderers'"
+            "a wrong block was delivered and dropped; remedy: compare that node's ledger with those of the others"
         );
-        let until = self.clock.monotonic() + Duration::from_millis(self.config.avoid_ms);
-        self.avoided.insert(orderer.address.clone(), until);
+        self.metrics.wrong_block(self.channel.id(), source.address());
+        self.leave_out(source, Duration::from_millis(self.config.avoid_ms));
     }
 
     fn say_unreachable(&mut self, causes: &[String]) {
@@ -175,67 +224,81 @@ impl Follower {
         );
     }
 
-    async fn follow(&mut self, orderer: &OrdererEndpoint, cancelled: &CancellationToken) -> End {
-        let limit = Duration::from_millis(self.config.connect_timeout_ms);
+    async fn follow(&mut self, source: &Source, cancelled: &CancellationToken) -> End {
+        let sources = Arc::clone(&self.sources);
         let opened = tokio::select! {
             () = cancelled.cancelled() => return End::Cancelled,
-            opened = tokio::time::timeout(limit, self.open(orderer)) => opened,
+            opened = sources.open(source, self.intake.next_number()) => opened,
         };
         let mut stream = match opened {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(cause)) => return End::Lost { cause, blocks: 0 },
-            Err(_) => {
-                let cause = format!("no answer within {} ms", limit.as_millis());
-                return End::Lost { cause, blocks: 0 };
-            }
+            Ok(stream) => stream,
+            Err(cause) => return End::Lost { cause, blocks: 0 },
         };
-        tracing::info!(
-            channel = %self.channel.id(), orderer = %orderer.address, next = self.intake.next_number(), "following orderer"
-        );
-        if matches!(self.unreachable.take(), Some((_, true))) {
-            tracing::info!(channel = %self.channel.id(), "an orderer can be reached again");
-        }
+        self.say_following(source);
         let mut bundle = self.channel.watch_bundle();
         let mut fault = self.channel.watch_fault();
+        let mut compare = tokio::time::interval(COMPARE_EVERY);
+        let follows_peer = matches!(source, Source::Peer { .. });
+        let mut better = std::pin::pin!(sources.orderer_is_better());
+        let mut behind_since: Option<Instant> = None;
         let mut blocks = 0;
         loop {
             let message = tokio::select! {
                 () = cancelled.cancelled() => return End::Cancelled,
                 () = stopped(&mut fault) => return End::Stopped,
+                orderer = &mut better, if follows_peer => return End::Returned(orderer),
                 _changed = bundle.changed() => {
                     bundle.borrow_and_update();
-                    if self.orderers.of(&self.channel.bundle()).contains(orderer) {
+                    if sources.offers(source) {
                         continue;
                     }
                     return End::Removed;
                 }
-                message = stream.message() => message,
+                _tick = compare.tick() => {
+                    if self.is_stalled(&mut behind_since) {
+                        tracing::warn!(
+                            channel = %self.channel.id(), kind = source.kind(), address = %source.address(),
+                            "other peers have blocks that this source does not bring, trying another"
+                        );
+                        return End::Stalled;
+                    }
+                    continue;
+                }
+                message = stream.next() => message,
             };
-            let block = match content(message) {
-                Ok(block) => block,
-                Err(cause) => return End::Lost { cause, blocks },
+            let block = match message {
+                Some(Ok(block)) => block,
+                Some(Err(cause)) => return End::Lost { cause, blocks },
+                None => return End::Lost { cause: "the stream was closed".to_owned(), blocks },
             };
             match self.intake.accept(block).await {
                 Ok(()) => blocks += 1,
                 Err(IntakeError::Stopped) => return End::Stopped,
                 Err(IntakeError::Refused(fault)) => return End::Wrong(fault),
             }
+            behind_since = None;
         }
     }
 
-    async fn open(&self, orderer: &OrdererEndpoint) -> Result<Streaming<DeliverResponse>, String> {
-        let request = seek::from_block(
-            self.channel.id(),
-            self.intake.next_number(),
-            &self.signer.get(),
-            self.dialer.identity().map(|identity| identity.certificate_hash()).unwrap_or_default(),
-            self.clock.now(),
-        )
-        .map_err(|error| format!("the peer's key cannot sign: {}", with_causes(&error)))?;
-        let mut client = self.orderers.client(orderer)?;
-        // The request stream stays open: an orderer ends the delivery when it is closed.
-        let requests = tokio_stream::StreamExt::chain(tokio_stream::once(request), tokio_stream::pending());
-        client.deliver(requests).await.map(tonic::Response::into_inner).map_err(|status| call_text(&status))
+    fn say_following(&mut self, source: &Source) {
+        let (channel, next) = (self.channel.id(), self.intake.next_number());
+        tracing::info!(%channel, kind = source.kind(), address = %source.address(), next, "following");
+        if matches!(self.unreachable.take(), Some((_, true))) {
+            tracing::info!(%channel, "blocks can be had again");
+        }
+    }
+
+    /// Whether peers of the organisation have been ahead for too long without a block coming in. Notes the lag.
+    fn is_stalled(&self, behind_since: &mut Option<Instant>) -> bool {
+        let others = self.sources.height_of_others();
+        self.metrics.behind(self.channel.id(), others.saturating_sub(self.channel.ledger().height()));
+        if others <= self.intake.next_number() {
+            *behind_since = None;
+            return false;
+        }
+        let now = self.clock.monotonic();
+        let since = *behind_since.get_or_insert(now);
+        now.saturating_duration_since(since) >= Duration::from_millis(self.config.stall_ms)
     }
 }
 
@@ -245,25 +308,15 @@ impl std::fmt::Debug for Follower {
     }
 }
 
+impl std::fmt::Debug for FollowerParts {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("FollowerParts").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
 async fn stopped(fault: &mut watch::Receiver<Option<crate::channel::ChannelFault>>) {
     // An error means that the channel is gone, which ends the follower just the same.
     let _either = fault.wait_for(Option::is_some).await;
-}
-
-fn content(message: Result<Option<DeliverResponse>, tonic::Status>) -> Result<common::Block, String> {
-    match message {
-        Err(status) => Err(call_text(&status)),
-        Ok(None) => Err("the orderer closed the stream".to_owned()),
-        Ok(Some(response)) => match response.r#type {
-            Some(deliver_response::Type::Block(block)) => Ok(block),
-            Some(deliver_response::Type::Status(status)) => {
-                let name = common::Status::try_from(status)
-                    .map_or_else(|_| status.to_string(), |known| known.as_str_name().to_owned());
-                Err(format!("the orderer ended the delivery with status {name}"))
-            }
-            None => Err("the orderer sent an empty message".to_owned()),
-        },
-    }
 }
 
 /// Pauses that double up to a limit, each shortened by a random part so that peers do not come back all at once.

@@ -1,8 +1,8 @@
 //! The follower against orderers in this process, over real TLS connections.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use consort_node::config::{ClientAuth, ListenConfig};
@@ -15,22 +15,28 @@ use consort_protos::fabric::orderer::atomic_broadcast_server::{AtomicBroadcast, 
 use consort_protos::fabric::orderer::{
     BroadcastResponse, DeliverResponse, SeekInfo, deliver_response, seek_position,
 };
+use consort_protos::fabric::protos::deliver_server::DeliverServer;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use prost::Message;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Follower, Orderers};
+use super::{Follower, FollowerParts, Orderers};
+use crate::channel::ChannelHandle;
 use crate::committer::pipeline::pipeline;
-use crate::config::DeliverConfig;
+use crate::config::{DeliverConfig, Preferred};
 use crate::connections::Connections;
-use crate::gateway::OrderingService;
+use crate::events::BlockEvents;
+use crate::gateway::{Directory, Member, OrderingService};
 use crate::telemetry::PeerMetrics;
-use crate::testing::{TestChannel, TlsPair};
+use crate::testing::{JoinedPeer, TestChannel, TlsPair};
 
 /// Longer than any step of these tests needs.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Time from the loss of a source to the first block from another one.
+const CHANGE_OVER_MAX: Duration = Duration::from_secs(2);
 
 /// The chain that the orderers of a test share.
 type Chain = Arc<watch::Sender<Vec<Block>>>;
@@ -148,26 +154,76 @@ async fn listener() -> (Listener, String) {
     (listener, endpoint)
 }
 
-fn orderers() -> Orderers {
+fn connections() -> Arc<Connections> {
     let overrides = [("localhost".to_owned(), "127.0.0.1".to_owned())].into_iter().collect();
-    let connections = Arc::new(Connections::new(Dialer::new(overrides, None)));
-    Orderers::new(connections, &[], PATIENCE).expect("no overrides")
+    Arc::new(Connections::new(Dialer::new(overrides, None)))
+}
+
+fn orderers() -> Orderers {
+    Orderers::new(connections(), &[], PATIENCE).expect("no overrides")
+}
+
+/// The peers that the follower has heard of.
+#[derive(Default)]
+struct Others(Mutex<Vec<Member>>);
+
+#[async_trait::async_trait]
+impl Directory for Others {
+    fn members(&self, _: &ChannelHandle) -> Vec<Member> {
+        self.0.lock().expect("the members").clone()
+    }
+
+    async fn refresh(&self, _: &ChannelHandle) {}
+}
+
+/// Another peer of Org1 with the blocks of a chain, serving them; it says so in the directory.
+async fn own_peer(test: &TestChannel, blocks: Vec<Block>, others: &Others, tasks: &Tasks) -> JoinedPeer {
+    let peer = JoinedPeer::new(&test.network.genesis);
+    crate::committer::feed(&peer.channel, blocks.into_iter().skip(1)).await;
+    let (listener, endpoint) = listener().await;
+    let tls = test.network.org1.tls("localhost");
+    let roots: [&[u8]; 0] = [];
+    let tls = ServerTls::from_pem(tls.cert.as_bytes(), tls.key.as_bytes(), &roots, ClientAuth::None)
+        .expect("a TLS configuration");
+    let events = BlockEvents::new(Arc::clone(&peer.channels), Arc::new(SystemClock), tasks, false);
+    GrpcServer::new(listener, Some(tls)).add_service(DeliverServer::new(events)).serve(tasks);
+    others.0.lock().expect("the members").push(Member {
+        endpoint,
+        msp_id: test.network.org1.msp_id.clone(),
+        height: peer.channel.ledger().height(),
+        chaincodes: Vec::new(),
+        local: false,
+    });
+    peer
 }
 
 /// Starts the channel's committer and follower.
 fn follow(test: &TestChannel, tasks: &Tasks) {
+    follow_with(test, Arc::default(), Preferred::Orderers, tasks);
+}
+
+fn follow_with(test: &TestChannel, others: Arc<Others>, prefer: Preferred, tasks: &Tasks) {
     let metrics = Arc::new(PeerMetrics::new(&Metrics::new()));
-    let (intake, committer) = pipeline(&test.channel, test.network.org1.msp_id.clone(), metrics);
-    let config = DeliverConfig { reconnect_first_ms: 1, reconnect_max_ms: 20, ..DeliverConfig::default() };
-    let follower = Follower::new(
-        Arc::clone(&test.channel),
-        intake,
-        orderers(),
-        consort_node::renewal::Current::new(Arc::clone(&test.network.org1.peer)),
-        consort_node::dial::Dialer::new(consort_node::config::HostOverrides::default(), None),
-        Arc::new(SystemClock),
+    let own = test.network.org1.msp_id.clone();
+    let (intake, committer) = pipeline(&test.channel, own, Arc::clone(&metrics));
+    let config = DeliverConfig {
+        reconnect_first_ms: 1,
+        reconnect_max_ms: 20,
+        stall_ms: 100,
+        prefer,
+        ..DeliverConfig::default()
+    };
+    let parts = FollowerParts {
+        orderers: orderers(),
+        connections: connections(),
+        directory: others,
+        signer: consort_node::renewal::Current::new(Arc::clone(&test.network.org1.peer)),
+        dialer: Dialer::new(consort_node::config::HostOverrides::default(), None),
+        clock: Arc::new(SystemClock),
         config,
-    );
+        metrics,
+    };
+    let follower = Follower::new(Arc::clone(&test.channel), intake, parts);
     tasks.spawn("commit", false, committer.run(tasks.cancelled()));
     tasks.spawn("follow", false, follower.run(tasks.cancelled()));
 }
@@ -212,6 +268,14 @@ async fn a_peer_goes_to_another_orderer_when_one_dies() {
     running[followed].cancel();
     // The dying orderer may still finish what it sends; the other one is asked as soon as its stream ends.
     tokio::time::timeout(PATIENCE, async {
+        while orderers[followed].following.load(Ordering::SeqCst) > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("the stream ends");
+    let died = Instant::now();
+    tokio::time::timeout(PATIENCE, async {
         while orderers[1 - followed].following.load(Ordering::SeqCst) == 0 {
             tokio::task::yield_now().await;
         }
@@ -220,6 +284,72 @@ async fn a_peer_goes_to_another_orderer_when_one_dies() {
     .expect("the other orderer is followed");
     extend(&mut test, &chain).await;
     committed(&test, 4).await;
+    assert!(died.elapsed() < CHANGE_OVER_MAX, "{:?}", died.elapsed());
+    tasks.shutdown(PATIENCE).await.expect("everything ends");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_orderers_blocks_come_from_a_peer_of_the_organisation_until_one_is_back() {
+    let tasks = Tasks::new();
+    let (listener, endpoint) = listener().await;
+    let mut test = TestChannel::with_orderers(&[endpoint]).await;
+    let chain = chain_of(&test);
+    let mut orderer = Orderer::new(&chain);
+    orderer.willing = Arc::default();
+    let _running = orderer.serve(listener, &test.network.orderer.tls("localhost"), &tasks);
+    extend(&mut test, &chain).await;
+    let others = Arc::new(Others::default());
+    let _peer = own_peer(&test, chain.borrow().clone(), &others, &tasks).await;
+    let started = Instant::now();
+    follow_with(&test, others, Preferred::Orderers, &tasks);
+    committed(&test, 3).await;
+    assert!(started.elapsed() < CHANGE_OVER_MAX, "{:?}", started.elapsed());
+    assert_eq!(orderer.following.load(Ordering::SeqCst), 0);
+    orderer.willing.store(true, Ordering::SeqCst);
+    extend(&mut test, &chain).await;
+    committed(&test, 4).await;
+    assert!(orderer.following.load(Ordering::SeqCst) > 0, "the orderer is followed again");
+    tasks.shutdown(PATIENCE).await.expect("everything ends");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_that_brings_nothing_while_others_move_on_is_left() {
+    let tasks = Tasks::new();
+    let (listener, endpoint) = listener().await;
+    let mut test = TestChannel::with_orderers(&[endpoint]).await;
+    let (stuck, chain) = (chain_of(&test), chain_of(&test));
+    let orderer = Orderer::new(&stuck);
+    let _running = orderer.serve(listener, &test.network.orderer.tls("localhost"), &tasks);
+    extend(&mut test, &chain).await;
+    let others = Arc::new(Others::default());
+    let _peer = own_peer(&test, chain.borrow().clone(), &others, &tasks).await;
+    let started = Instant::now();
+    follow_with(&test, others, Preferred::Orderers, &tasks);
+    committed(&test, 3).await;
+    assert!(orderer.asked.load(Ordering::SeqCst) > 0, "the orderer came first");
+    assert!(started.elapsed() < CHANGE_OVER_MAX, "{:?}", started.elapsed());
+    tasks.shutdown(PATIENCE).await.expect("everything ends");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn peers_of_the_organisation_can_be_preferred() {
+    let tasks = Tasks::new();
+    let (listener, endpoint) = listener().await;
+    let mut test = TestChannel::with_orderers(&[endpoint]).await;
+    let chain = chain_of(&test);
+    let orderer = Orderer::new(&chain);
+    let _running = orderer.serve(listener, &test.network.orderer.tls("localhost"), &tasks);
+    extend(&mut test, &chain).await;
+    let others = Arc::new(Others::default());
+    let peer = own_peer(&test, chain.borrow().clone(), &others, &tasks).await;
+    follow_with(&test, others, Preferred::Peers, &tasks);
+    committed(&test, 3).await;
+    assert_eq!(orderer.asked.load(Ordering::SeqCst), 0);
+    // What the peer learns later comes over the same stream.
+    let block = test.next_block(vec![test.basic().build()]);
+    crate::committer::feed(&peer.channel, [block]).await;
+    committed(&test, 4).await;
+    assert_eq!(orderer.asked.load(Ordering::SeqCst), 0);
     tasks.shutdown(PATIENCE).await.expect("everything ends");
 }
 

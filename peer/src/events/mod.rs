@@ -3,7 +3,8 @@
 //! The stream itself is served by [`consort_node::deliver`]; here is what a reader gets of a block, and which policy guards
 //! it. Summaries carry no payloads, so that they may be shown to more readers.
 
-use std::collections::BTreeMap;
+mod private;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -51,6 +52,10 @@ impl BlockSource for ChannelHandle {
 
     fn bundle(&self) -> Arc<ChannelBundle> {
         ChannelHandle::bundle(self)
+    }
+
+    fn serves_past(&self) -> bool {
+        true
     }
 
     fn condition(&self) -> watch::Receiver<Condition> {
@@ -157,7 +162,7 @@ impl Form<ChannelHandle> for Filtered {
     }
 }
 
-/// Blocks in the form that has room for private data. The room stays empty: who may read a collection asks a chaincode.
+/// Blocks with the private data that this peer holds and that the reader may see.
 struct WithPrivateData;
 
 impl Form<ChannelHandle> for WithPrivateData {
@@ -171,8 +176,9 @@ impl Form<ChannelHandle> for WithPrivateData {
         status(code)
     }
 
-    fn block(&self, _: &ChannelHandle, block: Block, _: &Bytes) -> Result<DeliverResponse, String> {
-        let content = BlockAndPrivateData { block: Some(block), private_data_map: BTreeMap::new() };
+    fn block(&self, source: &ChannelHandle, block: Block, reader: &Bytes) -> Result<DeliverResponse, String> {
+        let private_data_map = private::readable(source, consort_protos::block::number(&block), reader)?;
+        let content = BlockAndPrivateData { block: Some(block), private_data_map };
         Ok(response(Type::BlockAndPrivateData(content)))
     }
 }
@@ -216,8 +222,48 @@ fn filtered(channel: &str, block: &CommittedBlock) -> FilteredBlock {
 mod tests {
     use consort_protos::fabric::protos::TxValidationCode;
 
+    use std::time::Duration;
+
+    use consort_node::SystemClock;
+    use futures::StreamExt;
+    use tokio_stream::wrappers::ReceiverStream;
+
     use super::*;
     use crate::committer::golden_block;
+    use crate::deliver_client::from_block;
+    use crate::testing::TestChannel;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_reader_that_takes_nothing_is_dropped_with_the_reason() {
+        let mut test = TestChannel::new().await;
+        for _ in 0..12 {
+            let envelope = test.basic().build();
+            test.commit(vec![envelope]).await;
+        }
+        let tasks = Tasks::new();
+        let clock = Arc::new(SystemClock);
+        let deliver = Deliver::new(Arc::clone(&test.channels), clock, tasks.clone(), false)
+            .slow_reader_wait(Duration::from_millis(20));
+        let signer = &test.network.org1.peer;
+        let request =
+            from_block(test.channel.id(), 0, signer, Bytes::new(), SystemClock.now()).expect("signed");
+        let requests = futures::stream::iter([Ok(request)]).chain(futures::stream::pending());
+        let answers = deliver.serve(Whole, requests.boxed(), None).expect("served").into_inner();
+        tokio::time::timeout(Duration::from_secs(20), async {
+            while answers.sender_strong_count() > 0 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .expect("the stream's task ends although nothing is taken");
+        let answers: Vec<_> = ReceiverStream::new(answers).collect().await;
+        tasks.shutdown(Duration::from_secs(10)).await.expect("everything ends");
+        let (last, blocks) = answers.split_last().expect("answers");
+        assert!(blocks.iter().all(Result::is_ok) && blocks.len() < 13, "{} blocks", blocks.len());
+        let reason = last.as_ref().expect_err("the last word is the reason");
+        assert_eq!(reason.code(), tonic::Code::ResourceExhausted);
+        assert!(reason.message().contains("no block was taken"), "{reason}");
+    }
 
     #[test]
     fn a_summary_has_every_transaction_and_no_payload() {

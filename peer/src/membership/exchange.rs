@@ -15,7 +15,7 @@ use consort_node::{Clock, Tasks};
 use consort_protos::consort::peer::membership_client::MembershipClient;
 use consort_protos::consort::peer::membership_server::Membership as MembershipService;
 use consort_protos::consort::peer::{MembershipList, SignedMembership};
-use consort_protos::ids::ChannelId;
+use consort_protos::ids::{BlockNumber, ChannelId};
 use consort_protos::rwset::NamespaceReadWriteSet;
 use futures::StreamExt;
 use rand::seq::SliceRandom;
@@ -24,11 +24,12 @@ use tonic::{Request, Response, Status};
 
 use super::known::Known;
 use super::statement::{Own, Statement, milliseconds};
-use crate::channel::{ChannelHandle, CommittedBlock};
+use crate::channel::{BooksOf, ChannelHandle, CommittedBlock};
 use crate::config::MembershipConfig;
 use crate::connections::{Connections, call_text};
 use crate::gateway::{Directory, Member};
 use crate::registry::Channels;
+use crate::telemetry::PeerMetrics;
 
 /// Peers that are asked in one round. With answers that hold everything the other one knows, news reaches hundreds of
 /// peers in two rounds.
@@ -78,6 +79,8 @@ pub struct MembershipSetup {
     pub clock: Arc<dyn Clock>,
     /// Pauses and first contacts.
     pub config: MembershipConfig,
+    /// What is counted.
+    pub metrics: Arc<PeerMetrics>,
 }
 
 /// What is known about the peers of all channels. Cheap to clone.
@@ -161,8 +164,31 @@ impl Membership {
             let _either = tokio::time::timeout(pause, self.inner.wake.notified()).await;
             for channel in self.inner.setup.channels.list() {
                 self.round(&channel).await;
+                self.compare_books(&channel);
             }
         }
+    }
+
+    /// Compares commit hashes with every peer that is not ahead: the same blocks must have made the same state.
+    pub(super) fn compare_books(&self, channel: &ChannelHandle) {
+        let setup = &self.inner.setup;
+        let height = channel.ledger().height();
+        for position in self.inner.known.positions(channel.id().as_str(), setup.clock.monotonic()) {
+            let Some(last) = position.height.checked_sub(1).filter(|last| *last < height) else { continue };
+            if position.commit_hash.is_empty() {
+                continue;
+            }
+            // Where the own books cannot be read, the channel has other worries.
+            let Ok(Some(own)) = channel.ledger().commit_hash(BlockNumber::new(last)) else { continue };
+            channel.note_books_of(BooksOf {
+                endpoint: position.endpoint,
+                own_organisation: position.msp_id == *setup.signer.get().msp_id(),
+                msp_id: position.msp_id,
+                block: last,
+                equal: own == position.commit_hash,
+            });
+        }
+        setup.metrics.diverging(channel.id(), channel.diverging().len());
     }
 
     /// One exchange with every target. A second one follows when the first brought new peers.
@@ -229,12 +255,17 @@ impl Membership {
 
     fn own(&self, channel: &ChannelHandle) -> Result<SignedMembership, String> {
         let setup = &self.inner.setup;
+        let height = channel.ledger().height();
+        let last = height.checked_sub(1).map(BlockNumber::new);
+        // The hash is left out when the books cannot be read: the channel reports that itself.
+        let commit_hash = last.and_then(|last| channel.ledger().commit_hash(last).ok().flatten());
         let own = Own {
             channel: channel.id().clone(),
             endpoint: setup.endpoint.clone(),
             incarnation_ms: self.inner.incarnation_ms,
             sequence: self.inner.sequence.fetch_add(1, Ordering::Relaxed),
-            height: channel.ledger().height(),
+            height,
+            commit_hash: commit_hash.unwrap_or_default(),
             chaincodes: self.local_chaincodes(channel),
         };
         own.sign(&setup.signer.get(), setup.clock.now()).map_err(|error| with_causes(&error))

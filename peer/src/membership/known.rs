@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use consort_msp::IdentityId;
 use consort_protos::consort::peer::SignedMembership;
+use consort_protos::ids::MspId;
 
 use super::statement::Statement;
 use crate::gateway::Member;
@@ -18,6 +20,15 @@ const MEMBERS_MAX: usize = 1_000;
 pub(super) struct Known {
     expiry: Duration,
     channels: Mutex<BTreeMap<String, BTreeMap<IdentityId, Heard>>>,
+}
+
+/// How far a peer's books are.
+#[derive(Debug)]
+pub(super) struct Position {
+    pub(super) endpoint: String,
+    pub(super) msp_id: MspId,
+    pub(super) height: u64,
+    pub(super) commit_hash: Bytes,
 }
 
 #[derive(Debug)]
@@ -72,6 +83,16 @@ impl Known {
             identity: statement.signed.identity.clone(),
             incarnation_ms: statement.state.incarnation_ms,
             sequence: statement.state.sequence,
+        })
+    }
+
+    /// How far their books are, with the commit hash there.
+    pub(super) fn positions(&self, channel: &str, now: Instant) -> Vec<Position> {
+        self.live(channel, now, |statement| Position {
+            endpoint: statement.state.endpoint.clone(),
+            msp_id: statement.msp_id.clone(),
+            height: statement.state.ledger_height,
+            commit_hash: statement.state.commit_hash.clone(),
         })
     }
 

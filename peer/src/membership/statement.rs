@@ -49,6 +49,8 @@ pub(super) struct Own {
     pub(super) incarnation_ms: u64,
     pub(super) sequence: u64,
     pub(super) height: u64,
+    /// Of the last block below the height; empty for the genesis block.
+    pub(super) commit_hash: Bytes,
     pub(super) chaincodes: Vec<(String, String)>,
 }
 
@@ -66,6 +68,7 @@ impl Own {
             sequence: self.sequence,
             timestamp_ms: milliseconds(now),
             ledger_height: self.height,
+            commit_hash: self.commit_hash,
             chaincodes: self
                 .chaincodes
                 .into_iter()
@@ -107,6 +110,9 @@ impl Statement {
         }
         if state.chaincodes.len() > CHAINCODES_MAX || state.endpoint.len() > ENDPOINT_BYTES_MAX {
             return Err(malformed("too many chaincodes, or too long an endpoint"));
+        }
+        if !matches!(state.commit_hash.len(), 0 | 32) {
+            return Err(malformed("the commit hash does not have 32 bytes"));
         }
         if state
             .endpoint

@@ -7,9 +7,10 @@ use bytes::Bytes;
 use consort_msp::SigningIdentity;
 use consort_node::config::{ClientAuth, ListenConfig};
 use consort_node::dial::Dialer;
+use consort_node::operations::HealthCheck;
 use consort_node::server::{GrpcServer, Listener};
 use consort_node::tls::ServerTls;
-use consort_node::{Clock, ManualClock, SystemClock, Tasks};
+use consort_node::{Clock, ManualClock, Metrics, SystemClock, Tasks};
 use consort_protos::consort::peer::SignedMembership;
 use consort_protos::consort::peer::membership_server::MembershipServer;
 use consort_protos::ids::ChannelId;
@@ -22,7 +23,9 @@ use crate::channel::ChannelHandle;
 use crate::config::MembershipConfig;
 use crate::connections::Connections;
 use crate::gateway::{Directory, Member};
-use crate::testing::{CHANNEL, JoinedPeer, Network, Organisation};
+use crate::health::ChannelsHealth;
+use crate::telemetry::PeerMetrics;
+use crate::testing::{CHANNEL, JoinedPeer, Network, Organisation, collections, spelled_policy};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -66,6 +69,7 @@ async fn peer(
         connections: Arc::new(Connections::new(Dialer::new(overrides, None))),
         clock: Arc::new(SystemClock),
         config: MembershipConfig { bootstrap_peers, ..MembershipConfig::default() },
+        metrics: Arc::new(PeerMetrics::new(&Metrics::new())),
     });
     let tls = organisation.tls("localhost");
     let roots: [&[u8]; 0] = [];
@@ -109,6 +113,42 @@ async fn peers_learn_of_each_other_and_of_new_chaincodes() {
     tasks.shutdown(PATIENCE).await.expect("everything ends");
 }
 
+/// Commits a block that is the first after the genesis block.
+async fn commit_first(network: &Network, peer: &JoinedPeer, chaincode: &str) {
+    let policy = spelled_policy("OR('Org1MSP.peer')");
+    let definition = network.definition(chaincode, &policy, &collections()).build();
+    let block = network.block_after(&network.genesis, vec![definition]);
+    crate::committer::feed(&peer.channel, [block]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn peers_whose_books_differ_notice() {
+    let tasks = Tasks::new();
+    let network = Network::new(&[]);
+    let first = peer(&network, &network.org1, Vec::new(), &tasks).await;
+    let second = peer(&network, &network.org2, vec![first.endpoint.clone()], &tasks).await;
+    commit_first(&network, &first.joined, "one").await;
+    commit_first(&network, &second.joined, "another").await;
+    let channel = &first.joined.channel;
+    second.wait(|others| others.iter().any(|other| other.height == 2)).await;
+    first.membership.compare_books(channel);
+    let found: Vec<(String, u64)> =
+        channel.diverging().into_iter().map(|peer| (peer.endpoint, peer.block)).collect();
+    assert_eq!(found, [(second.endpoint.clone(), 1)]);
+    let health = ChannelsHealth(Arc::clone(&first.joined.channels));
+    health.check().await.expect("what another organisation claims does not make this peer ill");
+    let mut own = channel.diverging().remove(0);
+    own.own_organisation = true;
+    own.endpoint = "peer1.org1.example.com:7051".to_owned();
+    channel.note_books_of(own.clone());
+    let alarm = health.check().await.expect_err("a peer of the own organisation differs");
+    assert!(alarm.contains("peer1.org1.example.com:7051") && alarm.contains("remedy"), "{alarm}");
+    own.equal = true;
+    channel.note_books_of(own);
+    health.check().await.expect("the books are equal again");
+    tasks.shutdown(PATIENCE).await.expect("everything ends");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_exchange_runs_by_itself() {
     let tasks = Tasks::new();
@@ -134,6 +174,7 @@ fn own(sequence: u64) -> Own {
         incarnation_ms: 1,
         sequence,
         height: 5,
+        commit_hash: Bytes::new(),
         chaincodes: vec![("basic".to_owned(), "1".to_owned())],
     }
 }
