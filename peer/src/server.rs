@@ -134,13 +134,10 @@ macro_rules! limited {
 /// What the parts of a peer share.
 struct Parts {
     config: PeerConfig,
-    signer: Current<SigningIdentity>,
     channels: Arc<Channels>,
     following: FollowerParts,
-    metrics: Arc<PeerMetrics>,
     membership: Membership,
     trust: ClientTrust,
-    clock: Arc<dyn Clock>,
 }
 
 /// Who the peer is.
@@ -182,7 +179,7 @@ impl Peer {
             metrics,
             log,
             checks: vec![Arc::new(ChannelsHealth(Arc::clone(&parts.channels)))],
-            clock: Arc::clone(&parts.clock),
+            clock: Arc::clone(&parts.following.clock),
         };
         let operations = operations::serve(&parts.config.operations, operations, tasks)
             .await
@@ -204,11 +201,11 @@ impl Peer {
 impl Parts {
     /// Takes over renewed certificates, and tells in time which ones end.
     fn watch_certificates(&self, metrics: &Metrics, tasks: &Tasks) {
-        let mut watch = CertificateWatch::new(metrics, Arc::clone(&self.clock));
+        let mut watch = CertificateWatch::new(metrics, Arc::clone(&self.following.clock));
         watch.renew(self.trust.tls.renewable(&self.config.tls));
-        watch.renew(self.dialer.renewable(&self.config.tls));
-        watch.renew(signing_identity(&self.config.msp.dir, &self.signer, &self.clock));
-        let (tls, signer) = (self.trust.tls.clone(), self.signer.clone());
+        watch.renew(self.following.dialer.renewable(&self.config.tls));
+        watch.renew(signing_identity(&self.config.msp.dir, &self.signer, &self.following.clock));
+        let (tls, signer) = (self.trust.tls.clone(), self.following.signer.clone());
         watch.certificates(move || {
             let signing = signer.get().certificate().clone();
             let tls = tls.certificate().ok().map(|shown| WatchedCertificate::own("tls", shown));
@@ -240,9 +237,12 @@ impl Parts {
     }
 
     fn start_channel(&self, channel: &Arc<ChannelHandle>, tasks: &Tasks) {
-        let (intake, committer) =
-            pipeline(channel, self.signer.get().msp_id().clone(), Arc::clone(&self.metrics));
-        self.metrics.height(channel.id(), channel.ledger().height());
+        let (intake, committer) = pipeline(
+            channel,
+            self.following.signer.get().msp_id().clone(),
+            Arc::clone(&self.following.metrics),
+        );
+        self.following.metrics.height(channel.id(), channel.ledger().height());
         let follower = Follower::new(Arc::clone(channel), intake, self.following.clone());
         tasks.spawn(format!("commit {}", channel.id()), false, committer.run(tasks.cancelled()));
         tasks.spawn(format!("follow {}", channel.id()), false, follower.run(tasks.cancelled()));
@@ -302,9 +302,7 @@ fn assemble(
     let msp_id = signer.msp_id().clone();
     let signer = Current::new(signer);
     let tls = ServerTls::load(&config.tls).map_err(StartError::Tls)?;
-    let identity = client_identity(&config)?;
-    let dialer = Dialer::new(config.host_overrides.clone(), Some(identity))
-        .connect_timeout(Duration::from_millis(config.gateway.dial_timeout_ms));
+    let dialer = dialer(&config)?;
     let connections = Arc::new(Connections::new(dialer.clone()));
     let dial_timeout = Duration::from_millis(config.gateway.dial_timeout_ms);
     let orderers = Orderers::new(Arc::clone(&connections), &config.orderer_overrides, dial_timeout)
@@ -362,14 +360,13 @@ fn assemble(
         orderers,
         connections,
         directory: Arc::new(membership.clone()),
-        signer: signer.clone(),
+        signer,
         dialer,
-        clock: Arc::clone(&clock),
+        clock,
         config: config.deliver.clone(),
-        metrics: Arc::clone(&peer_metrics),
+        metrics: peer_metrics,
     };
-    let parts =
-        Parts { config, signer, channels, following, metrics: peer_metrics, membership, trust, clock };
+    let parts = Parts { config, channels, following, membership, trust };
     Ok((parts, server))
 }
 
@@ -388,6 +385,13 @@ impl Local {
             .map_err(|source| StartError::Msp { path: path(), source })?;
         Ok(Self { signer: Arc::new(signer), msp, tls_roots: local.tls_root_certs })
     }
+}
+
+/// How other nodes are reached.
+fn dialer(config: &PeerConfig) -> Result<Dialer, StartError> {
+    let identity = client_identity(config)?;
+    Ok(Dialer::new(config.host_overrides.clone(), Some(identity))
+        .connect_timeout(Duration::from_millis(config.gateway.dial_timeout_ms)))
 }
 
 /// The runtime with the packages in the data folder.
