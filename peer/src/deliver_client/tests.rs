@@ -190,6 +190,9 @@ async fn own_peer(test: &TestChannel, blocks: Vec<Block>, others: &Others, tasks
     others.0.lock().expect("the members").push(Member {
         endpoint,
         msp_id: test.network.org1.msp_id.clone(),
+        identity: test.network.org1.peer.serialized().clone(),
+        incarnation_ms: 0,
+        sequence: 0,
         height: peer.channel.ledger().height(),
         chaincodes: Vec::new(),
         local: false,
