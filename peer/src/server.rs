@@ -204,7 +204,7 @@ impl Parts {
         let mut watch = CertificateWatch::new(metrics, Arc::clone(&self.following.clock));
         watch.renew(self.trust.tls.renewable(&self.config.tls));
         watch.renew(self.following.dialer.renewable(&self.config.tls));
-        watch.renew(signing_identity(&self.config.msp.dir, &self.signer, &self.following.clock));
+        watch.renew(signing_identity(&self.config.msp.dir, &self.following.signer, &self.following.clock));
         let (tls, signer) = (self.trust.tls.clone(), self.following.signer.clone());
         watch.certificates(move || {
             let signing = signer.get().certificate().clone();
