@@ -19,6 +19,9 @@ pub mod consort {
     pub mod peer {
         tonic::include_proto!("consort.peer");
     }
+    pub mod sealed {
+        tonic::include_proto!("consort.sealed");
+    }
 }
 pub mod discovery {
     tonic::include_proto!("discovery");

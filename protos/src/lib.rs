@@ -17,6 +17,7 @@ mod generated;
 pub mod ids;
 pub mod proposal;
 pub mod rwset;
+pub mod sealed;
 mod secrets;
 pub mod transaction;
 
@@ -34,5 +35,5 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descrip
 
 /// Consort's own messages and services, which a Fabric client never sees.
 pub mod consort {
-    pub use crate::generated::consort::{orderer, peer};
+    pub use crate::generated::consort::{orderer, peer, sealed};
 }
