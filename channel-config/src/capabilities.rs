@@ -7,6 +7,10 @@ use std::collections::BTreeSet;
 
 use consort_msp::MspVersion;
 
+/// Application capability, ours: transactions may name their signers by the number of an entry in the channel's own table of
+/// identities (namespace `_identities`).
+pub const REGISTERED_IDENTITIES: &str = "CONSORT_REGISTERED_IDENTITIES";
+
 /// Where capabilities stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
@@ -41,6 +45,7 @@ impl Level {
                 "V2_5",
                 "V1_1_PVTDATA_EXPERIMENTAL",
                 "V1_1_RESOURCETREE_EXPERIMENTAL",
+                REGISTERED_IDENTITIES,
             ],
         }
     }
@@ -150,5 +155,11 @@ impl Capabilities {
     #[must_use]
     pub fn purge_private_data(&self) -> bool {
         self.any(Level::Application, &["V2_5"])
+    }
+
+    /// Application: the channel keeps a table of identities, and transactions name signers by its numbers.
+    #[must_use]
+    pub fn registered_identities(&self) -> bool {
+        self.any(Level::Application, &[REGISTERED_IDENTITIES])
     }
 }

@@ -215,7 +215,7 @@ fn envelope(update: &ConfigUpdate, signers: &[&SigningIdentity]) -> Envelope {
     let header =
         Header { channel_header: channel_header.encode_to_vec().into(), signature_header: Bytes::new() };
     let payload = Payload { header: Some(header), data: signed.encode_to_vec().into() };
-    Envelope { payload: payload.encode_to_vec().into(), signature: Bytes::new() }
+    Envelope { payload: payload.encode_to_vec().into(), signature: Bytes::new(), ..Envelope::default() }
 }
 
 fn set(group: &mut ConfigGroup, name: &str, value: &impl Message) {

@@ -192,7 +192,7 @@ impl Fetcher<'_> {
         let payload = Payload { header: Some(header), data: seek.encode_to_vec().into() };
         let payload = Bytes::from(payload.encode_to_vec());
         let signature = self.identity.sign(&payload)?;
-        Ok(Envelope { payload, signature })
+        Ok(Envelope { payload, signature, ..Envelope::default() })
     }
 
     fn tls_certificate_hash(&self) -> Result<Bytes, Error> {

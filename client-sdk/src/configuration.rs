@@ -90,7 +90,11 @@ impl SignedUpdate {
     /// The envelope as it travels between administrators: nobody has signed the whole of it.
     #[must_use]
     pub fn unsigned_envelope(&self) -> Envelope {
-        Envelope { payload: self.payload(&SignatureHeader::default()), signature: Bytes::new() }
+        Envelope {
+            payload: self.payload(&SignatureHeader::default()),
+            signature: Bytes::new(),
+            ..Envelope::default()
+        }
     }
 
     /// The envelope for the orderer, signed by whoever submits it.
@@ -101,7 +105,7 @@ impl SignedUpdate {
         let header = SignatureHeader { creator: submitter.serialized().clone(), nonce: new_nonce() };
         let payload = self.payload(&header);
         let signature = submitter.sign(&payload)?;
-        Ok(Envelope { payload, signature })
+        Ok(Envelope { payload, signature, ..Envelope::default() })
     }
 
     fn payload(&self, signature_header: &SignatureHeader) -> Bytes {

@@ -36,7 +36,11 @@ impl ClientIdentity {
         signer: Arc<dyn Signer>,
     ) -> Self {
         let msp_id = msp_id.into();
-        let identity = SerializedIdentity { mspid: msp_id.clone(), id_bytes: certificate_pem.into() };
+        let identity = SerializedIdentity {
+            mspid: msp_id.clone(),
+            id_bytes: certificate_pem.into(),
+            ..SerializedIdentity::default()
+        };
         Self { msp_id, serialized: identity.encode_to_vec().into(), signer }
     }
 

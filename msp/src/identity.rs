@@ -208,6 +208,7 @@ pub fn serialize(msp_id: &MspId, certificate: &Certificate) -> Bytes {
     let message = SerializedIdentity {
         mspid: msp_id.as_str().to_owned(),
         id_bytes: Bytes::from(certificate.pem().into_bytes()),
+        ..SerializedIdentity::default()
     };
     message.encode_to_vec().into()
 }

@@ -315,7 +315,11 @@ fn principals_of_every_kind_are_judged() {
     let unbound = judge(Classification::OrganizationUnit, unit(&[]).encode_to_vec());
     assert_eq!(unbound.unwrap_err(), "The identities do not match");
 
-    let itself = SerializedIdentity { mspid: "Org1MSP".to_owned(), id_bytes: pem(&peer.certificate) };
+    let itself = SerializedIdentity {
+        mspid: "Org1MSP".to_owned(),
+        id_bytes: pem(&peer.certificate),
+        ..SerializedIdentity::default()
+    };
     assert_eq!(judge(Classification::Identity, itself.encode_to_vec()), Ok(()));
     let other = SerializedIdentity { id_bytes: pem(&member(&root, "p", &["peer"]).certificate), ..itself };
     assert_eq!(
@@ -355,6 +359,7 @@ fn other_wrappings_of_one_certificate_are_one_identity() {
     let wrapped = SerializedIdentity {
         mspid: "Org1MSP".to_owned(),
         id_bytes: format!("hello\n{}\n\ntrailing", peer.certificate.pem()).into_bytes().into(),
+        ..SerializedIdentity::default()
     };
     let one = manager.deserialize(&serialize(&id(), &peer.certificate)).unwrap();
     let two = manager.deserialize(&wrapped.encode_to_vec()).unwrap();

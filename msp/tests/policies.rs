@@ -148,6 +148,7 @@ fn two_encodings_of_one_certificate_are_one_signer() {
         identity: prost::Message::encode_to_vec(&consort_protos::fabric::msp::SerializedIdentity {
             mspid: a.id.to_string(),
             id_bytes: pem.into_bytes().into(),
+            ..Default::default()
         })
         .into(),
         message: Bytes::from_static(b"message"),

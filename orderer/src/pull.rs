@@ -125,7 +125,7 @@ impl Pull {
         let signature_header = Judge::signature_header(&signer);
         let payload = envelope::payload(&header, &signature_header, seek.encode_to_vec().into());
         let signature = signer.sign(&payload).map_err(|error| error.to_string())?;
-        Ok(Envelope { payload, signature: signature.into() })
+        Ok(Envelope { payload, signature: signature.into(), ..Envelope::default() })
     }
 
     /// Binds the request to the TLS certificate that the connection shows.

@@ -9,6 +9,7 @@ use consort_channel_config::{ChannelBundle, ConfigError, ConsensusState};
 use consort_msp::{SigningIdentity, policy::SignedData};
 use consort_node::{Clock, renewal::Current};
 use consort_protos::{
+    entry::EntryNumber,
     envelope::{self, OpenEnvelope},
     fabric::common::{ChannelHeader, Envelope, HeaderType, SignatureHeader, Status},
 };
@@ -137,6 +138,7 @@ impl Judge {
         update: Envelope,
         open: &OpenEnvelope,
     ) -> Result<Submission, Refusal> {
+        let update = Envelope { creator: Bytes::new(), ..update };
         self.filter(bundle, &update, open).map_err(|refusal| {
             refusal.within("config update for existing channel did not pass initial checks: ")
         })?;
@@ -158,7 +160,7 @@ impl Judge {
         let signature = signer
             .sign(&payload)
             .map_err(|error| Refusal { status: Status::InternalServerError, info: error.to_string() })?;
-        let wrapped = Envelope { payload, signature: signature.into() };
+        let wrapped = Envelope { payload, signature: signature.into(), ..Envelope::default() };
         let reopened = self::open(&wrapped)?;
         self.filter(bundle, &wrapped, &reopened).map_err(|refusal| {
             refusal.within("config update for existing channel did not pass final checks: ")
@@ -185,7 +187,8 @@ impl Judge {
         let orderer = bundle.orderer();
         check_size(bundle, envelope)?;
         // Who cannot be read here fails the policy below.
-        let creator = bundle.msps().deserialize(&open.creator);
+        let identity = signer(bundle, open);
+        let creator = bundle.msps().deserialize(identity);
         if creator.is_ok_and(|creator| creator.expires_at() <= self.clock.now()) {
             return Err(Refusal::bad_request("broadcast client identity expired"));
         }
@@ -198,7 +201,7 @@ impl Judge {
             .policy(path)
             .ok_or_else(|| Refusal::bad_request(format!("could not find policy {path}")))?;
         let signed = SignedData {
-            identity: open.creator.clone(),
+            identity: identity.clone(),
             message: envelope.payload.clone(),
             signature: envelope.signature.clone(),
         };
@@ -207,6 +210,17 @@ impl Judge {
             info: format!("{error}: permission denied"),
         })
     }
+}
+
+/// The identity that must be a writer. A transaction may name its creator by the number of an entry on the channel's ledger,
+/// which orderers do not keep: then it is the certificate that the sender put beside the transaction. Nothing is taken on
+/// trust by that. The signature must be that certificate's, so only a writer gets through; and whether the entry is the
+/// certificate's is for the peers to say, which call a transaction invalid whose signature is not the entry's.
+fn signer<'o>(bundle: &ChannelBundle, open: &'o OpenEnvelope) -> &'o Bytes {
+    let named = open.channel_header.r#type == HeaderType::EndorserTransaction as i32
+        && bundle.application().capabilities.registered_identities()
+        && EntryNumber::of_serialized(&open.creator).is_some();
+    if named { &open.claimed_creator } else { &open.creator }
 }
 
 /// Opens an envelope that a client sent.
@@ -232,7 +246,8 @@ fn check_size(bundle: &ChannelBundle, envelope: &Envelope) -> Result<(), Refusal
     if envelope.payload.is_empty() {
         return Err(Refusal::bad_request("Message was empty"));
     }
-    let (size, limit) = (size(envelope), bundle.orderer().batch.absolute_max_bytes as usize);
+    let (size, limit) =
+        (size(envelope) + envelope.creator.len(), bundle.orderer().batch.absolute_max_bytes as usize);
     if size > limit {
         return Err(Refusal::bad_request(format!(
             "message payload is {size} bytes and exceeds maximum allowed {limit} bytes"
@@ -246,9 +261,15 @@ fn size(envelope: &Envelope) -> usize {
 }
 
 fn submission(bundle: &ChannelBundle, original: Envelope, ordered: &Envelope, kind: Kind) -> Submission {
+    // What the sender told the orderers alone stays out of the block.
+    let in_block = Envelope {
+        payload: ordered.payload.clone(),
+        signature: ordered.signature.clone(),
+        ..Envelope::default()
+    };
     Submission {
         original,
-        ordered: ordered.encode_to_vec().into(),
+        ordered: in_block.encode_to_vec().into(),
         size: size(ordered),
         kind,
         sequence: bundle.sequence(),

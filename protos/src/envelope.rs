@@ -53,6 +53,8 @@ pub struct OpenEnvelope {
     pub nonce: Bytes,
     /// What the envelope carries.
     pub data: Bytes,
+    /// On the way to orderers: the certificate behind a creator that is named by entry, as the sender claims it.
+    pub claimed_creator: Bytes,
 }
 
 impl OpenEnvelope {
@@ -86,6 +88,7 @@ impl OpenEnvelope {
             creator: signature_header.creator,
             nonce: signature_header.nonce,
             data: payload.data,
+            claimed_creator: envelope.creator,
         })
     }
 
@@ -110,11 +113,13 @@ pub fn payload(channel_header: &ChannelHeader, signature_header: &SignatureHeade
 }
 
 /// The bytes are an envelope and encode to themselves: no unknown field, no field twice, no trailing bytes, no explicit
-/// default. Block hashes run over concatenated envelopes, so without this rule the same hash could stand for different
+/// default, and no certificate for the orderers alone. Block hashes run over concatenated envelopes, so without this rule the same hash could stand for different
 /// divisions into envelopes (CVE-2023-46132).
 #[must_use]
 pub fn is_canonical(envelope_bytes: &Bytes) -> bool {
     Envelope::decode(envelope_bytes.clone()).is_ok_and(|envelope| {
-        envelope.encoded_len() == envelope_bytes.len() && envelope.encode_to_vec() == *envelope_bytes
+        envelope.creator.is_empty()
+            && envelope.encoded_len() == envelope_bytes.len()
+            && envelope.encode_to_vec() == *envelope_bytes
     })
 }

@@ -2,7 +2,7 @@
 //!
 //! Owns the schemas (`schemas/`: Hyperledger Fabric's packages, names and field numbers, and Consort's own services),
 //! the types generated from them, validated ids, and the openers: [`envelope`] and [`transaction`] for what is signed and ordered,
-//! [`proposal`] for what clients ask, [`rwset`] for read-write sets, [`block`] for blocks.
+//! [`proposal`] for what clients ask, [`rwset`] for read-write sets, [`block`] for blocks, [`entry`] for signers named by number.
 //! Does not know keys, policies or state: whether a signature holds is for others to say.
 //!
 //! Bytes come in at an opener and leave as typed values that keep the exact slices which hashes and signatures cover;
@@ -12,6 +12,7 @@
 //! value gives the same bytes everywhere.
 
 pub mod block;
+pub mod entry;
 pub mod envelope;
 mod generated;
 pub mod ids;
@@ -35,5 +36,5 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descrip
 
 /// Consort's own messages and services, which a Fabric client never sees.
 pub mod consort {
-    pub use crate::generated::consort::{orderer, peer, sealed};
+    pub use crate::generated::consort::{identities, orderer, peer, sealed};
 }

@@ -247,5 +247,5 @@ pub fn prepared_envelope(
     };
     let data = protos::Transaction { actions: vec![action] }.encode_to_vec().into();
     let payload = Payload { header: Some(header), data };
-    Envelope { payload: payload.encode_to_vec().into(), signature: Bytes::new() }
+    Envelope { payload: payload.encode_to_vec().into(), signature: Bytes::new(), ..Envelope::default() }
 }

@@ -190,7 +190,7 @@ fn envelope_with(
     let signature_header =
         SignatureHeader { creator: Bytes::from_static(creator), nonce: Bytes::from_static(nonce) };
     let payload = envelope::payload(header, &signature_header, Bytes::from_static(data));
-    Envelope { payload, signature: Bytes::from_static(b"s") }.encode_to_vec().into()
+    Envelope { payload, signature: Bytes::from_static(b"s"), ..Envelope::default() }.encode_to_vec().into()
 }
 
 fn header(kind: HeaderType) -> ChannelHeader {
@@ -202,7 +202,8 @@ fn outer_faults_of_a_transaction_carry_fabrics_codes() {
     use TxValidationCode as Code;
     let code = |raw: Bytes| Transaction::open(raw).unwrap_err().code;
     assert_eq!(code(Bytes::from_static(&[0xff])), Code::InvalidOtherReason);
-    let envelope = Envelope { payload: Bytes::from_static(&[0xff]), signature: Bytes::new() };
+    let envelope =
+        Envelope { payload: Bytes::from_static(&[0xff]), signature: Bytes::new(), ..Envelope::default() };
     assert_eq!(code(envelope.encode_to_vec().into()), Code::BadPayload);
     assert_eq!(code(Bytes::new()), Code::BadCommonHeader);
     let endorser = header(HeaderType::EndorserTransaction);

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use bytes::Bytes;
+use consort_channel_config::REGISTERED_IDENTITIES;
 use consort_channel_config::profile::{
     AnchorPeerProfile, ApplicationProfile, BatchProfile, ConsenterProfile, MspSource, OrdererProfile,
     OrganisationProfile, PemSource, Policies, Profile, RaftProfile,
@@ -14,7 +15,7 @@ use prost::Message;
 
 use crate::files;
 use crate::layout::{Layout, MemberKind};
-use crate::topology::{Member, Topology};
+use crate::topology::{Capabilities, Member, Topology};
 
 /// The kept genesis block, or a new one.
 ///
@@ -104,12 +105,17 @@ fn profile(layout: &Layout, topology: &Topology) -> anyhow::Result<Profile> {
             policies: policies.take("Orderer", ""),
         },
         application: ApplicationProfile {
-            capabilities: vec![channel.capabilities.application.clone()],
+            capabilities: application_capabilities(&channel.capabilities),
             organisations,
             policies: policies.take("Application", ""),
             acls: channel.acls.clone(),
         },
     })
+}
+
+fn application_capabilities(capabilities: &Capabilities) -> Vec<String> {
+    let ours = capabilities.registered_identities.then(|| REGISTERED_IDENTITIES.to_owned());
+    std::iter::once(capabilities.application.clone()).chain(ours).collect()
 }
 
 fn member(layout: &Layout, kind: MemberKind, member: &Member) -> anyhow::Result<OrganisationProfile> {

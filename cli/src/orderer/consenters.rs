@@ -217,7 +217,7 @@ fn envelope(access: &Access, bundle: &ChannelBundle, change: &Change) -> anyhow:
     let payload =
         consort_protos::envelope::payload(&header, &signature_header(sender), content.encode_to_vec().into());
     let signature = sender.sign(&payload)?;
-    Ok(Envelope { payload, signature })
+    Ok(Envelope { payload, signature, ..Envelope::default() })
 }
 
 fn signature_header(identity: &ClientIdentity) -> SignatureHeader {

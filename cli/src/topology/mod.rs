@@ -161,6 +161,9 @@ pub(crate) struct Capabilities {
     pub(crate) channel: String,
     pub(crate) orderer: String,
     pub(crate) application: String,
+    /// The channel keeps a table of identities, and transactions name signers by its numbers.
+    #[serde(default)]
+    pub(crate) registered_identities: bool,
 }
 
 /// A chaincode to deploy.

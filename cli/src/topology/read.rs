@@ -474,6 +474,7 @@ impl Reader<'_> {
             channel: "V2_0".to_owned(),
             orderer: "V2_0".to_owned(),
             application: "V2_5".to_owned(),
+            registered_identities: false,
         };
         let Some(node) = section.optional("capabilities") else { return capabilities };
         let Some(mut section) = Section::new(node, "capabilities", self.faults) else { return capabilities };
@@ -493,6 +494,8 @@ impl Reader<'_> {
             }
             *value = text.value;
         }
+        capabilities.registered_identities =
+            section.optional_flag("registered_identities", self.faults).unwrap_or_default();
         section.finish(self.faults);
         capabilities
     }

@@ -49,7 +49,7 @@ pub fn genesis() -> Block {
     let header =
         Header { channel_header: encode(&channel_header), signature_header: encode(&signature_header) };
     let payload = Payload { header: Some(header), data: encode(&config) };
-    let envelope = Envelope { payload: encode(&payload), signature: Bytes::new() };
+    let envelope = Envelope { payload: encode(&payload), signature: Bytes::new(), ..Envelope::default() };
     block(0, Bytes::new(), vec![encode(&envelope)])
 }
 
@@ -107,7 +107,11 @@ pub fn envelope(nonce: &str, rwset: &TxReadWriteSet) -> Bytes {
     };
     let payload =
         Payload { header: Some(Header { channel_header, signature_header }), data: encode(&transaction) };
-    encode(&Envelope { payload: encode(&payload), signature: Bytes::from_static(b"signature") })
+    encode(&Envelope {
+        payload: encode(&payload),
+        signature: Bytes::from_static(b"signature"),
+        ..Envelope::default()
+    })
 }
 
 /// The transaction id that [`envelope`] gives for a nonce.

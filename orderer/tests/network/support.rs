@@ -734,7 +734,7 @@ pub(crate) fn sign(creator: &SigningIdentity, channel: &str, kind: HeaderType, d
     let signature_header = SignatureHeader { creator: creator.serialized().clone(), nonce };
     let payload = envelope::payload(&header, &signature_header, data.into());
     let signature = creator.sign(&payload).unwrap();
-    Envelope { payload, signature: signature.into() }
+    Envelope { payload, signature: signature.into(), ..Envelope::default() }
 }
 
 /// Asks until there is an answer.

@@ -53,5 +53,5 @@ pub fn from_block(
     };
     let payload = Bytes::from(payload.encode_to_vec());
     let signature = signer.sign(&payload)?;
-    Ok(Envelope { payload, signature: signature.into() })
+    Ok(Envelope { payload, signature: signature.into(), ..Envelope::default() })
 }

@@ -411,7 +411,11 @@ async fn a_transaction_reaches_an_orderer_that_proves_its_name() {
     let _wrong = Orderer::new(&chain).serve(wrong, &test.network.org1.tls("localhost"), &tasks);
     let orderers = orderers();
     let endpoints = orderers.endpoints(&test.channel);
-    let envelope = Envelope { payload: Bytes::from_static(b"p"), signature: Bytes::from_static(b"s") };
+    let envelope = Envelope {
+        payload: Bytes::from_static(b"p"),
+        signature: Bytes::from_static(b"s"),
+        ..Envelope::default()
+    };
     let answer = orderers.broadcast(&endpoints[0], &envelope).await.expect("an answer");
     assert_eq!((answer.status, answer.info.as_str()), (200, "p"));
     let refused = orderers.broadcast(&endpoints[1], &envelope).await.expect_err("a certificate of Org1");

@@ -91,7 +91,7 @@ proptest! {
     #[test]
     fn a_broken_envelope_is_refused(payload in bytes(), signature in bytes(), channel_id in channel(), there in any::<bool>()) {
         let (runtime, gateway, _) = bench();
-        let prepared_transaction = there.then_some(Envelope { payload, signature });
+        let prepared_transaction = there.then_some(Envelope { payload, signature, ..Envelope::default() });
         let request = SubmitRequest { channel_id, prepared_transaction, ..SubmitRequest::default() };
         let refused = runtime.block_on(gateway.submit(Request::new(request))).expect_err("refused");
         let codes = [Code::InvalidArgument, Code::FailedPrecondition, Code::Unavailable];

@@ -561,7 +561,11 @@ async fn secrets_stay_with_the_collections_members() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_submission_ends_with_the_first_orderer_that_decides() {
-    let envelope = Envelope { payload: Bytes::from_static(b"p"), signature: Bytes::from_static(b"s") };
+    let envelope = Envelope {
+        payload: Bytes::from_static(b"p"),
+        signature: Bytes::from_static(b"s"),
+        ..Envelope::default()
+    };
     type Answer = Result<(common::Status, &'static str), &'static str>;
     let submit = |orderers: Vec<(&'static str, Answer)>| {
         let envelope = envelope.clone();

@@ -84,5 +84,5 @@ fn seal(signer: &SigningIdentity, kind: HeaderType, data: &[u8]) -> Envelope {
     let payload = Payload { header: Some(header), data: Bytes::copy_from_slice(data) };
     let payload = Bytes::from(payload.encode_to_vec());
     let signature = signer.sign(&payload).expect("a signature").into();
-    Envelope { payload, signature }
+    Envelope { payload, signature, ..Envelope::default() }
 }

@@ -569,7 +569,7 @@ impl TransactionBuilder {
     fn seal(&self, payload: &Payload) -> Bytes {
         let payload = Bytes::from(payload.encode_to_vec());
         let signature = self.creator.sign(&payload).expect("a signature").into();
-        let mut envelope = Envelope { payload, signature };
+        let mut envelope = Envelope { payload, signature, ..Envelope::default() };
         apply(&self.change_envelope, &mut envelope);
         envelope.encode_to_vec().into()
     }
