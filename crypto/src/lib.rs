@@ -1,7 +1,8 @@
 //! Hashes, signatures, certificates and TLS.
 //!
-//! Owns every preimage of the protocol ([`preimage`]), keys ([`key`]), the reading of certificates ([`certificate`]), their
-//! issuing ([`issue`]), lists of revoked ones ([`revocation`]) and TLS configurations ([`tls`]).
+//! Owns every preimage of the protocol ([`preimage`]), keys ([`key`]), signatures that add up ([`bls`]), the reading of
+//! certificates ([`certificate`]), their issuing ([`issue`]), lists of revoked ones ([`revocation`]) and TLS configurations
+//! ([`tls`]).
 //! Does not know organisations, chains of trust or policies: that a signature holds says nothing about who may sign.
 //!
 //! Hashes and signatures are taken over slices that arrived, never over a re-encoding.
@@ -10,6 +11,7 @@
 //! signature is high-S is rewritten before anything else looks at it; keys never show up in `Debug` output.
 
 mod algorithm;
+pub mod bls;
 pub mod certificate;
 mod document;
 mod error;
