@@ -1,8 +1,8 @@
 //! Hashes, signatures, certificates and TLS.
 //!
 //! Owns every preimage of the protocol ([`preimage`]), keys ([`key`]), signatures that add up ([`bls`]), the reading of
-//! certificates ([`certificate`]), their issuing ([`issue`]), lists of revoked ones ([`revocation`]) and TLS configurations
-//! ([`tls`]).
+//! certificates ([`certificate`]), their issuing ([`issue`]), lists of revoked ones ([`revocation`]), TLS configurations
+//! ([`tls`]) and sealed data ([`pre`]).
 //! Does not know organisations, chains of trust or policies: that a signature holds says nothing about who may sign.
 //!
 //! Hashes and signatures are taken over slices that arrived, never over a re-encoding.
@@ -21,6 +21,7 @@ pub mod key;
 mod known_signers;
 pub mod name;
 pub mod pem;
+pub mod pre;
 pub mod preimage;
 mod public_key;
 pub mod request;
