@@ -271,8 +271,9 @@ impl ChaincodeRuntime for WasmRuntime {
     async fn invoke(&self, invocation: Invocation) -> Result<Execution, RuntimeError> {
         let limits = &self.runner.inner.limits;
         let budget = Arc::new(Budget::default());
-        // Dropping this (the client gave up, or the time is over) ends the execution at its next step.
-        let _end = EndOnDrop { engine: self.runner.inner.engine.clone(), budget: Arc::clone(&budget) };
+        // Dropping this before the end (the client gave up, or the time is over) ends the execution at its next step.
+        let mut end =
+            EndOnDrop { engine: &self.runner.inner.engine, budget: Arc::clone(&budget), ended: false };
         let execution = async {
             let slot = self.slot().await?;
             let runner = self.runner.clone();
@@ -292,7 +293,9 @@ impl ChaincodeRuntime for WasmRuntime {
                 .await
                 .map_err(|error| RuntimeError::Broken(format!("the execution ended unexpectedly: {error}")))?
         };
-        tokio::time::timeout(limits.timeout, execution).await.unwrap_or(Err(RuntimeError::Expired))
+        let outcome = tokio::time::timeout(limits.timeout, execution).await;
+        end.ended = outcome.is_ok();
+        outcome.unwrap_or(Err(RuntimeError::Expired))
     }
 }
 
@@ -325,13 +328,17 @@ impl Drop for Threads {
 }
 
 /// Makes running code stop: the epoch makes every execution look at its own flag.
-struct EndOnDrop {
-    engine: Engine,
+struct EndOnDrop<'a> {
+    engine: &'a Engine,
     budget: Arc<Budget>,
+    ended: bool,
 }
 
-impl Drop for EndOnDrop {
+impl Drop for EndOnDrop<'_> {
     fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
         self.budget.expired.store(true, Ordering::Release);
         self.engine.increment_epoch();
     }

@@ -61,6 +61,9 @@ mod error;
 #[cfg(target_arch = "wasm32")]
 #[doc(hidden)]
 pub mod guest;
+#[cfg(all(target_arch = "wasm32", feature = "heap"))]
+#[allow(unsafe_code, reason = "an allocator hands out raw memory")]
+mod heap;
 mod ledger;
 #[doc(hidden)]
 pub mod parameter;

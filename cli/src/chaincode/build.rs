@@ -15,6 +15,9 @@ use wit_component::DecodedWasm;
 const TARGET: &str = "wasm32-unknown-unknown";
 /// The function that every chaincode exports.
 const ENTRY: &str = "invoke";
+/// Memory that a chaincode is born with, besides its stack and constants. It costs nothing until it is used, and what an invocation needs
+/// beyond it costs the peer changes of memory protection.
+const INITIAL_HEAP_BYTES: u32 = 1 << 20;
 /// Where Debian installs its compiler.
 const DEBIAN_BIN: &str = "/usr/bin";
 /// Names of the WebAssembly linker in Debian's lld packages, the preferred one first.
@@ -98,10 +101,10 @@ impl Toolchain {
             "wasm",
             "--message-format=json-render-diagnostics",
         ]);
-        // Small, in one piece, and a panic is a trap. Given here so that any crate has the profile.
+        // Fast, in one piece, and a panic is a trap. Given here so that any crate has the profile.
         for setting in [
             "inherits=\"release\"",
-            "opt-level=\"s\"",
+            "opt-level=3",
             "lto=true",
             "codegen-units=1",
             "panic=\"abort\"",
@@ -245,7 +248,9 @@ fn path_mapping(toolchain: &Toolchain, manifest: &Path) -> Result<String> {
     mappings.extend(packages_by_path(toolchain, manifest)?);
     let flags: Vec<Value> = mappings
         .into_iter()
-        .map(|(from, to)| Value::String(format!("--remap-path-prefix={}={to}", from.display())))
+        .map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display()))
+        .chain([format!("-Clink-arg=--initial-heap={INITIAL_HEAP_BYTES}")])
+        .map(Value::String)
         .collect();
     // A JSON array of strings is also a TOML array of strings.
     Ok(format!("target.{TARGET}.rustflags={}", Value::Array(flags)))
