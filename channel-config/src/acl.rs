@@ -24,7 +24,9 @@ const WRITER_RESOURCES: [&str; 6] = [
     "peer/ChaincodeToChaincode",
 ];
 
-const READER_RESOURCES: [&str; 16] = [
+const READER_RESOURCES: [&str; 18] = [
+    "_identities/Get",
+    "_identities/List",
     "lscc/ChaincodeExists",
     "lscc/GetDeploymentSpec",
     "lscc/GetChaincodeData",

@@ -14,10 +14,11 @@ use prost::Message;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::access::AccessOptions;
+use crate::access::{Access, AccessOptions};
 use crate::channel::Position;
 use crate::messages::{self, Broken};
 use crate::output::Output;
+use crate::registered;
 
 /// Characters of an argument or a value that are shown in words.
 const SHOWN_CHARACTERS: usize = 80;
@@ -55,23 +56,31 @@ pub(crate) struct ShowOptions {
 /// The block cannot be fetched or read.
 pub(crate) async fn run(command: BlockCommand) -> anyhow::Result<()> {
     let BlockCommand::Show(options) = command;
-    let block = load(&options).await?;
-    let decoded = DecodedBlock::new(&block)?;
+    let (block, access) = load(&options).await?;
+    let mut decoded = DecodedBlock::new(&block)?;
+    if let Some(access) = access.filter(|_| !decoded.entries().is_empty()) {
+        let (member, peer) = access.peer()?;
+        let admin = access.peer_admin(&access.peer_endpoint(member, peer)?, access.reader()?)?;
+        registered::name_entries(&mut decoded, &admin, access.channel()).await;
+    }
     let json = messages::to_json("common.Block", &block.encode_to_vec(), Broken::Show)?;
     options.output.print(&json, || words(&decoded))
 }
 
-async fn load(options: &ShowOptions) -> anyhow::Result<Block> {
+/// The block, and the network that it came from.
+async fn load(options: &ShowOptions) -> anyhow::Result<(Block, Option<Access>)> {
     if let Some(file) = &options.file {
         let bytes = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-        return Block::decode(bytes.as_slice()).with_context(|| format!("{} is not a block", file.display()));
+        let block = Block::decode(bytes.as_slice());
+        return Ok((block.with_context(|| format!("{} is not a block", file.display()))?, None));
     }
     let position = options.position.context("name a block, or a file with --file")?;
     let access = options.access.open()?;
     let (member, peer) = access.peer()?;
     let endpoint = access.peer_endpoint(member, peer)?;
     let identity = access.reader()?;
-    Ok(fetch_block(&endpoint, BlockServer::Peer, &identity, access.channel(), position.0).await?)
+    let block = fetch_block(&endpoint, BlockServer::Peer, &identity, access.channel(), position.0).await?;
+    Ok((block, Some(access)))
 }
 
 fn words(block: &DecodedBlock) -> String {

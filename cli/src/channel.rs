@@ -17,6 +17,7 @@ use serde_json::json;
 use crate::access::{Access, AccessOptions};
 use crate::configuration;
 use crate::output::Output;
+use crate::registered;
 use crate::topology::{Orderer, OrdererOrganisation};
 
 /// Channels of peers and orderers
@@ -55,6 +56,9 @@ pub(crate) enum ChannelCommand {
         after_help = "Example:\n  consort channel apply add-org3.update --as Admin@org2.example.com"
     )]
     Apply(configuration::SignOptions),
+    /// The channel's table of identities: list, register, renew, retire
+    #[command(subcommand)]
+    Identities(registered::IdentitiesCommand),
 }
 
 #[derive(Debug, Args)]
@@ -144,6 +148,7 @@ pub(crate) async fn run(command: ChannelCommand) -> anyhow::Result<()> {
         ChannelCommand::Plan(options) => configuration::plan(&options).await,
         ChannelCommand::Sign(options) => configuration::sign(&options).await,
         ChannelCommand::Apply(options) => configuration::apply(&options).await,
+        ChannelCommand::Identities(command) => registered::run(command).await,
     }
 }
 

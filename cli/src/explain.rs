@@ -9,11 +9,14 @@ use consort_channel_config::ChannelBundle;
 use consort_client_sdk::blocks::{BlockPosition, BlockServer, fetch_block};
 use consort_client_sdk::decode::{DecodedBlock, DecodedInvocation, DecodedTransaction, Kind};
 use consort_client_sdk::peer_admin::PeerAdmin;
+use consort_client_sdk::registered::EntryStatus;
 use consort_client_sdk::{ClientIdentity, Endpoint, Error, explain};
 use consort_crypto::preimage;
 use consort_msp::policy::SignedData;
+use consort_protos::entry::EntryNumber;
 use consort_protos::fabric::common::Block;
 use consort_protos::fabric::lifecycle::{QueryChaincodeDefinitionArgs, QueryChaincodeDefinitionResult};
+use consort_protos::fabric::msp::SerializedIdentity;
 use consort_protos::fabric::protos::TxValidationCode;
 use consort_protos::ids::Height;
 use consort_protos::rwset::{HashedCollection, NamespaceReadWriteSet, RangeReads};
@@ -24,6 +27,7 @@ use serde_json::json;
 use crate::access::{Access, AccessOptions};
 use crate::block::{key, transaction_words};
 use crate::output::Output;
+use crate::registered;
 
 /// Blocks that are searched for whoever changed a key. A conflict is nearly always with a recent transaction.
 const BLOCKS_SEARCHED_MAX: u64 = 1_000;
@@ -116,7 +120,8 @@ impl Case {
             )
         })?;
         let raw = Block::decode(answer).context("the peer's answer is no block")?;
-        let block = DecodedBlock::new(&raw)?;
+        let mut block = DecodedBlock::new(&raw)?;
+        registered::name_entries(&mut block, &admin, &channel).await;
         let found = block.transactions.iter().find(|transaction| transaction.tx_id == tx_id);
         let transaction =
             found.context("the block that the peer names does not hold the transaction")?.clone();
@@ -197,15 +202,17 @@ impl Case {
         let bundle = self.configuration().await?;
         let opened = self.transaction.opened.as_ref().context("the transaction does not open")?;
         let Ok(Body::Endorser(body)) = &opened.body else { bail!("the transaction is no invocation") };
-        let signatures: Vec<SignedData> = body
-            .endorsements
-            .iter()
-            .map(|endorsement| SignedData {
-                identity: endorsement.endorser.clone(),
-                message: preimage::endorsement(&body.proposal_response_payload, &endorsement.endorser).into(),
+        let mut signatures: Vec<SignedData> = Vec::new();
+        let mut notes = Vec::new();
+        for endorsement in &body.endorsements {
+            let (identity, note) = self.certificate_of(&endorsement.endorser).await?;
+            notes.extend(note);
+            signatures.push(SignedData {
+                message: preimage::endorsement(&body.proposal_response_payload, &identity).into(),
+                identity,
                 signature: endorsement.signature.clone(),
-            })
-            .collect();
+            });
+        }
         let arguments = QueryChaincodeDefinitionArgs { name: invocation.chaincode.clone() };
         let arguments = vec![Bytes::from(arguments.encode_to_vec())];
         let answer =
@@ -223,6 +230,7 @@ impl Case {
                 invocation.chaincode
             )],
         };
+        reasons.extend(notes);
         if definition.version != invocation.version {
             reasons.push(format!(
                 "note: the chaincode is at version {} now, and the transaction was endorsed for {}",
@@ -232,10 +240,30 @@ impl Case {
         Ok(reasons)
     }
 
+    /// A signer's identity with its certificate, also when the transaction names it by an entry of the channel's table; and
+    /// what keeps the entry from counting, or kept it if it was so then.
+    async fn certificate_of(&self, signer: &Bytes) -> anyhow::Result<(Bytes, Option<String>)> {
+        let Some(number) = EntryNumber::of_serialized(signer) else { return Ok((signer.clone(), None)) };
+        match registered::entry(&self.admin, &self.channel, number).await {
+            Ok(entry) => {
+                let retired = entry.status != EntryStatus::Active as i32;
+                let note = retired.then(|| format!("entry {number} is retired"));
+                let identity =
+                    SerializedIdentity { mspid: entry.msp_id, id_bytes: entry.certificate, entry: 0 };
+                Ok((identity.encode_to_vec().into(), note))
+            }
+            Err(error) => Ok((signer.clone(), Some(format!("entry {number} is not known: {error}")))),
+        }
+    }
+
     async fn creator(&self) -> anyhow::Result<String> {
         let bundle = self.configuration().await?;
         let opened = self.transaction.opened.as_ref().context("the transaction does not open")?;
-        let identity = match bundle.msps().deserialize(&opened.creator) {
+        let (creator, note) = self.certificate_of(&opened.creator).await?;
+        if let Some(note) = note {
+            return Ok(format!("the submitter is not known: {note}"));
+        }
+        let identity = match bundle.msps().deserialize(&creator) {
             Ok(identity) => identity,
             Err(error) => return Ok(format!("the submitter's identity does not count: {error}")),
         };

@@ -35,6 +35,7 @@ mod network;
 mod orderer;
 mod output;
 mod processes;
+mod registered;
 mod report;
 mod topology;
 mod tx;

@@ -254,7 +254,7 @@ fn proposal_bytes(
     init: bool,
 ) -> (String, Bytes) {
     let nonce = new_nonce();
-    let creator = identity.serialized().clone();
+    let creator = identity.creator();
     let tx_id = hash.tx_id(&nonce, &creator);
     let proposal = new_proposal(ProposalParts {
         channel: channel.to_owned(),

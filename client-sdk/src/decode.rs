@@ -2,10 +2,13 @@
 //!
 //! Only the network's own openers are used, so what is shown here is what the peers judged.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use consort_crypto::certificate::Certificate;
+use consort_protos::consort::identities::Entry;
+use consort_protos::entry::EntryNumber;
 use consort_protos::fabric::common::{Block, HeaderType};
 use consort_protos::fabric::msp::SerializedIdentity;
 use consort_protos::fabric::protos::ChaincodeInvocationSpec;
@@ -88,10 +91,20 @@ pub struct Signer {
     pub msp_id: String,
     /// Common name in the certificate; the beginning of its bytes when it is none.
     pub name: String,
+    /// The entry of the channel's table of identities that stands for it in the transaction. Then organisation and name are
+    /// empty until [`DecodedBlock::name_entries`] says them.
+    pub entry: Option<EntryNumber>,
 }
 
 impl std::fmt::Display for Signer {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(entry) = self.entry {
+            write!(formatter, "entry {entry}")?;
+            if self.msp_id.is_empty() {
+                return Ok(());
+            }
+            write!(formatter, ": ")?;
+        }
         write!(formatter, "{} ({})", self.name, self.msp_id)
     }
 }
@@ -102,6 +115,9 @@ impl Signer {
     /// # Errors
     /// [`Error::Malformed`] when the bytes are none.
     pub fn decode(identity: &Bytes) -> Result<Self, Error> {
+        if let Some(entry) = EntryNumber::of_serialized(identity) {
+            return Ok(Self { msp_id: String::new(), name: String::new(), entry: Some(entry) });
+        }
         let identity = SerializedIdentity::decode(identity.clone())
             .map_err(|error| Error::malformed("identity", error))?;
         let name = Certificate::from_pem(&identity.id_bytes)
@@ -110,7 +126,19 @@ impl Signer {
             .unwrap_or_else(|| {
                 String::from_utf8_lossy(&identity.id_bytes[..identity.id_bytes.len().min(16)]).into()
             });
-        Ok(Self { msp_id: identity.mspid, name })
+        Ok(Self { msp_id: identity.mspid, name, entry: None })
+    }
+
+    /// Who an entry of the table of identities is.
+    #[must_use]
+    pub fn of_entry(entry: &Entry) -> Self {
+        let certificate = Certificate::from_pem(&entry.certificate).ok();
+        let name = certificate.and_then(|certificate| certificate.subject_common_name().map(str::to_owned));
+        Self {
+            msp_id: entry.msp_id.clone(),
+            name: name.unwrap_or_default(),
+            entry: EntryNumber::new(entry.number),
+        }
     }
 }
 
@@ -159,7 +187,45 @@ impl DecodedBlock {
     }
 }
 
+impl DecodedBlock {
+    /// The entries of the channel's table of identities that its transactions name.
+    #[must_use]
+    pub fn entries(&self) -> BTreeSet<EntryNumber> {
+        self.transactions
+            .iter()
+            .flat_map(DecodedTransaction::signers)
+            .filter_map(|signer| signer.entry)
+            .collect()
+    }
+
+    /// Says who the entries are that its transactions name.
+    pub fn name_entries(&mut self, entries: &[Entry]) {
+        let known: BTreeMap<_, _> =
+            entries.iter().map(Signer::of_entry).map(|known| (known.entry, known)).collect();
+        for transaction in &mut self.transactions {
+            let endorsers = match &mut transaction.kind {
+                Kind::Invocation(invocation) => invocation.endorsers.as_mut_slice(),
+                _ => &mut [],
+            };
+            for signer in transaction.creator.iter_mut().chain(endorsers) {
+                if let Some(found) = known.get(&signer.entry).filter(|_| signer.entry.is_some()) {
+                    found.clone_into(signer);
+                }
+            }
+        }
+    }
+}
+
 impl DecodedTransaction {
+    /// Creator and endorsers.
+    fn signers(&self) -> impl Iterator<Item = &Signer> {
+        let endorsers = match &self.kind {
+            Kind::Invocation(invocation) => invocation.endorsers.as_slice(),
+            _ => &[],
+        };
+        self.creator.iter().chain(endorsers)
+    }
+
     fn new(index: usize, raw: &Bytes, code: Option<TxValidationCode>) -> Self {
         let opened = match Transaction::open(raw.clone()) {
             Ok(opened) => opened,

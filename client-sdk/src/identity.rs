@@ -7,6 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use consort_crypto::key::Signer;
 use consort_msp::SigningIdentity;
+use consort_protos::consort::identities::Entry;
+use consort_protos::entry::EntryNumber;
 use consort_protos::fabric::msp::SerializedIdentity;
 use consort_protos::ids::MspId;
 use prost::Message;
@@ -18,6 +20,7 @@ use crate::error::Error;
 pub struct ClientIdentity {
     msp_id: String,
     serialized: Bytes,
+    entry: Option<EntryNumber>,
     signer: Arc<dyn Signer>,
 }
 
@@ -41,7 +44,7 @@ impl ClientIdentity {
             id_bytes: certificate_pem.into(),
             ..SerializedIdentity::default()
         };
-        Self { msp_id, serialized: identity.encode_to_vec().into(), signer }
+        Self { msp_id, serialized: identity.encode_to_vec().into(), entry: None, signer }
     }
 
     /// An identity whose signatures a function makes: a wallet, an HSM, a service elsewhere. It gets the message, and returns
@@ -79,7 +82,7 @@ impl ClientIdentity {
         let id = MspId::parse(msp_id).map_err(|error| unusable(error.into()))?;
         let identity = SigningIdentity::from_folder(folder, &id).map_err(|error| unusable(error.into()))?;
         let serialized = identity.serialized().clone();
-        Ok(Self { msp_id: msp_id.to_owned(), serialized, signer: Arc::new(identity) })
+        Ok(Self { msp_id: msp_id.to_owned(), serialized, entry: None, signer: Arc::new(identity) })
     }
 
     /// The MSP id.
@@ -92,6 +95,19 @@ impl ClientIdentity {
     #[must_use]
     pub fn serialized(&self) -> &Bytes {
         &self.serialized
+    }
+
+    /// The same identity, named by an entry of the channel's table of identities ([`crate::registered`]) in its proposals and
+    /// transactions, which saves its certificate twice in each. The gateway has to be one that knows such tables.
+    #[must_use]
+    pub fn named_by(self, entry: &Entry) -> Self {
+        Self { entry: EntryNumber::new(entry.number), ..self }
+    }
+
+    /// The identity as it stands in proposals and transactions.
+    #[must_use]
+    pub fn creator(&self) -> Bytes {
+        self.entry.map_or_else(|| self.serialized.clone(), EntryNumber::serialize)
     }
 
     /// Signs a message (SHA-256, then ECDSA, DER with low S).

@@ -31,8 +31,17 @@ fn client() -> Result<PathBuf> {
 
 #[test]
 fn the_published_gateway_client_works_unchanged() -> Result<()> {
+    gateway_client(&Network::start("two-org-raft")?, 7051, 9051)
+}
+
+#[test]
+fn the_published_gateway_client_works_unchanged_where_endorsers_are_named_by_number() -> Result<()> {
+    gateway_client(&Network::start("registered")?, 20051, 21051)
+}
+
+/// Runs the client as a user of the first organisation against its peer, with that of the second as another one.
+fn gateway_client(network: &Network, first_port: u16, second_port: u16) -> Result<()> {
     let folder = client()?;
-    let network = Network::start("two-org-raft")?;
     let other = network.peer_organisation("org2.example.com").join("peers/peer0.org2.example.com/tls/ca.crt");
 
     let output = Command::new("node")
@@ -41,9 +50,9 @@ fn the_published_gateway_client_works_unchanged() -> Result<()> {
         .env("CRYPTO_PATH", network.peer_organisation("org1.example.com"))
         .env("MSP_ID", "Org1MSP")
         .env("USER_NAME", "User1@org1.example.com")
-        .env("PEER_ENDPOINT", format!("127.0.0.1:{}", network.port(7051)))
+        .env("PEER_ENDPOINT", format!("127.0.0.1:{}", network.port(first_port)))
         .env("PEER_HOST_ALIAS", "peer0.org1.example.com")
-        .env("OTHER_PEER_ENDPOINT", format!("127.0.0.1:{}", network.port(9051)))
+        .env("OTHER_PEER_ENDPOINT", format!("127.0.0.1:{}", network.port(second_port)))
         .env("OTHER_PEER_HOST_ALIAS", "peer0.org2.example.com")
         .env("OTHER_TLS_CERT_PATH", other)
         .output()

@@ -3,7 +3,7 @@
 //! Owns the channels that this peer has joined ([`registry`], [`channel`]), the way of a block from the orderers to the
 //! ledger ([`deliver_client`], [`committer`]), the services that applications and other peers call ([`gateway`],
 //! [`discovery`], [`events`], [`membership`], [`endorser`]), the chaincodes that run here ([`chaincode`]) and the system chaincodes
-//! ([`lifecycle`], [`system`]).
+//! ([`lifecycle`], [`system`], [`identities`]).
 //!
 //! Does not own: formats and hashes (`protos`, `crypto`), who is who (`msp`), what a configuration means
 //! (`channel-config`), how a block becomes durable (`ledger`), sockets, tasks and clocks (`node`).
@@ -34,6 +34,7 @@ pub mod endorsing;
 pub mod events;
 pub mod gateway;
 pub mod health;
+pub mod identities;
 pub mod lifecycle;
 pub mod membership;
 pub mod registry;

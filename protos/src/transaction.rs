@@ -15,7 +15,8 @@ use crate::fabric::common::{
 };
 use crate::fabric::protos::{
     self, ChaincodeAction, ChaincodeActionPayload, ChaincodeEvent, ChaincodeHeaderExtension, ChaincodeId,
-    Endorsement, ProposalResponsePayload, TxValidationCode,
+    ChaincodeInvocationSpec, ChaincodeProposalPayload, Endorsement, ProposalResponsePayload,
+    TxValidationCode,
 };
 use crate::rwset::TxReadWriteSet;
 
@@ -116,6 +117,21 @@ pub struct Invocation {
     pub rwset: TxReadWriteSet,
     /// The chaincode event, if the chaincode set one.
     pub event: Option<ChaincodeEvent>,
+}
+
+impl EndorserTransaction {
+    /// Function and arguments of the call.
+    ///
+    /// # Errors
+    /// Says which layer of the chaincode proposal payload is missing or does not parse.
+    pub fn arguments(&self) -> Result<Vec<Bytes>, String> {
+        let payload = ChaincodeProposalPayload::decode(self.chaincode_proposal_payload.clone())
+            .map_err(|cause| format!("malformed chaincode proposal payload: {cause}"))?;
+        let invocation = ChaincodeInvocationSpec::decode(payload.input)
+            .map_err(|cause| format!("malformed chaincode invocation: {cause}"))?;
+        let input = invocation.chaincode_spec.and_then(|spec| spec.input);
+        input.map(|input| input.args).ok_or_else(|| "the chaincode invocation has no input".to_owned())
+    }
 }
 
 impl Transaction {

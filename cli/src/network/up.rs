@@ -11,6 +11,7 @@ use crate::chaincode::{collections, endorsement_policy};
 use crate::files;
 use crate::layout::ADMINISTRATOR;
 use crate::processes::Processes;
+use crate::registered;
 use crate::report::{Report, count};
 use crate::topology::{ChaincodeSource, ChaincodeSpec, Fingerprint};
 use consort_client_sdk::lifecycle::{Definition, Lifecycle};
@@ -94,7 +95,11 @@ async fn start(
             error = session.watch() => return Err(error),
         }
     }
-    report.step(settle::peers(access, session)).await
+    report.step(settle::peers(access, session)).await?;
+    if topology.channel.capabilities.registered_identities {
+        report.step(registered::register_peers(access)).await?;
+    }
+    Ok(())
 }
 
 /// Deploys a chaincode of the topology unless its version is committed already.

@@ -13,10 +13,12 @@ use consort_ledger::state::VersionedValue;
 use consort_msp::Identity;
 use consort_protos::fabric::protos::TxValidationCode;
 use consort_protos::rwset::{NamespaceReadWriteSet, TxReadWriteSet};
-use consort_protos::transaction::Rejection;
+use consort_protos::transaction::{EndorserTransaction, Rejection};
 
 use super::dependencies::{Dependencies, PolicyKey, written_keys};
 use super::governance::{Governance, GovernanceError, Rule};
+use crate::identities::IDENTITIES;
+use crate::identities::rules::{self, Change};
 
 /// Name of the metadata entry that holds a key's policy.
 const VALIDATION_PARAMETER: &str = "VALIDATION_PARAMETER";
@@ -61,6 +63,8 @@ pub(super) struct Policies<'a> {
 #[derive(Clone, Copy)]
 pub(super) struct Endorsed<'a> {
     pub(super) index: usize,
+    pub(super) creator: &'a Arc<Identity>,
+    pub(super) endorser: &'a EndorserTransaction,
     pub(super) chaincode: &'a str,
     pub(super) set: &'a TxReadWriteSet,
     pub(super) endorsers: &'a [Arc<Identity>],
@@ -83,11 +87,25 @@ impl<'a> Policies<'a> {
             let governance = self.governance(namespace)?.ok_or_else(|| {
                 invalid(TxValidationCode::InvalidChaincode, format!("chaincode {namespace} is not defined"))
             })?;
+            if namespace == IDENTITIES {
+                self.judge_table(transaction)?;
+                passed.insert(namespace);
+                continue;
+            }
             let set = transaction.set.namespace(namespace);
             self.judge_namespace(transaction, set, &governance, dependencies)?;
             passed.insert(namespace);
         }
         Ok(())
+    }
+
+    /// The table of identities has rules of its own.
+    fn judge_table(&self, transaction: Endorsed<'_>) -> Result<(), Refusal> {
+        let Endorsed { creator, endorser, chaincode, set, endorsers, .. } = transaction;
+        let change = Change { creator, endorser, set, chaincode, endorsers };
+        rules::judge(self.bundle, self.state, change)
+            .map_err(|error| Refusal::Undecidable(Undecidable::State(error)))?
+            .map_err(Refusal::Invalid)
     }
 
     fn judge_namespace(

@@ -18,6 +18,7 @@ use consort_protos::fabric::protos::{
 use consort_protos::ids::MspId;
 use prost::Message;
 
+use crate::identities::IDENTITIES;
 use crate::lifecycle::{Definition, DefinitionError};
 
 /// Namespace of chaincode definitions.
@@ -120,6 +121,14 @@ impl Governance {
                 collections: Vec::new(),
             }));
         }
+        if namespace == IDENTITIES && bundle.application().capabilities.registered_identities() {
+            let reason = "entries are governed by the organisation whose administrator changes them";
+            return Ok(Some(Self {
+                version: String::new(),
+                rule: Rule(Err(reason.to_owned())),
+                collections: Vec::new(),
+            }));
+        }
         let definition = Definition::read(state, namespace)
             .map_err(|source| GovernanceError::Definition { chaincode: namespace.to_owned(), source })?;
         let Some(definition) = definition else { return Ok(None) };
@@ -216,12 +225,21 @@ impl Governance {
 }
 
 fn implicit_rule(bundle: &ChannelBundle, collection: &str, msp_id: &str) -> Result<Rule, String> {
+    organisation_rule(bundle, msp_id).map_err(|_| format!("no such collection '{collection}'"))
+}
+
+/// What an organisation demands of endorsements that concern it alone: its `Endorsement` policy, or any of its members if it
+/// has none.
+///
+/// # Errors
+/// The channel's application has no such organisation.
+pub(crate) fn organisation_rule(bundle: &ChannelBundle, msp_id: &str) -> Result<Rule, String> {
     let organisation = bundle
         .application()
         .organisations
         .iter()
         .find(|organisation| organisation.msp_id.as_str() == msp_id)
-        .ok_or_else(|| format!("no such collection '{collection}'"))?;
+        .ok_or_else(|| format!("the application has no organisation {msp_id}"))?;
     let path = format!("/Channel/Application/{}/Endorsement", organisation.name);
     if let Some(policy) = bundle.policies().policy(&path) {
         return Ok(Rule(Ok(Arc::new(policy.clone()))));

@@ -7,7 +7,7 @@
 //!
 //! [`block`], [`structure`], [`governance`] and [`validator`] are pure. What may be done ahead is what depends on nothing
 //! that the block before can change, except its configuration: after a configuration block, [`pipeline::Intake`] waits
-//! for the commit. Everything that looks at the state (duplicate ids, definitions, policies of keys) is done after it.
+//! for the commit; and except the table of identities: what named an entry that has changed is opened again. Everything that looks at the state (duplicate ids, definitions, policies of keys) is done after it.
 
 pub mod block;
 mod dependencies;

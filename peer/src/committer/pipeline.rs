@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use consort_channel_config::ChannelBundle;
-use consort_ledger::ValidatedBlock;
+use consort_ledger::{Ledger, ValidatedBlock};
 use consort_protos::fabric::common;
 use consort_protos::ids::MspId;
 use rayon::prelude::*;
@@ -15,6 +15,7 @@ use super::private;
 use super::structure::{self, Opened};
 use super::validator;
 use crate::channel::{ChannelFault, ChannelHandle, CommittedBlock};
+use crate::identities::table::{Table, Versions};
 use crate::telemetry::PeerMetrics;
 use consort_node::dial::with_causes;
 
@@ -36,6 +37,8 @@ pub enum IntakeError {
 struct Prepared {
     block: common::Block,
     transactions: Vec<Opened>,
+    /// The entries of the table of identities by which they were opened; a block before may still change them.
+    seen: Versions,
     /// The configuration that the signatures were checked against.
     bundle: Arc<ChannelBundle>,
 }
@@ -96,7 +99,8 @@ impl Intake {
         self.wait_for_configuration().await?;
         let bundle = self.channel.bundle();
         let position = self.position.clone();
-        let prepared = tokio::task::spawn_blocking(move || prepare(block, &position, bundle)).await;
+        let ledger = Arc::clone(self.channel.ledger());
+        let prepared = tokio::task::spawn_blocking(move || prepare(block, &position, bundle, &ledger)).await;
         let prepared = match prepared {
             Ok(prepared) => prepared.map_err(IntakeError::Refused)?,
             Err(panic) => {
@@ -170,11 +174,16 @@ fn prepare(
     block: common::Block,
     position: &Position,
     bundle: Arc<ChannelBundle>,
+    ledger: &Ledger,
 ) -> Result<Prepared, BlockFault> {
     block::verify(&bundle, position, &block)?;
     let entries = block.data.as_ref().map_or(&[][..], |data| &data.data);
-    let transactions = entries.par_iter().map(|entry| structure::open(&bundle, entry.clone())).collect();
-    Ok(Prepared { block, transactions, bundle })
+    let snapshot = ledger.snapshot();
+    let table = Table::new(&bundle, &snapshot);
+    let transactions =
+        entries.par_iter().map(|entry| structure::open(&bundle, &table, entry.clone())).collect();
+    let seen = table.into_versions();
+    Ok(Prepared { block, transactions, seen, bundle })
 }
 
 fn commit(
@@ -184,16 +193,17 @@ fn commit(
     metrics: &PeerMetrics,
 ) -> Result<(), ChannelFault> {
     let started = std::time::Instant::now();
-    let Prepared { block, transactions, bundle } = prepared;
+    let Prepared { block, mut transactions, seen, bundle } = prepared;
     assert!(
         Arc::ptr_eq(&bundle, &channel.bundle()),
         "invariant: the intake waits for a configuration block's commit before it checks the next block"
     );
     let ledger = channel.ledger();
-    let outcome = validator::validate(&bundle, ledger, &transactions).map_err(|error| ChannelFault {
-        reason: format!("block {} cannot be judged: {}", number(&block), with_causes(&error)),
-        remedy: error.remedy().to_owned(),
-    })?;
+    let outcome =
+        validator::validate(&bundle, ledger, &mut transactions, &seen).map_err(|error| ChannelFault {
+            reason: format!("block {} cannot be judged: {}", number(&block), with_causes(&error)),
+            remedy: error.remedy().to_owned(),
+        })?;
     let opened: Vec<_> = transactions.into_iter().map(Opened::into_transaction).collect();
     let committed = ValidatedBlock::new(block, opened.clone(), outcome.codes)
         .and_then(|validated| {

@@ -1,13 +1,16 @@
 //! Judging blocks ahead and on all cores gives what judging one transaction after the other gives, whatever the blocks
-//! change for their successors: configuration, chaincode definitions, policies of keys.
+//! change for their successors: configuration, chaincode definitions, policies of keys, the table of identities.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
+use consort_channel_config::REGISTERED_IDENTITIES;
 use consort_ledger::state::{Entry, KeyRange, Space, StateReader};
 use consort_ledger::{Ledger, StateSnapshot, TxSimulator, ValidatedBlock};
 use consort_msp::SigningIdentity;
 use consort_protos::block::{commit_hash, envelopes, flags};
+use consort_protos::consort::identities::{RegisterArgs, RenewArgs, RetireArgs};
+use consort_protos::entry::EntryNumber;
 use consort_protos::fabric::common::{self, Block, Envelope, Policy, policy};
 use consort_protos::fabric::protos::CollectionConfigPackage;
 use consort_protos::ids::BlockNumber;
@@ -19,12 +22,18 @@ use super::block::{self, Position};
 use super::structure::{self, Opened};
 use super::{feed, validator};
 use crate::channel::{ChannelHandle, CommittedBlock};
-use crate::testing::{JoinedPeer, Network, TransactionBuilder, channel_policy, collections, spelled_policy};
+use crate::identities::table::Table;
+use crate::identities::testing::{change, number_of};
+use crate::testing::{
+    JoinedPeer, Network, Organisation, TransactionBuilder, channel_policy, collections, spelled_policy,
+};
 
 /// Blocks of one history.
 const BLOCKS: usize = 24;
 /// Transactions of a block at most.
 const TRANSACTIONS_MAX: usize = 8;
+/// Entries that the transactions name.
+const ENTRIES: u64 = 5;
 /// Keys that the transactions meet at.
 const KEYS: [&str; 5] = ["a", "b", "c", "d", "e"];
 
@@ -36,16 +45,40 @@ struct History {
     before: StateSnapshot,
     dice: StdRng,
     one_thread: rayon::ThreadPool,
+    org1: Arc<Signers>,
+    org2: Arc<Signers>,
+}
+
+/// Those of an organisation who change entries, and are named by them.
+struct Signers {
+    admin: Arc<SigningIdentity>,
+    peer: Arc<SigningIdentity>,
+    client: Arc<SigningIdentity>,
+}
+
+impl Signers {
+    fn of(organisation: &Organisation) -> Arc<Self> {
+        let (peer, client) = (Arc::clone(&organisation.peer), Arc::clone(&organisation.client));
+        Arc::new(Self { admin: organisation.identity("admin"), peer, client })
+    }
 }
 
 impl History {
     fn new(seed: u64) -> Self {
-        let network = Network::new(&[]);
+        let network = Network::with(&[], &[REGISTERED_IDENTITIES]);
         let peer = JoinedPeer::new(&network.genesis);
         let before = peer.channel.ledger().snapshot();
         let one_thread = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread");
-        let mut history =
-            Self { network, peer, blocks: Vec::new(), before, dice: StdRng::seed_from_u64(seed), one_thread };
+        let mut history = Self {
+            org1: Signers::of(&network.org1),
+            org2: Signers::of(&network.org2),
+            network,
+            peer,
+            blocks: Vec::new(),
+            before,
+            dice: StdRng::seed_from_u64(seed),
+            one_thread,
+        };
         let policy = channel_policy("/Channel/Application/Endorsement");
         let definition = history.network.definition("basic", &policy, &collections()).build();
         history.append(vec![definition]);
@@ -76,10 +109,11 @@ impl History {
         }
         let mut envelopes: Vec<Bytes> = Vec::new();
         for _ in 0..self.dice.random_range(1..=TRANSACTIONS_MAX) {
-            let envelope = match self.dice.random_range(0..12) {
+            let envelope = match self.dice.random_range(0..14) {
                 0 => self.definition(),
                 1 => self.repeated(&envelopes),
                 2 => self.forged(),
+                3 | 4 => self.change_of_entries(),
                 _ => self.invocation().build(),
             };
             envelopes.push(envelope);
@@ -124,6 +158,48 @@ impl History {
         builder.build()
     }
 
+    /// Registers, renews or retires an entry, over the present state or over that of a block ago. What cannot be done now
+    /// becomes an invocation.
+    fn change_of_entries(&mut self) -> Bytes {
+        let old = self.dice.random_range(0..5) == 0;
+        let snapshot = if old { self.before.clone() } else { self.peer.channel.ledger().snapshot() };
+        let organisation = if self.dice.random() { Arc::clone(&self.org1) } else { Arc::clone(&self.org2) };
+        let number = self.dice.random_range(0..ENTRIES);
+        let signer = if self.dice.random() { &organisation.peer } else { &organisation.client };
+        let certificate = Bytes::from(signer.certificate().pem().into_bytes());
+        let (name, argument) = match self.dice.random_range(0..6) {
+            0 | 1 => ("Retire", RetireArgs { number }.encode_to_vec()),
+            2 => ("Renew", RenewArgs { number, certificate, bls: None }.encode_to_vec()),
+            _ => ("Register", RegisterArgs { certificate, bls: None }.encode_to_vec()),
+        };
+        let arguments = [Bytes::from(name), argument.into()];
+        let changed = change(&self.peer.channel, snapshot, &organisation.admin, &arguments);
+        match changed {
+            Some(builder) => builder.endorsed_by(&[&organisation.peer]).build(),
+            None => self.invocation().build(),
+        }
+    }
+
+    /// Names endorsers by numbers, which may or may not be theirs.
+    fn some_by_number(&mut self, builder: &mut TransactionBuilder) {
+        let numbers: Vec<Option<u64>> = builder
+            .endorsers
+            .iter()
+            .map(|endorser| {
+                let by_number = self.dice.random_range(0..2) == 0;
+                by_number.then(|| number_of(&self.peer.channel, endorser)).flatten()
+            })
+            .collect();
+        let wrong = (self.dice.random_range(0..20) == 0).then(|| self.dice.random_range(0..ENTRIES));
+        builder.change_endorsements = Some(Box::new(move |endorsements| {
+            for (endorsement, number) in endorsements.iter_mut().zip(&numbers) {
+                if let Some(number) = wrong.or(*number).and_then(EntryNumber::new) {
+                    endorsement.endorser = number.serialize();
+                }
+            }
+        }));
+    }
+
     /// Runs a few random steps over the present state, or over that of a block ago.
     fn invocation(&mut self) -> TransactionBuilder {
         let old = self.dice.random_range(0..5) == 0;
@@ -138,7 +214,15 @@ impl History {
             1 => &[&org2],
             _ => &[&org1, &org2],
         };
-        self.network.transaction("basic").endorsed_by(endorsers).set(simulator.finish().rwset)
+        let mut builder =
+            self.network.transaction("basic").endorsed_by(endorsers).set(simulator.finish().rwset);
+        self.some_by_number(&mut builder);
+        let creator = number_of(&self.peer.channel, &builder.creator).and_then(EntryNumber::new);
+        if let (Some(number), true) = (creator, self.dice.random()) {
+            builder.change_signature_header =
+                Some(Box::new(move |header| header.creator = number.serialize()));
+        }
+        builder
     }
 
     fn step(&mut self, simulator: &mut TxSimulator) {
@@ -184,9 +268,12 @@ fn commit_serially(channel: &ChannelHandle, block: Block) {
     let (bundle, ledger) = (channel.bundle(), channel.ledger());
     let position = Position { next: ledger.height(), last_hash: ledger.last_hash().unwrap_or_default() };
     block::verify(&bundle, &position, &block).expect("the next block");
-    let transactions: Vec<Opened> =
-        envelopes(&block).iter().map(|entry| structure::open(&bundle, entry.clone())).collect();
-    let outcome = validator::validate(&bundle, ledger, &transactions).expect("decidable");
+    let snapshot = ledger.snapshot();
+    let table = Table::new(&bundle, &snapshot);
+    let mut transactions: Vec<Opened> =
+        envelopes(&block).iter().map(|entry| structure::open(&bundle, &table, entry.clone())).collect();
+    let seen = table.into_versions();
+    let outcome = validator::validate(&bundle, ledger, &mut transactions, &seen).expect("decidable");
     let opened: Vec<_> = transactions.into_iter().map(Opened::into_transaction).collect();
     let validated = ValidatedBlock::new(block, opened.clone(), outcome.codes).expect("judged");
     let committed = ledger.commit(validated).expect("committed");

@@ -1,4 +1,4 @@
-//! What can be said about a transaction without looking at the state: its form, its creator, its id, and whose
+//! What can be said about a transaction without looking at the state (but for signers named by number): its form, its creator, its id, and whose
 //! endorsement signatures hold.
 //!
 //! The order of the checks is Fabric's (`core/common/validation/msgvalidation.go`), since the first failing one gives the
@@ -14,6 +14,8 @@ use consort_msp::policy::{SignedData, verified_identities};
 use consort_protos::fabric::common::HeaderType;
 use consort_protos::fabric::protos::TxValidationCode;
 use consort_protos::transaction::{Body, EndorserTransaction, Rejection, Transaction};
+
+use crate::identities::table::Table;
 
 /// A transaction after the first half of its validation.
 #[derive(Debug)]
@@ -36,6 +38,8 @@ pub enum Opened {
 pub struct VerifiedTransaction {
     /// The transaction; its body is an invocation.
     pub transaction: Arc<Transaction>,
+    /// Who signed it.
+    pub creator: Arc<Identity>,
     /// Who endorsed it with a signature that holds, each identity once. Whether an identity is valid is asked when a
     /// policy wants it.
     pub endorsers: Vec<Arc<Identity>>,
@@ -58,6 +62,16 @@ impl Opened {
 
     /// The transaction, when it could be opened.
     #[must_use]
+    pub fn transaction(&self) -> Option<&Arc<Transaction>> {
+        match self {
+            Self::Rejected { transaction, .. } => transaction.as_ref(),
+            Self::Endorser(verified) => Some(&verified.transaction),
+            Self::Config(transaction) => Some(transaction),
+        }
+    }
+
+    /// The transaction, when it could be opened.
+    #[must_use]
     pub fn into_transaction(self) -> Option<Arc<Transaction>> {
         match self {
             Self::Rejected { transaction, .. } => transaction,
@@ -67,24 +81,42 @@ impl Opened {
     }
 }
 
-/// Opens an entry of a block and checks everything about it that depends only on the configuration.
+/// Opens an entry of a block and checks everything about it that depends only on the configuration, and on the channel's
+/// table of identities for signers that are named by number.
 #[must_use]
-pub fn open(bundle: &ChannelBundle, entry: Bytes) -> Opened {
-    let transaction = match Transaction::open(entry) {
-        Ok(transaction) => Arc::new(transaction),
-        Err(rejection) => return Opened::Rejected { transaction: None, rejection },
-    };
-    match check(bundle, &transaction) {
-        Err(rejection) => Opened::Rejected { transaction: Some(transaction), rejection },
-        Ok(None) => Opened::Config(transaction),
-        Ok(Some(endorsers)) => Opened::Endorser(VerifiedTransaction { transaction, endorsers }),
+pub(crate) fn open(bundle: &ChannelBundle, table: &Table<'_>, entry: Bytes) -> Opened {
+    match Transaction::open(entry) {
+        Ok(transaction) => judge(bundle, table, Arc::new(transaction)),
+        Err(rejection) => Opened::Rejected { transaction: None, rejection },
     }
 }
 
-/// The endorsers of an invocation; `None` for a configuration.
-fn check(bundle: &ChannelBundle, transaction: &Transaction) -> Result<Option<Vec<Arc<Identity>>>, Rejection> {
+/// What [`open`] does with an entry that was opened before.
+#[must_use]
+pub(crate) fn judge(bundle: &ChannelBundle, table: &Table<'_>, transaction: Arc<Transaction>) -> Opened {
+    match check(bundle, table, &transaction) {
+        Err(rejection) => Opened::Rejected { transaction: Some(transaction), rejection },
+        Ok(None) => Opened::Config(transaction),
+        Ok(Some(Signers { creator, endorsers })) => {
+            Opened::Endorser(VerifiedTransaction { transaction, creator, endorsers })
+        }
+    }
+}
+
+/// Whose signatures hold.
+struct Signers {
+    creator: Arc<Identity>,
+    endorsers: Vec<Arc<Identity>>,
+}
+
+/// The signers of an invocation; `None` for a configuration.
+fn check(
+    bundle: &ChannelBundle,
+    table: &Table<'_>,
+    transaction: &Transaction,
+) -> Result<Option<Signers>, Rejection> {
     let reject = |code, reason: &str| Err(Rejection::new(code, reason));
-    creator(bundle, transaction)?;
+    let creator = creator(bundle, table, transaction)?;
     match transaction.kind {
         HeaderType::Config => {
             transaction.body.as_ref().map_err(Clone::clone)?;
@@ -115,29 +147,44 @@ fn check(bundle: &ChannelBundle, transaction: &Transaction) -> Result<Option<Vec
             "the proposal hash is that of another proposal",
         );
     }
-    Ok(Some(endorsers(bundle, endorser)))
+    Ok(Some(Signers { creator, endorsers: endorsers(bundle, table, endorser) }))
 }
 
 /// The creator is a valid identity of the channel that the header names, and signed the payload.
-fn creator(bundle: &ChannelBundle, transaction: &Transaction) -> Result<(), Rejection> {
+fn creator(
+    bundle: &ChannelBundle,
+    table: &Table<'_>,
+    transaction: &Transaction,
+) -> Result<Arc<Identity>, Rejection> {
     let reject = |reason: String| Rejection::new(TxValidationCode::BadCreatorSignature, reason);
     if transaction.channel != bundle.channel().as_str() {
         return Err(reject(format!("the transaction is for channel {:?}", transaction.channel)));
     }
     let msps = bundle.msps();
-    let identity = msps.deserialize(&transaction.creator).map_err(|error| reject(error.to_string()))?;
+    let serialized = table
+        .certificate_of(&transaction.creator)
+        .ok_or_else(|| reject("the creator names an entry that is not in use".to_owned()))?;
+    let identity = msps.deserialize(&serialized).map_err(|error| reject(error.to_string()))?;
     msps.validate(&identity).map_err(|error| reject(error.to_string()))?;
-    identity.verify(&transaction.payload, &transaction.signature).map_err(|error| reject(error.to_string()))
+    identity
+        .verify(&transaction.payload, &transaction.signature)
+        .map_err(|error| reject(error.to_string()))?;
+    Ok(identity)
 }
 
-fn endorsers(bundle: &ChannelBundle, endorser: &EndorserTransaction) -> Vec<Arc<Identity>> {
+/// An endorser signs its certificate with the payload, also when the transaction names it by number.
+fn endorsers(
+    bundle: &ChannelBundle,
+    table: &Table<'_>,
+    endorser: &EndorserTransaction,
+) -> Vec<Arc<Identity>> {
     let signed: Vec<SignedData> = endorser
         .endorsements
         .iter()
-        .map(|endorsement| SignedData {
-            identity: endorsement.endorser.clone(),
-            message: preimage::endorsement(&endorser.proposal_response_payload, &endorsement.endorser).into(),
-            signature: endorsement.signature.clone(),
+        .filter_map(|endorsement| {
+            let identity = table.certificate_of(&endorsement.endorser)?;
+            let message = preimage::endorsement(&endorser.proposal_response_payload, &identity).into();
+            Some(SignedData { identity, message, signature: endorsement.signature.clone() })
         })
         .collect();
     verified_identities(bundle.msps(), &signed)

@@ -7,14 +7,16 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use consort_channel_config::{ChannelBundle, ConfigError};
-use consort_ledger::{Ledger, StateSnapshot};
+use consort_ledger::Ledger;
+use consort_protos::entry::EntryNumber;
 use consort_protos::fabric::protos::TxValidationCode;
-use consort_protos::transaction::{Rejection, Transaction};
+use consort_protos::transaction::Rejection;
 use rayon::prelude::*;
 
 use super::dependencies::Dependencies;
 use super::endorsement::{Endorsed, Policies, Refusal, Undecidable};
-use super::structure::{Opened, VerifiedTransaction};
+use super::structure::{self, Opened, VerifiedTransaction};
+use crate::identities::table::{Table, Versions};
 
 /// A judged block.
 #[derive(Debug)]
@@ -40,6 +42,9 @@ pub enum ValidationError {
     /// The ledger could not be read.
     #[error("the transaction index could not be read")]
     Index(#[source] consort_ledger::Error),
+    /// The table of identities could not be read.
+    #[error("the table of identities could not be read: {0}")]
+    Table(String),
     /// The orderers ordered a configuration that does not follow from the present one, or that this peer does not
     /// support.
     #[error("the configuration in transaction {index} cannot be applied")]
@@ -57,7 +62,7 @@ impl ValidationError {
     #[must_use]
     pub fn remedy(&self) -> &'static str {
         match self {
-            Self::Undecidable { .. } | Self::Index(_) => {
+            Self::Undecidable { .. } | Self::Index(_) | Self::Table(_) => {
                 "check the disk, then restart the peer; if it happens again, restore the channel's folder from a backup"
             }
             Self::Config { .. } => {
@@ -68,18 +73,33 @@ impl ValidationError {
     }
 }
 
-/// Judges the transactions of the block after the ledger's last one. `bundle` is the configuration in force before it.
+/// Judges the transactions of the block after the ledger's last one. `bundle` is the configuration in force before it, `seen`
+/// are the entries of the table of identities by which the transactions were opened: they may be older, and what named
+/// another version of one is opened again.
 ///
 /// # Errors
 /// [`ValidationError`]; never because a transaction is invalid.
-pub fn validate(
+pub(crate) fn validate(
     bundle: &ChannelBundle,
     ledger: &Ledger,
-    transactions: &[Opened],
+    transactions: &mut [Opened],
+    seen: &Versions,
 ) -> Result<Outcome, ValidationError> {
     let snapshot = ledger.snapshot();
+    let table = Table::new(bundle, &snapshot);
+    transactions.par_iter_mut().for_each(|opened| {
+        let stale = opened.transaction().filter(|transaction| table.differs(seen, &table.named(transaction)));
+        if let Some(transaction) = stale.cloned() {
+            *opened = structure::judge(bundle, &table, transaction);
+        }
+    });
+    let transactions = &*transactions;
     let duplicates = duplicates(ledger, transactions)?;
-    let mut judgements = judge_endorsements(bundle, &snapshot, transactions, &duplicates)?;
+    let judge = Judge { bundle, table: &table, policies: Policies::new(bundle, &snapshot), duplicates };
+    let mut judgements = judge.all(transactions)?;
+    if let Some(reason) = table.failure() {
+        return Err(ValidationError::Table(reason));
+    }
     let bundle = apply_configurations(bundle, transactions)?;
     mark_repeated(transactions, &mut judgements);
     let codes = judgements
@@ -109,60 +129,105 @@ fn duplicates(ledger: &Ledger, transactions: &[Opened]) -> Result<Vec<bool>, Val
         .collect()
 }
 
-fn judge_endorsements(
-    bundle: &ChannelBundle,
-    snapshot: &StateSnapshot,
-    transactions: &[Opened],
-    duplicates: &[bool],
-) -> Result<Vec<Result<(), Rejection>>, ValidationError> {
-    let policies = Policies::new(bundle, snapshot);
-    let sets = transactions.iter().enumerate().filter_map(|(index, transaction)| match transaction {
-        Opened::Endorser(verified) => Some((index, &verified.transaction.invocation()?.rwset)),
-        _ => None,
-    });
-    let mut dependencies = Dependencies::of(sets);
-    if dependencies.is_empty() {
-        return (0..transactions.len())
-            .into_par_iter()
-            .map(|index| {
-                let mut passed = BTreeSet::new();
-                judge(index, &transactions[index], duplicates[index], &policies, &dependencies, &mut passed)
-            })
-            .collect();
-    }
-    // A key's policy changes within the block: each transaction depends on what became of those before it.
-    let mut judgements = Vec::with_capacity(transactions.len());
-    for (index, transaction) in transactions.iter().enumerate() {
-        let mut passed = BTreeSet::new();
-        judgements.push(judge(index, transaction, duplicates[index], &policies, &dependencies, &mut passed)?);
-        dependencies.pass(index, &passed);
-    }
-    Ok(judgements)
+/// What a block's transactions are judged by.
+struct Judge<'b> {
+    bundle: &'b ChannelBundle,
+    table: &'b Table<'b>,
+    policies: Policies<'b>,
+    /// Per transaction: is its id in the ledger already?
+    duplicates: Vec<bool>,
 }
 
-fn judge<'t>(
-    index: usize,
-    transaction: &'t Opened,
-    duplicate: bool,
-    policies: &Policies<'_>,
-    dependencies: &Dependencies<'_>,
-    passed: &mut BTreeSet<&'t str>,
-) -> Result<Result<(), Rejection>, ValidationError> {
-    let verified = match transaction {
-        Opened::Rejected { rejection, .. } => return Ok(Err(rejection.clone())),
-        Opened::Config(_) => return Ok(Ok(())),
-        Opened::Endorser(verified) => verified,
-    };
-    if duplicate {
-        return Ok(Err(Rejection::new(
-            TxValidationCode::DuplicateTxid,
-            "the transaction id is in the ledger already",
-        )));
+impl Judge<'_> {
+    fn all(&self, transactions: &[Opened]) -> Result<Vec<Result<(), Rejection>>, ValidationError> {
+        let sets = transactions.iter().enumerate().filter_map(|(index, transaction)| match transaction {
+            Opened::Endorser(verified) => Some((index, &verified.transaction.invocation()?.rwset)),
+            _ => None,
+        });
+        let mut dependencies = Dependencies::of(sets);
+        if dependencies.is_empty() {
+            return (0..transactions.len())
+                .into_par_iter()
+                .map(|index| self.one(index, &transactions[index], &dependencies, &mut BTreeSet::new()))
+                .collect();
+        }
+        // A key's policy or an entry changes within the block: each transaction depends on what became of those before it.
+        let mut judgements = Vec::with_capacity(transactions.len());
+        for (index, transaction) in transactions.iter().enumerate() {
+            let mut passed = BTreeSet::new();
+            let retired = self.retired_before(index, transaction, &dependencies);
+            let judgement = if retired.is_empty() {
+                self.one(index, transaction, &dependencies, &mut passed)?
+            } else {
+                self.without(index, transaction, retired, &dependencies, &mut passed)?
+            };
+            judgements.push(judgement);
+            dependencies.pass(index, &passed);
+        }
+        Ok(judgements)
     }
-    match invocation(index, verified, policies, dependencies, passed) {
-        Ok(()) => Ok(Ok(())),
-        Err(Refusal::Invalid(rejection)) => Ok(Err(rejection)),
-        Err(Refusal::Undecidable(source)) => Err(ValidationError::Undecidable { index, source }),
+
+    fn retired_before(
+        &self,
+        index: usize,
+        transaction: &Opened,
+        dependencies: &Dependencies<'_>,
+    ) -> BTreeSet<EntryNumber> {
+        let named = transaction.transaction().map(|transaction| self.table.named(transaction));
+        dependencies.retired_before(index, named.unwrap_or_default())
+    }
+
+    /// Judges a transaction that names entries which an earlier one of the block retired.
+    fn without<'t>(
+        &self,
+        index: usize,
+        transaction: &'t Opened,
+        retired: BTreeSet<EntryNumber>,
+        dependencies: &Dependencies<'_>,
+        passed: &mut BTreeSet<&'t str>,
+    ) -> Result<Result<(), Rejection>, ValidationError> {
+        let Some(opened) = transaction.transaction() else {
+            return self.one(index, transaction, dependencies, passed);
+        };
+        let table = self.table.without(retired);
+        let again = structure::judge(self.bundle, &table, Arc::clone(opened));
+        if let Some(reason) = table.failure() {
+            return Err(ValidationError::Table(reason));
+        }
+        let mut passed_again = BTreeSet::new();
+        let judgement = self.one(index, &again, dependencies, &mut passed_again)?;
+        // The same names, out of the transaction that stays.
+        let names = opened.invocation().into_iter().flat_map(|invocation| {
+            let written = invocation.rwset.namespaces.iter().map(|set| set.namespace.as_str());
+            written.chain([invocation.chaincode_id.name.as_str()])
+        });
+        passed.extend(names.filter(|name| passed_again.contains(name)));
+        Ok(judgement)
+    }
+
+    fn one<'t>(
+        &self,
+        index: usize,
+        transaction: &'t Opened,
+        dependencies: &Dependencies<'_>,
+        passed: &mut BTreeSet<&'t str>,
+    ) -> Result<Result<(), Rejection>, ValidationError> {
+        let verified = match transaction {
+            Opened::Rejected { rejection, .. } => return Ok(Err(rejection.clone())),
+            Opened::Config(_) => return Ok(Ok(())),
+            Opened::Endorser(verified) => verified,
+        };
+        if self.duplicates[index] {
+            return Ok(Err(Rejection::new(
+                TxValidationCode::DuplicateTxid,
+                "the transaction id is in the ledger already",
+            )));
+        }
+        match invocation(index, verified, &self.policies, dependencies, passed) {
+            Ok(()) => Ok(Ok(())),
+            Err(Refusal::Invalid(rejection)) => Ok(Err(rejection)),
+            Err(Refusal::Undecidable(source)) => Err(ValidationError::Undecidable { index, source }),
+        }
     }
 }
 
@@ -173,10 +238,12 @@ fn invocation<'t>(
     dependencies: &Dependencies<'_>,
     passed: &mut BTreeSet<&'t str>,
 ) -> Result<(), Refusal> {
-    let invocation =
-        verified.endorser().invocation.as_ref().map_err(|rejection| Refusal::Invalid(rejection.clone()))?;
+    let endorser = verified.endorser();
+    let invocation = endorser.invocation.as_ref().map_err(|rejection| Refusal::Invalid(rejection.clone()))?;
     let endorsed = Endorsed {
         index,
+        creator: &verified.creator,
+        endorser,
         chaincode: &invocation.chaincode_id.name,
         set: &invocation.rwset,
         endorsers: &verified.endorsers,
@@ -217,11 +284,6 @@ fn mark_repeated(transactions: &[Opened], judgements: &mut [Result<(), Rejection
 }
 
 fn explain(transaction: &Opened, rejection: &Rejection) {
-    let transaction: Option<&Arc<Transaction>> = match transaction {
-        Opened::Rejected { transaction, .. } => transaction.as_ref(),
-        Opened::Endorser(verified) => Some(&verified.transaction),
-        Opened::Config(transaction) => Some(transaction),
-    };
-    let tx_id = transaction.map_or("", |transaction| transaction.tx_id.as_str());
+    let tx_id = transaction.transaction().map_or("", |transaction| transaction.tx_id.as_str());
     tracing::warn!(%tx_id, code = rejection.code.as_str_name(), reason = %rejection.reason, "invalid transaction");
 }

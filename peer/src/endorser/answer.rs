@@ -8,9 +8,13 @@ use consort_protos::fabric::protos::{
 use prost::Message;
 
 use super::{Accepted, Endorser, Executed, STATUS_FAILED, STATUS_REFUSED, interest};
+use crate::identities::functions::CallError;
 
 /// Version of the response message.
 const RESPONSE_VERSION: i32 = 1;
+
+/// Status of a response about what is not there.
+const STATUS_NOT_FOUND: i32 = 404;
 
 /// A failure of this peer: a response without payload, by which a gateway knows to ask another one.
 pub(super) fn failure(message: String) -> ProposalResponse {
@@ -18,6 +22,12 @@ pub(super) fn failure(message: String) -> ProposalResponse {
         response: Some(Response { status: STATUS_FAILED, message, payload: Bytes::new() }),
         ..ProposalResponse::default()
     }
+}
+
+/// The response of a system chaincode that changes nothing.
+pub(super) fn refusal(error: &CallError) -> Response {
+    let status = if matches!(error, CallError::NotFound(_)) { STATUS_NOT_FOUND } else { STATUS_FAILED };
+    Response { status, message: crate::registry::with_causes(error), payload: Bytes::new() }
 }
 
 impl Endorser {

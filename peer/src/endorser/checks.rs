@@ -9,6 +9,7 @@ use consort_protos::proposal::Proposal;
 use time::OffsetDateTime;
 
 use super::{Accepted, Endorser, EndorserError, answer, is_system};
+use crate::identities;
 use crate::registry::with_causes;
 
 /// Access rule of proposals to an application's chaincode.
@@ -37,7 +38,11 @@ impl Endorser {
             Some(channel) => channel.bundle().msps().clone(),
             None => self.surroundings.access.local_msps().clone(),
         };
-        let creator = creator(&msps, &proposal, self.clock.now())?;
+        let signer = match &channel {
+            Some(channel) => identities::with_certificate(channel, &proposal.creator),
+            None => proposal.creator.clone(),
+        };
+        let creator = creator(&msps, &signer, &proposal, self.clock.now())?;
         if let Some(channel) = &channel {
             let duplicate = channel.ledger().contains_tx(&proposal.tx_id).map_err(|error| {
                 EndorserError::Unavailable(format!("the ledger cannot be read: {}", with_causes(&error)))
@@ -92,11 +97,12 @@ fn check_headers(proposal: &Proposal, hash: HashAlgorithm) -> Result<(), String>
 /// The creator, valid and with a signature that holds. Why not is for the log alone: the answer does not help guessing.
 fn creator(
     msps: &MspManager,
+    signer: &[u8],
     proposal: &Proposal,
     now: OffsetDateTime,
 ) -> Result<std::sync::Arc<consort_msp::Identity>, EndorserError> {
     let channel = &proposal.channel;
-    let creator = msps.deserialize(&proposal.creator).map_err(|error| {
+    let creator = msps.deserialize(signer).map_err(|error| {
         tracing::warn!(%channel, tx_id = %proposal.tx_id, %error, "creator of a proposal is unknown");
         invalid(format!("access denied: channel [{channel}] creator org unknown, creator is malformed"))
     })?;

@@ -33,6 +33,7 @@ use crate::chaincode::{
     ChaincodeRuntime, Execution, Host, HostError, Invocation, RuntimeError, TransactionContext, WasmRuntime,
 };
 use crate::channel::ChannelHandle;
+use crate::identities::{IDENTITIES, functions};
 use crate::lifecycle::{
     Definition, IMPLICIT_COLLECTION, Installed, LIFECYCLE, LifecycleCall, LifecycleChaincode, sources,
 };
@@ -48,6 +49,8 @@ const SYSTEM_VERSION: &str = "syscc";
 const ENDORSEMENT_PLUGIN: &str = "escc";
 /// Key in a chaincode's namespace that says which version was initialised (Fabric `core/chaincode/chaincode_support.go`).
 const INITIALIZED_KEY: &str = "\u{0}\u{10FFFF}initialized";
+/// Status of a response that is none.
+const STATUS_OK: i32 = 200;
 /// From this status on a response is a failure and is not endorsed.
 const STATUS_REFUSED: i32 = 400;
 /// From this status on the failure is the execution's, and the gateway may look at what it did.
@@ -183,6 +186,7 @@ impl Endorser {
     async fn execute(&self, accepted: &Accepted) -> Result<Executed, String> {
         match accepted.proposal.chaincode.name.as_str() {
             LIFECYCLE => self.execute_lifecycle(accepted).await,
+            IDENTITIES => self.execute_identities(accepted).await,
             name @ (CSCC | QSCC) => self.execute_query(accepted, name).await,
             name => {
                 let Some(channel) = &accepted.channel else {
@@ -240,6 +244,48 @@ impl Endorser {
             event: None,
             simulation: Some((simulation, host)),
         })
+    }
+
+    async fn execute_identities(&self, accepted: &Accepted) -> Result<Executed, String> {
+        let channel = accepted.channel.as_ref().ok_or("no channel was named, and _identities needs one")?;
+        let bundle = channel.bundle();
+        if !bundle.application().capabilities.registered_identities() {
+            return Err(format!(
+                "channel {} keeps no table of identities: its application lacks the capability {}",
+                bundle.channel(),
+                consort_channel_config::REGISTERED_IDENTITIES
+            ));
+        }
+        let creator = Arc::clone(&accepted.creator);
+        let arguments = accepted.proposal.input.args.clone();
+        let function =
+            arguments.first().map(|name| String::from_utf8_lossy(name).into_owned()).unwrap_or_default();
+        if functions::READING.contains(&function.as_str()) {
+            self.surroundings.access.channel(&bundle, &format!("{IDENTITIES}/{function}"), &creator)?;
+        }
+        let host = Arc::new(self.host(accepted, channel));
+        let running = Arc::clone(&host);
+        let answer = blocking(move || {
+            running.simulate("INVOKE_CHAINCODE", |simulator: &mut TxSimulator| {
+                let call = functions::Call { creator: &creator, arguments: &arguments, bundle: &bundle };
+                Ok(functions::perform(&call, simulator))
+            })
+        })
+        .await?
+        .map_err(|error| error.to_string())?;
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => return Ok(Executed::system(answer::refusal(&error))),
+        };
+        let event = answer.event.map(|(name, payload)| ChaincodeEvent {
+            chaincode_id: IDENTITIES.to_owned(),
+            tx_id: accepted.proposal.tx_id.clone(),
+            event_name: name.to_owned(),
+            payload,
+        });
+        let response = Response { status: STATUS_OK, message: String::new(), payload: answer.payload };
+        let simulation = Some((finished(&host)?, host));
+        Ok(Executed { response, version: SYSTEM_VERSION.to_owned(), event, simulation })
     }
 
     async fn execute_chaincode(
@@ -440,7 +486,7 @@ fn store_private(
 
 /// Whether a name belongs to a system chaincode.
 fn is_system(name: &str) -> bool {
-    matches!(name, LIFECYCLE | CSCC | QSCC | "lscc" | "escc" | "vscc")
+    matches!(name, LIFECYCLE | IDENTITIES | CSCC | QSCC | "lscc" | "escc" | "vscc")
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use consort_node::Clock;
 use tonic::Status;
 
 use crate::channel::ChannelHandle;
+use crate::identities::with_certificate;
 
 /// A signed request that was allowed, and can be judged again while its answer goes on.
 pub(super) struct Access {
@@ -27,6 +28,7 @@ impl Access {
         signed: SignedData,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, Status> {
+        let signed = SignedData { identity: with_certificate(&channel, &signed.identity), ..signed };
         let mut access = Self { channel, resource, signed, clock, allowed_at: None };
         access.check()?;
         Ok(access)

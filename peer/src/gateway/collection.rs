@@ -22,12 +22,15 @@ const MISMATCH: &str = "ProposalResponsePayloads do not match";
 /// The resource whose readers see every value that a transaction writes.
 const BLOCKS: &str = "event/Block";
 
+/// An endorsement that counts, and whose it is.
+pub(super) type Endorsed = (Arc<Identity>, Endorsement);
+
 /// The endorsements so far. All are over the same payload.
 pub(super) struct Collection {
     /// Who asks, as the proposal says; an endorser has checked the signature before anything is told.
     creator: Bytes,
     first: Option<First>,
-    endorsed: Vec<(Arc<Identity>, Endorsement)>,
+    endorsed: Vec<Endorsed>,
     /// Organisation and endpoint: a peer that announces another one's endpoint stands in nobody's way.
     asked: HashSet<(MspId, String)>,
     details: Vec<ErrorDetail>,
@@ -137,14 +140,13 @@ impl Collection {
     }
 
     /// The payload and its endorsements, one per endorser.
-    pub(super) fn into_parts(self) -> Result<(Bytes, Vec<Endorsement>), Status> {
+    pub(super) fn into_parts(self) -> Result<(Bytes, Vec<Endorsed>), Status> {
         let first = self.first.ok_or_else(|| Status::aborted("no endorsement was collected"))?;
         let mut seen = BTreeSet::new();
         let endorsements = self
             .endorsed
             .into_iter()
-            .map(|(_, endorsement)| endorsement)
-            .filter(|endorsement| seen.insert(endorsement.endorser.clone()))
+            .filter(|(_, endorsement)| seen.insert(endorsement.endorser.clone()))
             .collect();
         Ok((first.payload, endorsements))
     }

@@ -16,8 +16,9 @@ use super::network::Member;
 use super::outcome::judge;
 use super::plan::{Impossible, Plan, bare, plan};
 use super::request::{Request, is_system, within};
-use super::{Gateway, best_first};
+use super::{Gateway, best_first, entries};
 use crate::channel::ChannelHandle;
+use crate::identities::{IDENTITIES, with_certificate};
 
 /// What was not finished when the caller's time was over before the first endorsement.
 pub(super) const TIMEOUT_FIRST: &str = "endorsement timeout expired while collecting first endorsement";
@@ -34,20 +35,25 @@ impl Gateway {
         if request.proposed_transaction.is_none() {
             return Err(Status::invalid_argument("the proposed transaction must contain a signed proposal"));
         }
-        let organisations = request.endorsing_organizations;
+        let mut organisations = request.endorsing_organizations;
         let request = Request::open(request.proposed_transaction)?;
         let proposal = request.proposal()?;
         let channel = self.channel(&request.channel).map_err(Status::failed_precondition)?;
+        let creator = with_certificate(&channel, &proposal.creator);
+        if organisations.is_empty() && request.chaincode == IDENTITIES {
+            // Entries are governed by the caller's organisation, which no definition can say.
+            organisations = entries::organisation_of(&channel, &creator).into_iter().collect();
+        }
+        let collection = Collection::new(creator);
         let collected = if organisations.is_empty() {
-            self.endorse_by_policy(&channel, &request, Collection::new(proposal.creator.clone()), deadline)
-                .await?
+            self.endorse_by_policy(&channel, &request, collection, deadline).await?
         } else {
-            let collection = Collection::new(proposal.creator.clone());
             let work =
                 self.endorse_by_organisations(&channel, &request, &organisations, collection, deadline);
             within(deadline, TIMEOUT, work).await?
         };
         let (payload, endorsements) = collected.into_parts()?;
+        let endorsements = entries::by_number(&channel, endorsements);
         let envelope = prepared_envelope(&proposal, payload, endorsements);
         Ok(EndorseResponse { prepared_transaction: Some(envelope) })
     }

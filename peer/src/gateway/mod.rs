@@ -11,6 +11,7 @@ mod commit_status;
 mod details;
 mod difference;
 mod endorse;
+mod entries;
 mod evaluate;
 #[cfg(test)]
 mod garbage_tests;

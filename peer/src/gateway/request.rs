@@ -13,8 +13,10 @@ use tokio::time::Instant;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
+use crate::identities::IDENTITIES;
+
 /// System chaincodes, which every peer of a channel runs.
-const SYSTEM_CHAINCODES: [&str; 3] = ["_lifecycle", "cscc", "qscc"];
+const SYSTEM_CHAINCODES: [&str; 4] = ["_lifecycle", IDENTITIES, "cscc", "qscc"];
 
 /// How much earlier than the caller's own limit the gateway gives up.
 const DEADLINE_LEAD: Duration = Duration::from_millis(20);

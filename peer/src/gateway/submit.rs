@@ -10,9 +10,9 @@ use rand::seq::SliceRandom;
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
-use super::Gateway;
 use super::details::status;
 use super::request::within;
+use super::{Gateway, entries};
 use crate::deliver_client::OrdererEndpoint;
 
 /// What was not finished when the caller's time was over.
@@ -42,6 +42,7 @@ impl Gateway {
             return Err(Status::invalid_argument("prepared transaction must be signed"));
         }
         let channel = self.channel(&request.channel_id).map_err(Status::failed_precondition)?;
+        let envelope = entries::for_orderers(&channel, envelope);
         let mut orderers = self.orderers.endpoints(&channel);
         if orderers.is_empty() {
             return Err(Status::unavailable("no orderer nodes available"));

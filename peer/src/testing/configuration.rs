@@ -62,10 +62,15 @@ fn raise_versions(before: &ConfigGroup, after: &mut ConfigGroup) {
 
 /// Demands a capability of the application section that no peer has.
 pub(crate) fn demand_the_unknown(root: &mut ConfigGroup) {
+    demand(root, "V9_9");
+}
+
+/// Demands a capability of the application section.
+pub(crate) fn demand(root: &mut ConfigGroup, name: &str) {
     let application = root.groups.get_mut("Application").expect("an application group");
     let entry = application.values.get_mut("Capabilities").expect("capabilities");
     let mut demanded = Capabilities::decode(entry.value.clone()).expect("capabilities");
-    demanded.capabilities.insert("V9_9".to_owned(), Capability {});
+    demanded.capabilities.insert(name.to_owned(), Capability {});
     entry.value = demanded.encode_to_vec().into();
 }
 

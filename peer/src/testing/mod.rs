@@ -20,12 +20,13 @@ use consort_protos::fabric::lifecycle::{
 use consort_protos::fabric::msp::{FabricMspConfig, MspConfig};
 use consort_protos::fabric::protos::{
     ApplicationPolicy, ChaincodeAction, ChaincodeActionPayload, ChaincodeEndorsedAction, ChaincodeEvent,
-    ChaincodeHeaderExtension, ChaincodeId, CollectionConfig, CollectionConfigPackage, CollectionPolicyConfig,
-    Endorsement, ProposalResponsePayload, Response, StaticCollectionConfig,
-    Transaction as TransactionMessage, TransactionAction, TxValidationCode, application_policy,
-    collection_config, collection_policy_config,
+    ChaincodeHeaderExtension, ChaincodeId, ChaincodeInput, ChaincodeInvocationSpec, ChaincodeSpec,
+    CollectionConfig, CollectionConfigPackage, CollectionPolicyConfig, Endorsement, ProposalResponsePayload,
+    Response, StaticCollectionConfig, Transaction as TransactionMessage, TransactionAction, TxValidationCode,
+    application_policy, collection_config, collection_policy_config,
 };
 use consort_protos::ids::{BlockNumber, MspId};
+use consort_protos::proposal::chaincode_proposal_payload_without_transient;
 use consort_protos::rwset::{NamespaceReadWriteSet, TxReadWriteSet, Write};
 use prost::Message;
 use rcgen::{
@@ -173,6 +174,11 @@ impl Network {
     /// A network whose orderers are at the given endpoints. The configuration is that of the golden channel with other
     /// certificates: endorsement and lifecycle endorsement need a peer of both organisations.
     pub(crate) fn new(orderer_endpoints: &[String]) -> Self {
+        Self::with(orderer_endpoints, &[])
+    }
+
+    /// The same with more capabilities of the application.
+    pub(crate) fn with(orderer_endpoints: &[String], capabilities: &[&str]) -> Self {
         let org1 = Organisation::new("Org1MSP");
         let org2 = Organisation::new("Org2MSP");
         let orderer = Organisation::new("OrdererMSP");
@@ -187,6 +193,7 @@ impl Network {
             replace_msp(root, organisation);
         }
         replace_endpoints(root, orderer_endpoints);
+        capabilities.iter().for_each(|name| configuration::demand(root, name));
         payload.data = config.encode_to_vec().into();
         envelope.payload = payload.encode_to_vec().into();
         let data = BlockData { data: vec![envelope.encode_to_vec().into()] };
@@ -271,7 +278,11 @@ impl TestChannel {
     }
 
     pub(crate) async fn with_orderers(endpoints: &[String]) -> Self {
-        let network = Network::new(endpoints);
+        Self::of(Network::new(endpoints)).await
+    }
+
+    /// The channel of a network.
+    pub(crate) async fn of(network: Network) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let channels = Channels::open(folder.path()).expect("no channels yet");
         let channel = channels.join(&network.genesis).expect("joined");
@@ -430,6 +441,7 @@ pub(crate) struct TransactionBuilder {
     pub(crate) channel: String,
     pub(crate) chaincode: String,
     pub(crate) version: String,
+    pub(crate) arguments: Vec<Bytes>,
     pub(crate) set: TxReadWriteSet,
     pub(crate) endorsers: Vec<Arc<SigningIdentity>>,
     pub(crate) change_channel_header: Change<ChannelHeader>,
@@ -452,6 +464,7 @@ impl TransactionBuilder {
             channel: CHANNEL.to_owned(),
             chaincode: chaincode.to_owned(),
             version: "1".to_owned(),
+            arguments: Vec::new(),
             set: writes(chaincode, vec![write("key", b"value")]),
             endorsers: Vec::new(),
             change_channel_header: None,
@@ -494,7 +507,7 @@ impl TransactionBuilder {
 
     pub(crate) fn build(&self) -> Bytes {
         let (channel_header, signature_header) = self.headers();
-        let proposal_payload = Bytes::from_static(b"\x0a\x00");
+        let proposal_payload = self.proposal_payload();
         let mut action = ChaincodeAction {
             results: self.set.encode(),
             events: Bytes::new(),
@@ -533,6 +546,16 @@ impl TransactionBuilder {
         };
         apply(&self.change_payload, &mut payload);
         self.seal(&payload)
+    }
+
+    fn proposal_payload(&self) -> Bytes {
+        if self.arguments.is_empty() {
+            return Bytes::from_static(b"\x0a\x00");
+        }
+        let input = ChaincodeInput { args: self.arguments.clone(), ..ChaincodeInput::default() };
+        let spec = ChaincodeSpec { input: Some(input), ..ChaincodeSpec::default() };
+        let invocation = ChaincodeInvocationSpec { chaincode_spec: Some(spec) };
+        chaincode_proposal_payload_without_transient(invocation.encode_to_vec().into())
     }
 
     fn headers(&self) -> (Bytes, Bytes) {
