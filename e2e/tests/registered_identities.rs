@@ -38,7 +38,7 @@ impl<'n> Application<'n> {
     async fn create(&self, identity: &ClientIdentity, id: &str) -> Result<Committed> {
         let gateway = Gateway::connect(&self.endpoint, identity.clone()).await?;
         let contract = gateway.network("mychannel").contract("basic");
-        let call = contract.call("CreateAsset").arguments([id, "blue", "5", "Ada", "300"]);
+        let call = contract.call("CreateAsset").arguments([id, "blue", "5", "Ada", "300"].map(str::to_owned));
         let endorsed = call.endorsing_organisations(ORGANISATIONS).endorse().await?;
         Ok(endorsed.submit().await?.committed().await?)
     }
