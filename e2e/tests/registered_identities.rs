@@ -8,6 +8,7 @@ use consort_client_sdk::decode::{DecodedBlock, DecodedTransaction, Kind, Signer}
 use consort_client_sdk::registered::{EntryStatus, RegisteredIdentities};
 use consort_client_sdk::{ClientIdentity, Committed, ConnectionProfile, Endpoint, Gateway};
 use consort_e2e::Network;
+use consort_protos::entry::EntryNumber;
 
 /// Every organisation endorses.
 const ORGANISATIONS: [&str; 3] = ["Org1MSP", "Org2MSP", "Org3MSP"];
@@ -92,7 +93,7 @@ fn transactions_name_their_signers_by_number() -> Result<()> {
         let by_number = application.create(&named, "b").await?;
         assert!(by_number.is_valid(), "{by_number:?}");
         let (transaction, all_entries) = application.committed(&by_number).await?;
-        assert_eq!(transaction.creator.context("a creator")?.entry.map(|entry| entry.get()), Some(3));
+        assert_eq!(transaction.creator.context("a creator")?.entry.map(EntryNumber::get), Some(3));
         println!("three endorsements: {with_entries} bytes with the client's certificate, {all_entries} by numbers alone");
         assert!(all_entries < 1_200, "{all_entries} bytes");
 
