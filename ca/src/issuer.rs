@@ -142,7 +142,7 @@ impl Issuer {
     /// Issues a certificate.
     ///
     /// # Errors
-    /// When the request's signature is not its key's, a name does not fit into a certificate, or the authority's own
+    /// When the request's signature is not its key's, its BLS key is not proved, a name does not fit into a certificate, or the authority's own
     /// certificate has ended.
     pub fn issue(&self, order: &Order<'_>, now: OffsetDateTime) -> Result<Certificate, Error> {
         order.request.verify()?;
@@ -167,7 +167,14 @@ impl Issuer {
                 Template { sans, ..Template::authority(subject, validity, Some(path_len)) }
             }
         };
-        let template = Template { attributes: order.attributes.clone(), ..template };
+        // Whoever asks must prove that he holds the key, or he could have somebody else's certified.
+        let bls_key = order.request.bls_key()?;
+        if bls_key.is_some() && order.profile != Profile::Identity {
+            return Err(Error::Issue(
+                "only identities carry BLS keys; ask for it in the default profile".to_owned(),
+            ));
+        }
+        let template = Template { attributes: order.attributes.clone(), bls_key, ..template };
         self.authority.issue(&template, order.request.public_key())
     }
 
@@ -256,6 +263,7 @@ fn bytes_of_hex(text: &str) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use consort_crypto::bls::{CertifiedKey, SecretKey};
     use consort_crypto::key::PrivateKey;
     use consort_crypto::revocation::RevocationList;
 
@@ -301,6 +309,23 @@ mod tests {
         assert!(!issued.is_ca());
         assert!(issuer.verify_issued(&issued).is_ok());
         assert!(super::tests::issuer(10).verify_issued(&issued).is_err());
+    }
+
+    #[test]
+    fn a_bls_key_is_certified_when_it_is_proved_for_this_key() {
+        let (bls, key) = (SecretKey::generate().unwrap(), PrivateKey::generate_p256().unwrap());
+        let other = PrivateKey::generate_p256().unwrap();
+        let proved = CertifiedKey::prove(&bls, "Org1MSP", key.public_key());
+        let ask = |key: &PrivateKey| CertificateRequest::create_with_bls(key, "peer0", &[], &proved).unwrap();
+        let issuer = issuer(10);
+        let issued = issuer.issue(&order(&ask(&key), Profile::Identity), now()).unwrap();
+        assert_eq!(issued.bls_key().unwrap(), Some(proved.clone()));
+        assert!(!issued.has_unknown_critical_extension());
+        // The same key and proof in somebody else's request.
+        let stolen = ask(&other);
+        stolen.verify().unwrap();
+        assert!(issuer.issue(&order(&stolen, Profile::Identity), now()).is_err());
+        assert!(issuer.issue(&order(&ask(&key), Profile::Tls), now()).is_err());
     }
 
     #[test]

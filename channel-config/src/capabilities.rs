@@ -11,6 +11,10 @@ use consort_msp::MspVersion;
 /// identities (namespace `_identities`).
 pub const REGISTERED_IDENTITIES: &str = "CONSORT_REGISTERED_IDENTITIES";
 
+/// Application capability, ours: registered identities with a BLS key may endorse together, with one signature. Without
+/// [`REGISTERED_IDENTITIES`] it does nothing.
+pub const AGGREGATED_ENDORSEMENTS: &str = "CONSORT_AGGREGATED_ENDORSEMENTS";
+
 /// Where capabilities stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
@@ -46,6 +50,7 @@ impl Level {
                 "V1_1_PVTDATA_EXPERIMENTAL",
                 "V1_1_RESOURCETREE_EXPERIMENTAL",
                 REGISTERED_IDENTITIES,
+                AGGREGATED_ENDORSEMENTS,
             ],
         }
     }
@@ -161,5 +166,11 @@ impl Capabilities {
     #[must_use]
     pub fn registered_identities(&self) -> bool {
         self.any(Level::Application, &[REGISTERED_IDENTITIES])
+    }
+
+    /// Application: registered identities endorse together, with one signature.
+    #[must_use]
+    pub fn aggregated_endorsements(&self) -> bool {
+        self.registered_identities() && self.any(Level::Application, &[AGGREGATED_ENDORSEMENTS])
     }
 }

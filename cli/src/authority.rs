@@ -161,7 +161,7 @@ impl Reached {
             .with_context(|| format!("cannot read the administrator's secret {}", secret.display()))?;
         let options = EnrollmentOptions::default();
         let enrolled = self.client.enroll(ADMINISTRATOR, text.trim(), &options).await?;
-        credentials::write_enrolled(folder, &enrolled, &self.name, credentials::Purpose::Signing)?;
+        credentials::write_enrolled(folder, &enrolled, &self.name, credentials::Purpose::Signing, None)?;
         Ok(enrolled)
     }
 }

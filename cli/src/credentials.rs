@@ -1,10 +1,13 @@
 //! Writing certificates and keys in the layout of Fabric's tools, whole or not at all.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context;
-use consort_client_sdk::ca::Enrollment;
+use consort_client_sdk::ca::{BlsWish, Enrollment};
+use consort_crypto::bls::{CertifiedKey, SecretKey};
 use consort_crypto::certificate::Certificate;
+use consort_msp::BLS_KEYS;
 use zeroize::Zeroizing;
 
 use crate::files;
@@ -53,6 +56,39 @@ pub(crate) fn write_identity(
     })
 }
 
+/// Adds a BLS key to an MSP folder: a file that only its owner may read, named after the key, beside those of former keys.
+///
+/// # Errors
+/// An I/O error.
+pub(crate) fn write_bls_key(folder: &Path, key: &SecretKey) -> anyhow::Result<()> {
+    let keys = folder.join(BLS_KEYS);
+    files::create_secret_folder(&keys)?;
+    let name = format!("{}.pem", hex::encode(&key.public_key().as_bytes()[..8]));
+    files::write_atomically(&keys.join(name), key.to_pem().as_bytes(), true)
+}
+
+/// The BLS key of an MSP folder that a certificate carries, to be certified again.
+///
+/// # Errors
+/// The folder has no such key.
+pub(crate) fn bls_wish_of(folder: &Path, certified: &CertifiedKey) -> anyhow::Result<BlsWish> {
+    let keys = folder.join(BLS_KEYS);
+    for file in std::fs::read_dir(&keys).with_context(|| format!("cannot read {}", keys.display()))?.flatten()
+    {
+        let text = Zeroizing::new(std::fs::read_to_string(file.path()).unwrap_or_default());
+        if let Ok(secret) = SecretKey::from_pem(&text)
+            && *secret.public_key() == certified.public_key
+        {
+            return Ok(BlsWish { secret: Arc::new(secret), msp_id: certified.msp_id.clone() });
+        }
+    }
+    anyhow::bail!(
+        "{} does not hold the BLS key that the certificate carries.\nRemedy: put the key's file back, or make a new key with --bls --msp-id {}",
+        keys.display(),
+        certified.msp_id
+    )
+}
+
 /// What a certificate was enrolled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
@@ -73,6 +109,7 @@ pub(crate) fn write_enrolled(
     enrolled: &Enrollment,
     authority: &str,
     purpose: Purpose,
+    bls_key: Option<&SecretKey>,
 ) -> anyhow::Result<()> {
     let (roots, between) = match purpose {
         Purpose::Signing => ("cacerts", "intermediatecerts"),
@@ -88,6 +125,9 @@ pub(crate) fn write_enrolled(
         files::create_secret_folder(&folder.join("keystore"))?;
         let key = folder.join("keystore").join(KEY_FILE);
         files::write_atomically(&key, enrolled.key.to_pem().as_bytes(), true)?;
+        if let Some(key) = bls_key {
+            write_bls_key(folder, key)?;
+        }
         for (number, certificate) in chain.iter().enumerate() {
             let is_root = certificate.verify_issued_by(certificate).is_ok();
             let place = folder.join(if is_root { roots } else { between });

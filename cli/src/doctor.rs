@@ -316,7 +316,7 @@ mod tests {
         let enrolled =
             Enrollment { certificate_pem: certificate.pem(), key, ca_chain_pem: root.certificate().pem() };
         let folder = tempfile::tempdir().unwrap();
-        write_enrolled(&folder.path().join("msp"), &enrolled, "ca", Purpose::Signing).unwrap();
+        write_enrolled(&folder.path().join("msp"), &enrolled, "ca", Purpose::Signing, None).unwrap();
         Patient { root, folder, certificate }
     }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use consort_crypto::bls::CertifiedKey;
 use consort_crypto::certificate::{Certificate, SubjectAlternativeName};
 use consort_crypto::key::PrivateKey;
 use consort_crypto::request::CertificateRequest;
@@ -25,7 +26,7 @@ use crate::connection::Endpoint;
 mod messages;
 
 pub use messages::{
-    Affiliation, Attribute, AttributeRequest, AuditEntry, CaInformation, EnrollmentOptions,
+    Affiliation, Attribute, AttributeRequest, AuditEntry, BlsWish, CaInformation, EnrollmentOptions,
     RegisteredIdentity, Registration, Revocation, Revoke,
 };
 
@@ -509,7 +510,14 @@ impl CaClient {
         options: &EnrollmentOptions,
     ) -> Result<Vec<u8>, CaError> {
         let sans: Vec<_> = options.hosts.iter().map(|host| SubjectAlternativeName::from_text(host)).collect();
-        let request = CertificateRequest::create(key, id, &sans).map_err(CaError::Sign)?;
+        let request = match &options.bls_key {
+            Some(wish) => {
+                let proved = CertifiedKey::prove(&wish.secret, &wish.msp_id, key.public_key());
+                CertificateRequest::create_with_bls(key, id, &sans, &proved)
+            }
+            None => CertificateRequest::create(key, id, &sans),
+        };
+        let request = request.map_err(CaError::Sign)?;
         let mut body = json!({ "certificate_request": request.pem() });
         if let Some(profile) = &options.profile {
             body["profile"] = json!(profile);

@@ -9,14 +9,16 @@
 //! holds does not depend on which others it is checked with ([`judge`]).
 
 mod batch;
+mod certified;
 mod group;
 mod message;
 mod proof;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 
 use blst::{blst_p1_affine, blst_p2_affine, min_sig};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -25,6 +27,7 @@ use zeroize::Zeroizing;
 use crate::{Error, pem};
 
 pub use batch::{Check, judge, verify_batch};
+pub use certified::{CertifiedKey, EXTENSION_OID};
 pub use message::{HashedMessage, endorsement, statement};
 pub use proof::{Owner, Proof};
 
@@ -39,6 +42,13 @@ pub const PUBLIC_KEY_BYTES: usize = 96;
 
 /// Bytes of a signature: a compressed point of G1.
 pub const SIGNATURE_BYTES: usize = 48;
+
+/// Validated keys that are remembered, some 400 bytes each: the endorsers of many channels. Beyond it all are forgotten.
+const REMEMBERED_KEYS_MAX: usize = 4096;
+
+/// The keys that this process has validated.
+static REMEMBERED: LazyLock<RwLock<HashMap<[u8; PUBLIC_KEY_BYTES], PublicKey>>> =
+    LazyLock::new(RwLock::default);
 
 /// Label of the PEM block that holds a secret key: the scalar as 32 bytes, big-endian.
 const SECRET_KEY_LABEL: &str = "BLS12-381 PRIVATE KEY";
@@ -141,6 +151,25 @@ impl PublicKey {
             bytes.try_into().map_err(|_| unusable("it does not have 96 bytes"))?;
         let point = group::read_p2(&bytes).ok_or_else(|| unusable("it is no valid point of the group"))?;
         Ok(Self(Arc::new(KeyPoint { point, bytes })))
+    }
+
+    /// [`Self::from_bytes`] for a key that is seen again and again, such as an endorser's: it is validated once.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::from_bytes`].
+    pub fn remembered(bytes: &[u8]) -> Result<Self, Error> {
+        let known = |keys: &HashMap<_, Self>| keys.get(bytes).cloned();
+        if let Some(key) = known(&REMEMBERED.read().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(key);
+        }
+        let key = Self::from_bytes(bytes)?;
+        let mut keys = REMEMBERED.write().unwrap_or_else(PoisonError::into_inner);
+        if keys.len() >= REMEMBERED_KEYS_MAX {
+            keys.clear();
+        }
+        keys.insert(*key.as_bytes(), key.clone());
+        Ok(key)
     }
 
     /// The compressed point.

@@ -11,6 +11,7 @@ use x509_parser::extensions::{GeneralName, ParsedExtension, X509Extension};
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::X509Name;
 
+use crate::bls::{self, CertifiedKey};
 use crate::document::{self, SignedDocument};
 use crate::hash::sha256;
 use crate::key::PublicKey;
@@ -145,6 +146,7 @@ struct Extensions {
     extended_key_usage: Option<Vec<ExtendedKeyUsage>>,
     alternative_names: Vec<SubjectAlternativeName>,
     attributes: BTreeMap<String, String>,
+    bls_key: Option<Bytes>,
     has_name_constraints: bool,
     has_unknown_critical: bool,
 }
@@ -345,6 +347,16 @@ impl Certificate {
         &self.extensions.alternative_names
     }
 
+    /// The holder's BLS key, if the certificate carries one.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`CertifiedKey::from_der`]: an authority that does not look has certified a key that does not count.
+    pub fn bls_key(&self) -> Result<Option<CertifiedKey>, Error> {
+        let value = self.extensions.bls_key.as_deref();
+        value.map(|value| CertifiedKey::from_der(value, &self.public_key)).transpose()
+    }
+
     /// The identity's attributes out of Fabric's extension; empty when it is absent.
     #[must_use]
     pub fn attributes(&self) -> &BTreeMap<String, String> {
@@ -468,6 +480,9 @@ impl Extensions {
             }
             ParsedExtension::CertificatePolicies(_) | ParsedExtension::CRLDistributionPoints(_) => {}
             _ if extension.oid.to_id_string() == ATTRIBUTES_OID => self.add_attributes(extension.value),
+            _ if extension.oid.to_id_string() == bls::EXTENSION_OID => {
+                self.bls_key = Some(Bytes::copy_from_slice(extension.value));
+            }
             _ => self.has_unknown_critical |= extension.critical,
         }
         Ok(())

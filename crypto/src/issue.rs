@@ -24,6 +24,7 @@ use x509_cert::spki::{DynSignatureAlgorithmIdentifier, SubjectPublicKeyInfoRef};
 use x509_cert::time::Time;
 
 use crate::Error;
+use crate::bls::{CertifiedKey, EXTENSION_OID};
 use crate::certificate::{ATTRIBUTES_OID, Certificate, ExtendedKeyUsage, KeyUsage, SubjectAlternativeName};
 use crate::document::{DocumentSigner, SignedDocument};
 use crate::error::unwritable;
@@ -55,6 +56,8 @@ pub struct Template {
     pub sans: Vec<SubjectAlternativeName>,
     /// JSON for Fabric's attribute extension.
     pub attributes: Option<Vec<u8>>,
+    /// The holder's key for signatures that add up.
+    pub bls_key: Option<CertifiedKey>,
     /// Start of the validity.
     pub not_before: OffsetDateTime,
     /// End of the validity.
@@ -73,6 +76,7 @@ impl Template {
             extended: Vec::new(),
             sans: Vec::new(),
             attributes: None,
+            bls_key: None,
             not_before: validity.not_before,
             not_after: validity.not_after,
             is_ca: false,
@@ -303,7 +307,19 @@ fn extensions(
             extn_value: OctetString::new(attributes.clone()).map_err(unwritable)?,
         });
     }
+    if let Some(key) = &template.bls_key {
+        all.push(bls_key(key)?);
+    }
     Ok(all)
+}
+
+/// The extension with a BLS key.
+pub(crate) fn bls_key(key: &CertifiedKey) -> Result<Extension, Error> {
+    Ok(Extension {
+        extn_id: ObjectIdentifier::new_unwrap(EXTENSION_OID),
+        critical: false,
+        extn_value: OctetString::new(key.to_der()).map_err(unwritable)?,
+    })
 }
 
 fn extension<T: Encode + AssociatedOid>(critical: bool, value: &T) -> Result<Extension, Error> {

@@ -3,9 +3,11 @@
 use der::Encode;
 use x509_cert::request::{CertReqInfo, ExtensionReq, Version};
 use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::cri_attributes::ParsedCriAttribute;
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::FromDer;
 
+use crate::bls::{self, CertifiedKey};
 use crate::certificate::{SubjectAlternativeName, alternative_name, values};
 use crate::document::SignedDocument;
 use crate::error::unwritable;
@@ -24,6 +26,7 @@ pub struct CertificateRequest {
     public_key: PublicKey,
     sans: Vec<SubjectAlternativeName>,
     asks_for_ca: bool,
+    bls_key: Option<Vec<u8>>,
 }
 
 fn malformed(reason: impl Into<String>) -> Error {
@@ -44,6 +47,20 @@ impl CertificateRequest {
         Self::create_for(key, &DistinguishedName::common_name(common_name), sans)
     }
 
+    /// Makes a request for a common name and a BLS key, which the certificate shall carry.
+    ///
+    /// # Errors
+    ///
+    /// As [`CertificateRequest::create`].
+    pub fn create_with_bls(
+        key: &PrivateKey,
+        common_name: &str,
+        sans: &[SubjectAlternativeName],
+        bls: &CertifiedKey,
+    ) -> Result<Self, Error> {
+        Self::make(key, &DistinguishedName::common_name(common_name), sans, Some(bls))
+    }
+
     /// Makes a request for a whole name.
     ///
     /// # Errors
@@ -54,15 +71,30 @@ impl CertificateRequest {
         subject: &DistinguishedName,
         sans: &[SubjectAlternativeName],
     ) -> Result<Self, Error> {
+        Self::make(key, subject, sans, None)
+    }
+
+    fn make(
+        key: &PrivateKey,
+        subject: &DistinguishedName,
+        sans: &[SubjectAlternativeName],
+        bls: Option<&CertifiedKey>,
+    ) -> Result<Self, Error> {
         let mut body = CertReqInfo {
             version: Version::V1,
             subject: subject.to_name()?,
             public_key: key.public_key().to_info(),
             attributes: x509_cert::attr::Attributes::default(),
         };
+        let mut extensions = Vec::new();
         if !sans.is_empty() {
-            let extensions = ExtensionReq(vec![issue::alternative_names(sans)?]);
-            let attribute = extensions.try_into().map_err(unwritable)?;
+            extensions.push(issue::alternative_names(sans)?);
+        }
+        if let Some(bls) = bls {
+            extensions.push(issue::bls_key(bls)?);
+        }
+        if !extensions.is_empty() {
+            let attribute = ExtensionReq(extensions).try_into().map_err(unwritable)?;
             body.attributes.insert(attribute).map_err(unwritable)?;
         }
         Self::from_der(&SignedDocument::sign(&body.to_der().map_err(unwritable)?, key)?)
@@ -108,9 +140,19 @@ impl CertificateRequest {
             public_key: PublicKey::from_info(&body.subject_pki)?,
             sans: Vec::new(),
             asks_for_ca: false,
+            bls_key: None,
         };
         for extension in parsed.requested_extensions().into_iter().flatten() {
             request.add(extension)?;
+        }
+        for attribute in body.iter_attributes() {
+            let ParsedCriAttribute::ExtensionRequest(wished) = attribute.parsed_attribute() else { continue };
+            let keys = wished.extensions.iter().filter(|wish| wish.oid.to_id_string() == bls::EXTENSION_OID);
+            for wish in keys {
+                if request.bls_key.replace(wish.value.to_vec()).is_some() {
+                    return Err(malformed("two BLS keys"));
+                }
+            }
         }
         Ok(request)
     }
@@ -172,6 +214,15 @@ impl CertificateRequest {
     #[must_use]
     pub fn public_key(&self) -> &PublicKey {
         &self.public_key
+    }
+
+    /// The BLS key that the certificate shall carry, if any.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`CertifiedKey::from_der`]: whoever asks does not hold the key, or it is another member's.
+    pub fn bls_key(&self) -> Result<Option<CertifiedKey>, Error> {
+        self.bls_key.as_deref().map(|value| CertifiedKey::from_der(value, &self.public_key)).transpose()
     }
 
     /// The request wants to become an authority.

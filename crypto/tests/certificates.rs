@@ -4,6 +4,7 @@
 
 use std::process::Command;
 
+use consort_crypto::bls::{CertifiedKey, SecretKey};
 use consort_crypto::certificate::{Certificate, ExtendedKeyUsage, KeyUsage, SubjectAlternativeName};
 use consort_crypto::issue::{CertificateAuthority, DistinguishedName, NamePart, Template, Validity};
 use consort_crypto::key::PrivateKey;
@@ -40,6 +41,26 @@ fn names() -> Vec<SubjectAlternativeName> {
     ["peer0.org1.example.com", "127.0.0.1", "::1", "a@b.example", "https://x.example/y"]
         .map(SubjectAlternativeName::from_text)
         .to_vec()
+}
+
+#[test]
+fn a_bls_key_is_carried_and_counts_for_its_holder_only() {
+    let (root, key, bls) = (root(), PrivateKey::generate_p256().unwrap(), SecretKey::generate().unwrap());
+    let proved = CertifiedKey::prove(&bls, "Org1MSP", key.public_key());
+    let template = Template { bls_key: Some(proved.clone()), ..identity_template() };
+    let certificate = root.issue(&template, key.public_key()).unwrap();
+    assert_eq!(certificate.bls_key().unwrap(), Some(proved.clone()));
+    assert!(!certificate.has_unknown_critical_extension());
+    // An authority that does not look may put it elsewhere; it counts for nobody there.
+    let other = PrivateKey::generate_p256().unwrap();
+    assert!(root.issue(&template, other.public_key()).unwrap().bls_key().is_err());
+    assert_eq!(root.issue(&identity_template(), other.public_key()).unwrap().bls_key().unwrap(), None);
+    let mut renamed = proved.clone();
+    renamed.msp_id = "Org2MSP".to_owned();
+    assert!(CertifiedKey::from_der(&renamed.to_der(), key.public_key()).is_err());
+    for bytes in [&proved.to_der()[1..], &[&proved.to_der()[..], b"."].concat(), b""] {
+        assert!(CertifiedKey::from_der(bytes, key.public_key()).is_err());
+    }
 }
 
 #[test]

@@ -31,5 +31,5 @@ pub use self::{
     manager::MspManager,
     msp::{Msp, MspVersion},
     principal::Role,
-    signing::SigningIdentity,
+    signing::{BLS_KEYS, SigningIdentity},
 };

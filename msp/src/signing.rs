@@ -1,9 +1,14 @@
 //! An identity that can sign: a node's own, or a user's.
 
-use std::{fmt, path::Path, sync::Arc};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use consort_crypto::{
+    bls,
     certificate::Certificate,
     key::{PrivateKey, Signer},
 };
@@ -12,19 +17,25 @@ use time::OffsetDateTime;
 
 use crate::{FolderError, Identity, IdentityError, MspManager, folder, identity};
 
+/// Folder of an MSP folder in which BLS keys lie.
+pub const BLS_KEYS: &str = "blskeystore";
+
 /// A certificate with its private key, under an MSP.
 pub struct SigningIdentity {
     msp_id: MspId,
     certificate: Certificate,
     serialized: Bytes,
     key: PrivateKey,
+    bls_keys: Vec<bls::SecretKey>,
 }
 
 impl SigningIdentity {
-    /// Reads `signcerts` (one PEM certificate) and `keystore` (the PKCS#8 PEM key that belongs to it) of an MSP folder.
+    /// Reads `signcerts` (one PEM certificate), `keystore` (the PKCS#8 PEM key that belongs to it) and, if it is there,
+    /// `blskeystore` (PEM keys for signatures that add up) of an MSP folder.
     ///
     /// # Errors
-    /// [`FolderError`] naming the folder and what is missing: no certificate, several certificates, or no matching key.
+    /// [`FolderError`] naming the folder and what is missing: no certificate, several certificates, no matching key, or a
+    /// BLS key that cannot be read.
     pub fn from_folder(path: impl AsRef<Path>, msp_id: &MspId) -> Result<Self, FolderError> {
         let path = path.as_ref();
         let signcerts = path.join("signcerts");
@@ -48,7 +59,8 @@ impl SigningIdentity {
             };
             match key {
                 Ok(key) if key.public_key() == certificate.public_key() => {
-                    return Ok(Self::with(msp_id.clone(), certificate, key));
+                    let bls_keys = bls_keys(&path.join(BLS_KEYS))?;
+                    return Ok(Self { bls_keys, ..Self::with(msp_id.clone(), certificate, key) });
                 }
                 Ok(_) => reasons.push(format!("{shown} belongs to another certificate")),
                 Err(reason) => reasons.push(format!("{shown}: {reason}")),
@@ -75,7 +87,19 @@ impl SigningIdentity {
 
     fn with(msp_id: MspId, certificate: Certificate, key: PrivateKey) -> Self {
         let serialized = identity::serialize(&msp_id, &certificate);
-        Self { msp_id, certificate, serialized, key }
+        Self { msp_id, certificate, serialized, key, bls_keys: Vec::new() }
+    }
+
+    /// The same identity with these keys for signatures that add up.
+    #[must_use]
+    pub fn with_bls_keys(self, bls_keys: Vec<bls::SecretKey>) -> Self {
+        Self { bls_keys, ..self }
+    }
+
+    /// Its keys for signatures that add up; several while one takes the place of another.
+    #[must_use]
+    pub fn bls_keys(&self) -> &[bls::SecretKey] {
+        &self.bls_keys
     }
 
     /// The MSP it belongs to.
@@ -119,6 +143,16 @@ impl SigningIdentity {
         identity.validate()?;
         Ok(identity)
     }
+}
+
+/// Keys in a folder that need not be there; ours, beside the folders of Fabric's MSP.
+fn bls_keys(folder: &Path) -> Result<Vec<bls::SecretKey>, FolderError> {
+    let read = |(file, content): (PathBuf, Bytes)| {
+        let text = std::str::from_utf8(&content).map_err(|error| error.to_string());
+        let key = text.and_then(|text| bls::SecretKey::from_pem(text).map_err(|error| error.to_string()));
+        key.map_err(|reason| FolderError::Rule { path: file, rule: format!("holds no BLS key: {reason}") })
+    };
+    folder::files(folder)?.into_iter().map(read).collect()
 }
 
 impl Signer for SigningIdentity {

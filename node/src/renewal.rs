@@ -15,7 +15,7 @@ use std::{
 
 use consort_channel_config::ChannelBundle;
 use consort_crypto::certificate::Certificate;
-use consort_msp::{Msp, MspManager, MspVersion, SigningIdentity};
+use consort_msp::{BLS_KEYS, Msp, MspManager, MspVersion, SigningIdentity};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{family::Family, gauge::Gauge},
@@ -309,7 +309,7 @@ where
     }
 }
 
-/// Signs with the identity in an MSP folder whenever its `signcerts` or `keystore` change. The new identity must be
+/// Signs with the identity in an MSP folder whenever its `signcerts`, `keystore` or `blskeystore` change. The new identity must be
 /// valid now under the folder's own MSP, so that it belongs to the same organisation.
 #[must_use]
 pub fn signing_identity(
@@ -319,7 +319,7 @@ pub fn signing_identity(
 ) -> Arc<dyn Renewable> {
     let (folder, current, clock) = (folder.to_owned(), current.clone(), Arc::clone(clock));
     let name = format!("signing identity {}", folder.display());
-    let files = vec![folder.join("signcerts"), folder.join("keystore")];
+    let files = ["signcerts", "keystore", BLS_KEYS].map(|part| folder.join(part)).to_vec();
     Arc::new(FromFiles::new(name, files, move || {
         let msp_id = current.get().msp_id().clone();
         let renewed = SigningIdentity::from_folder(&folder, &msp_id).map_err(|error| error.to_string())?;
@@ -352,7 +352,11 @@ pub fn channel_authorities(bundle: &ChannelBundle) -> Vec<WatchedCertificate> {
 
 /// A file's content, or that of all files in a folder with their names, as one value to compare (a hash, so that no
 /// second copy of a key stays in memory).
+/// A hash of what a file or folder holds; of nothing when it is not there, which is for whoever takes it to judge.
 fn content(path: &Path) -> std::io::Result<Vec<u8>> {
+    if !path.try_exists()? {
+        return Ok(Vec::new());
+    }
     let mut parts = Vec::new();
     if path.is_dir() {
         let mut files: Vec<PathBuf> =

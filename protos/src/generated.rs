@@ -13,6 +13,9 @@ pub mod common {
     tonic::include_proto!("common");
 }
 pub mod consort {
+    pub mod endorsement {
+        tonic::include_proto!("consort.endorsement");
+    }
     pub mod identities {
         tonic::include_proto!("consort.identities");
     }

@@ -2,7 +2,8 @@
 //!
 //! Owns the schemas (`schemas/`: Hyperledger Fabric's packages, names and field numbers, and Consort's own services),
 //! the types generated from them, validated ids, and the openers: [`envelope`] and [`transaction`] for what is signed and ordered,
-//! [`proposal`] for what clients ask, [`rwset`] for read-write sets, [`block`] for blocks, [`entry`] for signers named by number.
+//! [`proposal`] for what clients ask, [`rwset`] for read-write sets, [`block`] for blocks, [`entry`] and [`signers`]
+//! for signers named by number.
 //! Does not know keys, policies or state: whether a signature holds is for others to say.
 //!
 //! Bytes come in at an opener and leave as typed values that keep the exact slices which hashes and signatures cover;
@@ -20,6 +21,7 @@ pub mod proposal;
 pub mod rwset;
 pub mod sealed;
 mod secrets;
+pub mod signers;
 pub mod transaction;
 
 /// Hyperledger Fabric's messages and services, one module per protobuf package.
@@ -36,5 +38,5 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descrip
 
 /// Consort's own messages and services, which a Fabric client never sees.
 pub mod consort {
-    pub use crate::generated::consort::{identities, orderer, peer, sealed};
+    pub use crate::generated::consort::{endorsement, identities, orderer, peer, sealed};
 }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use prost::Message;
 use prost_types::Timestamp;
 
+use crate::consort::endorsement::AggregateEndorsement;
 use crate::fabric::common::{ChannelHeader, Envelope, Header, HeaderType, Payload, SignatureHeader};
 use crate::fabric::protos::{
     self, ChaincodeActionPayload, ChaincodeEndorsedAction, ChaincodeHeaderExtension, ChaincodeId,
@@ -226,16 +227,22 @@ pub fn new_proposal(parts: ProposalParts) -> protos::Proposal {
 }
 
 /// Joins a proposal and its endorsements to the envelope that the client signs; the envelope's signature is empty.
-/// `response_payload` is the proposal response payload that all endorsers agree on.
+/// `response_payload` is the proposal response payload that all endorsers agree on;
+/// `aggregate` is what those signed together that are not among `endorsements`.
 #[must_use]
 pub fn prepared_envelope(
     proposal: &Proposal,
     response_payload: Bytes,
     endorsements: Vec<Endorsement>,
+    aggregate: Option<AggregateEndorsement>,
 ) -> Envelope {
     let payload = ChaincodeActionPayload {
         chaincode_proposal_payload: proposal.payload_without_transient(),
-        action: Some(ChaincodeEndorsedAction { proposal_response_payload: response_payload, endorsements }),
+        action: Some(ChaincodeEndorsedAction {
+            proposal_response_payload: response_payload,
+            endorsements,
+            aggregate,
+        }),
     };
     let action = TransactionAction {
         header: proposal.signature_header_bytes.clone(),

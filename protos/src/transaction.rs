@@ -8,6 +8,7 @@
 use bytes::Bytes;
 use prost::Message;
 
+use crate::consort::endorsement::AggregateEndorsement;
 pub use crate::envelope::is_canonical;
 use crate::envelope::{MalformedEnvelope, OpenEnvelope};
 use crate::fabric::common::{
@@ -100,6 +101,8 @@ pub struct EndorserTransaction {
     pub proposal_hash: Bytes,
     /// The endorsers and their signatures.
     pub endorsements: Vec<Endorsement>,
+    /// What further endorsers signed together; counts only in a channel with aggregated endorsements.
+    pub aggregate: Option<AggregateEndorsement>,
     /// What the chaincode did; to be looked at after the search for duplicates.
     pub invocation: Result<Invocation, Rejection>,
 }
@@ -257,6 +260,7 @@ fn open_endorser(envelope: &OpenEnvelope) -> Result<EndorserTransaction, String>
         proposal_response_payload: endorsed.proposal_response_payload,
         proposal_hash: response.proposal_hash,
         endorsements: endorsed.endorsements,
+        aggregate: endorsed.aggregate,
         invocation: open_invocation(&envelope.channel_header.extension, &response.extension),
     })
 }

@@ -76,7 +76,8 @@ fn envelope_of(action: &ChaincodeAction) -> Bytes {
         extension: action.encode_to_vec().into(),
     };
     let endorsement = Endorsement { endorser: Bytes::from_static(b"e"), signature: Bytes::from_static(b"s") };
-    let mut envelope = prepared_envelope(&proposal(), response.encode_to_vec().into(), vec![endorsement]);
+    let mut envelope =
+        prepared_envelope(&proposal(), response.encode_to_vec().into(), vec![endorsement], None);
     envelope.signature = Bytes::from_static(b"signature");
     envelope.encode_to_vec().into()
 }

@@ -2,10 +2,12 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
-use consort_client_sdk::ca::{AttributeRequest, Enrollment, EnrollmentOptions};
+use consort_client_sdk::ca::{AttributeRequest, BlsWish, Enrollment, EnrollmentOptions};
+use consort_crypto::bls::SecretKey;
 use consort_crypto::certificate::Certificate;
 use consort_crypto::key::{KeyAlgorithm, PrivateKey};
 use serde_json::json;
@@ -72,6 +74,14 @@ pub(crate) struct EnrollOptions {
     #[arg(long, value_name = "ALGORITHM", default_value_t = KeyAlgorithm::P256)]
     key_algorithm: KeyAlgorithm,
 
+    /// Also make a BLS key, for endorsements that add up, and have it certified
+    #[arg(long, requires = "msp_id")]
+    bls: bool,
+
+    /// MSP id of the organisation that the BLS key is proved for
+    #[arg(long, value_name = "ID")]
+    msp_id: Option<String>,
+
     #[command(flatten)]
     output: Output,
 }
@@ -101,6 +111,14 @@ pub(crate) struct ReenrollOptions {
     #[arg(long, value_name = "ALGORITHM", conflicts_with = "reuse_key")]
     key_algorithm: Option<KeyAlgorithm>,
 
+    /// Make a new BLS key, too; the one before stays in the folder, for entries that name it, until you remove it
+    #[arg(long, requires = "msp_id")]
+    bls: bool,
+
+    /// MSP id of the organisation that the BLS key is proved for
+    #[arg(long, value_name = "ID")]
+    msp_id: Option<String>,
+
     #[command(flatten)]
     output: Output,
 }
@@ -122,14 +140,26 @@ pub(crate) async fn enroll(options: &EnrollOptions) -> anyhow::Result<()> {
         Profile::Identity => (None, Purpose::Signing),
         Profile::Tls => (Some("tls".to_owned()), Purpose::Tls),
     };
+    let bls = bls_wish(options.bls, options.msp_id.as_deref())?;
+    ensure!(
+        bls.is_none() || options.profile == Profile::Identity,
+        "--bls is for --profile identity: TLS certificates carry no BLS key"
+    );
     let wishes = EnrollmentOptions {
         profile,
         hosts: options.hosts.clone(),
         attributes: attributes(&options.attributes),
         key_algorithm: options.key_algorithm,
+        bls_key: bls.clone(),
     };
     let enrolled = reached.client.enroll(&options.id, &secret, &wishes).await?;
-    credentials::write_enrolled(&options.msp, &enrolled, &reached.name, purpose)?;
+    credentials::write_enrolled(
+        &options.msp,
+        &enrolled,
+        &reached.name,
+        purpose,
+        bls.as_ref().map(|wish| &*wish.secret),
+    )?;
     report(options.output, &enrolled, &options.msp, "enrolled")
 }
 
@@ -153,7 +183,17 @@ pub(crate) async fn reenroll(options: &ReenrollOptions) -> anyhow::Result<()> {
     // Whatever names purposes is a TLS certificate; those for signing name none.
     let profile = certificate.extended_key_usage().is_some().then(|| "tls".to_owned());
     let key_algorithm = options.key_algorithm.unwrap_or_else(|| current.key.algorithm());
-    let wishes = EnrollmentOptions { profile, hosts, attributes: None, key_algorithm };
+    // A certificate that carries a BLS key goes on carrying one; the folder keeps the keys before it until they are removed.
+    let certified = certificate.bls_key().ok().flatten().filter(|_| !options.bls);
+    let bls = match (&certified, &options.msp) {
+        (Some(certified), Some(folder)) => Some(credentials::bls_wish_of(folder, certified)?),
+        (Some(_), None) => {
+            bail!("the certificate carries a BLS key, which is proved anew: name the MSP folder with --msp")
+        }
+        (None, _) => bls_wish(options.bls, options.msp_id.as_deref())?,
+    };
+    ensure!(bls.is_none() || options.msp.is_some(), "--bls needs --msp: the key is kept in the MSP folder");
+    let wishes = EnrollmentOptions { profile, hosts, attributes: None, key_algorithm, bls_key: bls.clone() };
     let renewed = if options.reuse_key {
         reached.client.reenroll_same_key(&current, &wishes).await?
     } else {
@@ -167,6 +207,9 @@ pub(crate) async fn reenroll(options: &ReenrollOptions) -> anyhow::Result<()> {
         }
         (folder, ..) => {
             let folder = folder.as_ref().context("a folder was named")?;
+            if let (None, Some(wish)) = (&certified, &bls) {
+                credentials::write_bls_key(folder, &wish.secret)?;
+            }
             credentials::replace_in_folder(folder, &renewed)?;
             folder
         }
@@ -200,6 +243,15 @@ fn secret(options: &EnrollOptions) -> anyhow::Result<Zeroizing<String>> {
     let trimmed = Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned());
     ensure!(!trimmed.is_empty(), "the enrolment secret is empty");
     Ok(trimmed)
+}
+
+/// A new BLS key, when one is asked for.
+fn bls_wish(wanted: bool, msp_id: Option<&str>) -> anyhow::Result<Option<BlsWish>> {
+    if !wanted {
+        return Ok(None);
+    }
+    let msp_id = msp_id.context("--bls needs --msp-id: the key is proved for one organisation")?.to_owned();
+    Ok(Some(BlsWish { secret: Arc::new(SecretKey::generate()?), msp_id }))
 }
 
 fn attributes(wishes: &[String]) -> Option<Vec<AttributeRequest>> {

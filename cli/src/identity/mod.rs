@@ -14,12 +14,12 @@ pub(crate) use words::described;
 pub(crate) enum IdentityCommand {
     /// Make a key, have it certified by an enrolment secret, and write an MSP folder
     #[command(
-        after_help = "Examples:\n  consort identity enroll --id alice --secret-file alice.secret --msp alice/msp\n  consort identity enroll --id peer9.org1.example.com --secret-file peer9.secret --profile tls --host peer9.org1.example.com --host 127.0.0.1 --msp peer9/tls-msp\n  consort identity enroll --ca ca.org1.example.com:7054 --tls-roots tls-ca.pem --id alice --secret-file - --msp alice/msp --key-algorithm ed25519"
+        after_help = "Examples:\n  consort identity enroll --id alice --secret-file alice.secret --msp alice/msp\n  consort identity enroll --id peer9.org1.example.com --secret-file peer9.secret --profile tls --host peer9.org1.example.com --host 127.0.0.1 --msp peer9/tls-msp\n  consort identity enroll --ca ca.org1.example.com:7054 --tls-roots tls-ca.pem --id alice --secret-file - --msp alice/msp --key-algorithm ed25519\n  consort identity enroll --id peer9.org1.example.com --secret-file peer9.secret --msp peer9/msp --bls --msp-id Org1MSP"
     )]
     Enroll(enroll::EnrollOptions),
     /// Renew a certificate by itself, before it ends; a running server takes it over
     #[command(
-        after_help = "Examples:\n  consort identity reenroll --msp alice/msp\n  consort identity reenroll --cert peer0/tls/server.crt --key peer0/tls/server.key --reuse-key"
+        after_help = "Examples:\n  consort identity reenroll --msp alice/msp\n  consort identity reenroll --cert peer0/tls/server.crt --key peer0/tls/server.key --reuse-key\n  consort identity reenroll --msp peer9/msp --bls --msp-id Org1MSP"
     )]
     Reenroll(enroll::ReenrollOptions),
     /// Register an identity; prints the secret by which it can enrol

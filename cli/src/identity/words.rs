@@ -23,6 +23,7 @@ pub(crate) fn described(certificate: &Certificate) -> Value {
         "not_before": moment(certificate.not_before()),
         "not_after": moment(certificate.not_after()),
         "key": key(certificate),
+        "bls_key": bls_key(certificate),
         "is_ca": certificate.is_ca(),
         "path_length": certificate.path_len(),
         "usages": usages(certificate),
@@ -32,6 +33,14 @@ pub(crate) fn described(certificate: &Certificate) -> Value {
         "authority_key_id": certificate.authority_key_id().map(hex::encode),
         "sha256": hex::encode(certificate.fingerprint()),
     })
+}
+
+/// The BLS key that the certificate carries, or what is wrong with it.
+fn bls_key(certificate: &Certificate) -> Option<String> {
+    match certificate.bls_key() {
+        Ok(key) => key.map(|key| format!("{} of {}", hex::encode(key.public_key.as_bytes()), key.msp_id)),
+        Err(error) => Some(format!("does not count: {error}")),
+    }
 }
 
 /// The certificate in words, one line for each thing that is worth knowing.
@@ -58,6 +67,7 @@ pub(super) fn in_words(certificate: &Certificate, now: OffsetDateTime) -> String
     lines.push(("issued by", issuer));
     lines.push(("valid", validity(certificate, now)));
     lines.push(("key", key(certificate)));
+    lines.extend(bls_key(certificate).map(|key| ("BLS key", key)));
     lines.push(("may be used for", usages(certificate).join(", ")));
     let hosts: Vec<String> =
         certificate.subject_alternative_names().iter().map(ToString::to_string).collect();

@@ -1,5 +1,8 @@
 //! What is asked of a certificate authority, and what it answers.
 
+use std::sync::Arc;
+
+use consort_crypto::bls::SecretKey;
 use consort_crypto::key::KeyAlgorithm;
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +17,17 @@ pub struct EnrollmentOptions {
     pub attributes: Option<Vec<AttributeRequest>>,
     /// The kind of key that is made.
     pub key_algorithm: KeyAlgorithm,
+    /// The key for signatures that add up which the certificate shall carry.
+    pub bls_key: Option<BlsWish>,
+}
+
+/// A BLS key to be certified.
+#[derive(Debug, Clone)]
+pub struct BlsWish {
+    /// The key, which is proved to the authority and stays here.
+    pub secret: Arc<SecretKey>,
+    /// The organisation whose member the holder is: the proof is good for no other.
+    pub msp_id: String,
 }
 
 impl EnrollmentOptions {

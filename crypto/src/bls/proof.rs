@@ -1,6 +1,8 @@
 //! Proofs that a key's owner holds its secret, and that the key is this member's.
 
 use super::{Error, PROOF_SUITE, PublicKey, Signature, group, statement};
+use crate::hash::sha256;
+use crate::key;
 
 /// First field of what a proof signs.
 const POSSESSION: &str = "consort/bls-key/v1";
@@ -18,7 +20,13 @@ pub struct Owner<'a> {
     pub channel: &'a str,
 }
 
-impl Owner<'_> {
+impl<'a> Owner<'a> {
+    /// The holder of a certificate with this public key, on a channel; none for all channels.
+    #[must_use]
+    pub fn new(msp_id: &'a str, holder: &key::PublicKey, channel: &'a str) -> Self {
+        Self { msp_id, key_info_hash: sha256(&holder.to_der()), channel }
+    }
+
     pub(super) fn message(&self, key: &PublicKey) -> Vec<u8> {
         statement(
             POSSESSION,

@@ -98,8 +98,10 @@ pub fn envelope(nonce: &str, rwset: &TxReadWriteSet) -> Bytes {
         proposal_hash: Bytes::copy_from_slice(&proposal_hash),
         extension: encode(&action),
     };
-    let endorsed =
-        ChaincodeEndorsedAction { proposal_response_payload: encode(&response), endorsements: Vec::new() };
+    let endorsed = ChaincodeEndorsedAction {
+        proposal_response_payload: encode(&response),
+        ..ChaincodeEndorsedAction::default()
+    };
     let action =
         ChaincodeActionPayload { chaincode_proposal_payload: proposal_payload, action: Some(endorsed) };
     let transaction = protos::Transaction {

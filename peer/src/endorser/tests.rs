@@ -120,7 +120,7 @@ fn envelope(signed: &Signed, responses: &[ProposalResponse]) -> Bytes {
     for response in responses {
         assert_eq!(response.payload, responses[0].payload, "endorsers must answer alike");
     }
-    let mut envelope = prepared_envelope(&proposal, responses[0].payload.clone(), endorsements);
+    let mut envelope = prepared_envelope(&proposal, responses[0].payload.clone(), endorsements, None);
     envelope.signature = signed.signer.sign(&envelope.payload).unwrap().into();
     envelope.encode_to_vec().into()
 }

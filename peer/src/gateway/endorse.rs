@@ -54,7 +54,7 @@ impl Gateway {
         };
         let (payload, endorsements) = collected.into_parts()?;
         let endorsements = entries::by_number(&channel, endorsements);
-        let envelope = prepared_envelope(&proposal, payload, endorsements);
+        let envelope = prepared_envelope(&proposal, payload, endorsements, None);
         Ok(EndorseResponse { prepared_transaction: Some(envelope) })
     }
 

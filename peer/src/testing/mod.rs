@@ -530,7 +530,11 @@ impl TransactionBuilder {
         apply(&self.change_endorsements, &mut endorsements);
         let mut action_payload = ChaincodeActionPayload {
             chaincode_proposal_payload: proposal_payload,
-            action: Some(ChaincodeEndorsedAction { proposal_response_payload: response, endorsements }),
+            action: Some(ChaincodeEndorsedAction {
+                proposal_response_payload: response,
+                endorsements,
+                aggregate: None,
+            }),
         };
         apply(&self.change_action_payload, &mut action_payload);
         let mut transaction = TransactionMessage {
