@@ -32,7 +32,7 @@ const HASHING: &[u8] = b"hashing";
 
 /// An append-only chain of blocks, found by number and by header hash.
 ///
-/// Every append is synced before it returns. The link between headers is checked when a block is written and when it is read.
+/// Every append is synced before it returns, unless it says otherwise. The link between headers is checked when a block is written and when it is read.
 /// Cloning gives another handle to the same chain.
 #[derive(Clone)]
 pub struct BlockStore {
@@ -139,11 +139,32 @@ impl BlockStore {
     /// [`Error::OutOfOrder`], [`Error::Unlinked`] or [`Error::WrongDataHash`] when the block is not the next one of this chain, which
     /// then is as before; [`Error::Database`] and, from then on, [`Error::Poisoned`] when it cannot be written.
     pub fn append(&self, block: &Block) -> Result<(), Error> {
+        self.append_with(block, true)
+    }
+
+    /// Appends the next block without waiting for the disk: for a caller that can make the last blocks again should the machine lose power. Blocks are then
+    /// lost from the end of the chain. [`BlockStore::sync`] and each later [`BlockStore::append`] wait for all of them.
+    ///
+    /// # Errors
+    /// As for [`BlockStore::append`].
+    pub fn append_unsynced(&self, block: &Block) -> Result<(), Error> {
+        self.append_with(block, false)
+    }
+
+    /// Waits until every block is on the disk.
+    ///
+    /// # Errors
+    /// [`Error::Database`] and, from then on, [`Error::Poisoned`] when the disk fails.
+    pub fn sync(&self) -> Result<(), Error> {
+        self.database.sync()
+    }
+
+    fn append_with(&self, block: &Block, synced: bool) -> Result<(), Error> {
         let mut tip = self.tip();
         check_link(block, &tip)?;
         let mut change = self.database.change();
         let next = stage(block, &tip, &mut change)?;
-        change.write()?;
+        if synced { change.write() } else { change.write_unsynced() }?;
         self.hash.get_or_init(|| next.hash);
         *tip = next;
         self.heights.send_replace(tip.height);

@@ -213,6 +213,28 @@ impl Database {
         Change { database: self, batch: WriteBatch::default() }
     }
 
+    /// Waits until everything that was written is on the disk.
+    ///
+    /// # Errors
+    /// As for [`Change::write`].
+    pub(crate) fn sync(&self) -> Result<(), Error> {
+        self.check_writable()?;
+        self.db.flush_wal(true).map_err(|cause| self.write_error(cause))
+    }
+
+    fn check_writable(&self) -> Result<(), Error> {
+        self.poisoned().map_or(Ok(()), |reason| Err(Error::Poisoned { reason }))
+    }
+
+    /// The first failed write is the last.
+    fn write_error(&self, cause: rocksdb::Error) -> Error {
+        let cause = cause.into_string();
+        let poison =
+            self.poison.get_or_init(|| Poison { reason: format!("a write failed: {cause}"), damaged: false });
+        tracing::error!(path = %self.path.display(), reason = poison.reason, "a write failed, so the ledger stops");
+        Error::Database { path: self.path.clone(), action: "writing", cause }
+    }
+
     /// Why nothing is written any more.
     pub(crate) fn poisoned(&self) -> Option<String> {
         self.poison.get().map(|poison| poison.reason.clone())
@@ -252,20 +274,24 @@ impl Change<'_> {
     /// # Errors
     /// [`Error::Poisoned`] when an earlier write failed; [`Error::Database`] when this one does, after which all later ones are refused.
     pub(crate) fn write(self) -> Result<(), Error> {
+        self.write_with(true)
+    }
+
+    /// Writes everything without waiting for the disk: it outlives the process at once, and the machine's power only with a later write that waits, or
+    /// [`Database::sync`]. Such writes are lost from the last one backwards, never in between.
+    ///
+    /// # Errors
+    /// As for [`Change::write`].
+    pub(crate) fn write_unsynced(self) -> Result<(), Error> {
+        self.write_with(false)
+    }
+
+    fn write_with(self, sync: bool) -> Result<(), Error> {
         let database = self.database;
-        if let Some(reason) = database.poisoned() {
-            return Err(Error::Poisoned { reason });
-        }
+        database.check_writable()?;
         let mut options = WriteOptions::default();
-        options.set_sync(true);
-        database.db.write_opt(self.batch, &options).map_err(|cause| {
-            let cause = cause.into_string();
-            let poison = database
-                .poison
-                .get_or_init(|| Poison { reason: format!("a write failed: {cause}"), damaged: false });
-            tracing::error!(path = %database.path.display(), reason = poison.reason, "a write failed, so the ledger stops");
-            Error::Database { path: database.path.clone(), action: "writing", cause }
-        })
+        options.set_sync(sync);
+        database.db.write_opt(self.batch, &options).map_err(|cause| database.write_error(cause))
     }
 }
 
