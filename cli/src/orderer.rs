@@ -1,6 +1,7 @@
 //! `consort orderer`: the ordering service from the operator's side.
 
 mod consenters;
+mod recover;
 mod status;
 
 use anyhow::Context;
@@ -19,6 +20,8 @@ pub(crate) enum OrdererCommand {
     Status(StatusOptions),
     /// Make an orderer leave a channel; its blocks there are deleted
     Leave(LeaveOptions),
+    /// Have a channel go on with one orderer after most of its consenters have lost their data for good
+    Recover(recover::RecoverOptions),
     /// Change the consenters of a channel, one at a time, by an update of its configuration
     #[command(subcommand)]
     Consenters(consenters::ConsentersCommand),
@@ -54,6 +57,7 @@ pub(crate) async fn run(command: OrdererCommand) -> anyhow::Result<()> {
     match command {
         OrdererCommand::Status(options) => status::run(&options.access.open()?, options.output).await,
         OrdererCommand::Leave(options) => leave(&options).await,
+        OrdererCommand::Recover(options) => recover::run(&options).await,
         OrdererCommand::Consenters(command) => consenters::run(command).await,
     }
 }

@@ -146,6 +146,16 @@ impl OrdererAdmin {
         self.accepted(answer).await.map(|_| ())
     }
 
+    /// Has a channel go on with this orderer alone, because an operator knows that the majority of its consenters has lost its logs. What only those
+    /// held is lost. Consort's orderers only.
+    ///
+    /// # Errors
+    /// As [`OrdererAdmin::join`]; 409 with the reason when the channel has a leader or can still elect one.
+    pub async fn recover(&self, name: &str) -> Result<(), Error> {
+        let answer = self.http.post(self.url(&format!("/consort/v1/channels/{name}/recover"))).send().await;
+        self.accepted(answer).await.map(|_| ())
+    }
+
     fn url(&self, path: &str) -> String {
         format!("https://{}{path}", self.address)
     }

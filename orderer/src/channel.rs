@@ -139,14 +139,24 @@ impl ChannelState {
         self.bundle().apply(&envelope).map(Some).map_err(|error| error.to_string())
     }
 
-    /// Appends the next block and puts its configuration into force.
-    pub(crate) fn append(&self, block: &Block, next: Option<ChannelBundle>) -> Result<(), String> {
-        let Some(next) = next else { return self.store.append(block).map_err(|error| with_causes(&error)) };
+    /// Appends the next block and puts its configuration into force. A configuration is on disk when this returns; another block need not be
+    /// unless it shall be `synced`.
+    pub(crate) fn append(
+        &self,
+        block: &Block,
+        next: Option<ChannelBundle>,
+        synced: bool,
+    ) -> Result<(), String> {
+        let store = &self.store;
+        let Some(next) = next else {
+            let appended = if synced { store.append(block) } else { store.append_unsynced(block) };
+            return appended.map_err(|error| with_causes(&error));
+        };
         // In force before readers hear of the block: it may be the one that revokes their right to read. Should the block not be written,
         // the channel stops here.
         let before = self.bundle();
         self.put_in_force(Arc::new(next));
-        self.store.append(block).map_err(|error| {
+        store.append(block).map_err(|error| {
             self.put_in_force(before);
             with_causes(&error)
         })?;

@@ -7,10 +7,11 @@ use consort_crypto::certificate::Certificate;
 use consort_node::{Clock, Tasks, server::PeerCertificate};
 use consort_protos::{
     consort::orderer::{
-        Hello, StepRequest, StepResponse, Submission, cluster_server::Cluster, step_request::Content,
+        Hello, Outcome, StepRequest, StepResponse, Submission, cluster_server::Cluster, step_request::Content,
     },
     fabric::common::Status,
 };
+use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status as GrpcStatus, Streaming};
@@ -18,12 +19,12 @@ use tonic::{Request, Response, Status as GrpcStatus, Streaming};
 use crate::{
     broadcast::{outcome, submit},
     channel::Channel,
-    consensus::{Origin, StepError},
+    consensus::{FORWARDED_MAX, Origin, StepError},
     registrar::Registrar,
     submission::Refusal,
 };
 
-/// Answers that wait for a slow consenter.
+/// Answers that wait for a slow consenter; each may carry many outcomes.
 const RESPONSES_QUEUE: usize = 256;
 
 /// The gRPC service. Who calls is known by the TLS certificate of the connection.
@@ -49,10 +50,13 @@ impl Cluster for ClusterService {
             return Err(GrpcStatus::unauthenticated("the TLS certificate has expired"));
         }
         let (responses, stream) = mpsc::channel(RESPONSES_QUEUE);
+        let (forwarded, waiting) = mpsc::channel(FORWARDED_MAX);
+        let entrance = Entrance { registrar: Arc::clone(&self.registrar), responses: responses.clone() };
         let session = Session {
             registrar: Arc::clone(&self.registrar),
             tasks: self.tasks.clone(),
             certificate,
+            forwarded,
             responses,
         };
         let (cancelled, registrar) = (self.tasks.cancelled(), Arc::clone(&self.registrar));
@@ -61,10 +65,12 @@ impl Cluster for ClusterService {
             cancelled.cancelled().await;
             registrar.ended().await;
         };
+        // The second one ends when the session has, which holds the other end of its queue.
+        let both = async move { tokio::join!(session.run(request.into_inner()), entrance.run(waiting)) };
         self.tasks.spawn("consenter stream", false, async move {
             tokio::select! {
                 () = ended => {}
-                () = session.run(request.into_inner()) => {}
+                ((), ()) = both => {}
             }
         });
         Ok(Response::new(ReceiverStream::new(stream)))
@@ -78,10 +84,12 @@ fn refused(error: &StepError) -> GrpcStatus {
     }
 }
 
+/// What comes in on one stream. It is read without ever waiting, because Raft messages come behind submissions.
 struct Session {
     registrar: Arc<Registrar>,
     tasks: Tasks,
     certificate: Bytes,
+    forwarded: mpsc::Sender<Forwarded>,
     responses: mpsc::Sender<Result<StepResponse, GrpcStatus>>,
 }
 
@@ -107,11 +115,10 @@ impl Session {
                 .step(&self.certificate, request.standing.unwrap_or_default(), message)
                 .map_err(|error| refused(&error)),
             Some(Content::Hello(hello)) => self.hello(request.channel, &channel, hello),
-            Some(Content::Submission(submission)) if channel.chain().is_consenter(&self.certificate) => {
-                self.forwarded(request.channel, submission).await;
-                Ok(())
+            Some(Content::Submissions(batch)) if channel.chain().is_consenter(&self.certificate) => {
+                self.forwarded(&request.channel.into(), batch.submissions)
             }
-            Some(Content::Submission(_)) => {
+            Some(Content::Submissions(_)) => {
                 Err(GrpcStatus::permission_denied(StepError::NotAuthorized.to_string()))
             }
             None => Err(GrpcStatus::invalid_argument("the request is empty")),
@@ -132,18 +139,77 @@ impl Session {
         Ok(())
     }
 
-    /// Takes a message in the order of the stream, and answers when its outcome is known.
-    async fn forwarded(&self, channel: String, submission: Submission) {
-        let id = submission.id;
-        let taken = match submission.envelope {
-            Some(envelope) => {
-                let origin = Origin::Consenter { judged_at: submission.config_sequence };
-                submit(&self.registrar, envelope, origin).await
+    /// Notes messages for the [`Entrance`]. A consenter that keeps to [`FORWARDED_MAX`] always finds room.
+    fn forwarded(&self, channel: &Arc<str>, submissions: Vec<Submission>) -> Result<(), GrpcStatus> {
+        for submission in submissions {
+            let forwarded = Forwarded { channel: Arc::clone(channel), submission };
+            if self.forwarded.try_send(forwarded).is_err() {
+                return Err(GrpcStatus::resource_exhausted(format!(
+                    "more than {FORWARDED_MAX} forwarded messages wait"
+                )));
             }
-            None => Err(Refusal::bad_request("Message was empty")),
+        }
+        Ok(())
+    }
+}
+
+/// A message that another consenter took.
+struct Forwarded {
+    channel: Arc<str>,
+    submission: Submission,
+}
+
+/// What becomes of a forwarded message, with its channel.
+type Pending = BoxFuture<'static, (Arc<str>, Outcome)>;
+
+/// Hands forwarded messages to their chains in the order of the stream, waiting for room, and answers as their outcomes become known.
+struct Entrance {
+    registrar: Arc<Registrar>,
+    responses: mpsc::Sender<Result<StepResponse, GrpcStatus>>,
+}
+
+impl Entrance {
+    async fn run(self, mut waiting: mpsc::Receiver<Forwarded>) {
+        let mut pending: FuturesUnordered<Pending> = FuturesUnordered::new();
+        let mut reading = true;
+        while reading || !pending.is_empty() {
+            tokio::select! {
+                // The sender keeps to its bound, so that this does not grow: each message leaves with its answer.
+                forwarded = waiting.recv(), if reading => match forwarded {
+                    Some(forwarded) => match self.enter(forwarded, &mut pending).await {
+                        Some(taken) => pending.push(taken),
+                        None => return,
+                    },
+                    None => reading = false,
+                },
+                Some(first) = pending.next() => {
+                    if self.answer(first, &mut pending).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes a message, and answers earlier ones while it waits for room; `None` when nobody hears the answers.
+    async fn enter(&self, forwarded: Forwarded, pending: &mut FuturesUnordered<Pending>) -> Option<Pending> {
+        let Forwarded { channel, submission } = forwarded;
+        let (id, judged_at) = (submission.id, submission.config_sequence);
+        let taking = async {
+            match submission.envelope {
+                Some(envelope) => submit(&self.registrar, envelope, Origin::Consenter { judged_at }).await,
+                None => Err(Refusal::bad_request("Message was empty")),
+            }
         };
-        let responses = self.responses.clone();
-        self.tasks.spawn("forwarded message", false, async move {
+        tokio::pin!(taking);
+        let taken = loop {
+            tokio::select! {
+                biased;
+                taken = &mut taking => break taken,
+                Some(first) = pending.next() => self.answer(first, pending).await.ok()?,
+            }
+        };
+        let ending = async move {
             let result = match taken {
                 Ok(receipt) => outcome(receipt).await,
                 Err(refusal) => Err(refusal),
@@ -152,10 +218,31 @@ impl Session {
                 Ok(()) => (Status::Success, String::new()),
                 Err(refusal) => (refusal.status, refusal.info),
             };
-            // A caller that is gone has told its client already.
-            let _ = responses
-                .send(Ok(StepResponse { channel, status: status as i32, info, id, verdict: None }))
-                .await;
-        });
+            (channel, Outcome { id, status: status as i32, info })
+        };
+        Some(ending.boxed())
+    }
+
+    /// Tells the outcomes that are known by now: those of one block come together.
+    async fn answer(
+        &self,
+        (channel, first): (Arc<str>, Outcome),
+        pending: &mut FuturesUnordered<Pending>,
+    ) -> Result<(), ()> {
+        let (mut current, mut outcomes) = (channel, vec![first]);
+        while let Some(Some((channel, outcome))) = pending.next().now_or_never() {
+            if channel != current {
+                self.send(&current, std::mem::take(&mut outcomes)).await?;
+                current = channel;
+            }
+            outcomes.push(outcome);
+        }
+        self.send(&current, outcomes).await
+    }
+
+    /// A caller that is gone has told its clients already.
+    async fn send(&self, channel: &str, outcomes: Vec<Outcome>) -> Result<(), ()> {
+        let response = StepResponse { channel: channel.to_owned(), outcomes, verdict: None };
+        self.responses.send(Ok(response)).await.map_err(|_gone| ())
     }
 }

@@ -14,6 +14,10 @@ use crate::{
     submission::{Refusal, Submission},
 };
 
+/// Messages of one channel's clients that a consenter may have forwarded to the leader and not heard of yet. Two full blocks of the largest usual count
+/// are under way with them; beyond that clients wait. The leader takes so many without reading more slowly.
+pub(crate) const FORWARDED_MAX: usize = 2048;
+
 /// Makes chains of one consensus type.
 ///
 /// Duties of an implementation: `start` continues exactly where the books on disk end.
@@ -48,6 +52,12 @@ pub(crate) trait Chain: Send + Sync {
     /// # Errors
     /// When that certificate belongs to no other consenter.
     fn hello(&self, certificate: &[u8], hello: Hello) -> Result<oneshot::Receiver<Verdict>, StepError>;
+
+    /// Has the channel go on with this node as the only voter, because an operator knows that most of the others have lost their memory.
+    ///
+    /// # Errors
+    /// Why not, in words for an operator.
+    async fn recover(&self) -> Result<(), String>;
 
     /// Whether a TLS certificate (DER) belongs to a consenter.
     fn is_consenter(&self, certificate: &[u8]) -> bool;

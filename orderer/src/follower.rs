@@ -175,7 +175,7 @@ impl Follower {
 fn append(state: &ChannelState, block: &Block) -> Result<(), String> {
     state.check_fetched(block)?;
     let next = state.next_bundle(block)?;
-    state.append(block, next)
+    state.append(block, next, true)
 }
 
 /// The chain of a channel that is only followed: it takes nothing.
@@ -202,6 +202,10 @@ impl Chain for FollowerChain {
 
     fn hello(&self, _certificate: &[u8], _hello: Hello) -> Result<oneshot::Receiver<Verdict>, StepError> {
         Err(StepError::NotAuthorized)
+    }
+
+    async fn recover(&self) -> Result<(), String> {
+        Err("this orderer follows the channel and has no part in its consensus".to_owned())
     }
 
     fn is_consenter(&self, _certificate: &[u8]) -> bool {

@@ -1,6 +1,7 @@
 //! The channel participation API: operators list, join and remove channels, and fetch blocks.
 //!
-//! Source of paths, bodies and statuses: Fabric `swagger-fabric.json` and `orderer/common/channelparticipation/restapi.go`.
+//! Source of paths, bodies and statuses: Fabric `swagger-fabric.json` and `orderer/common/channelparticipation/restapi.go`. Below `/consort` there is what
+//! Fabric has not.
 
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use axum::{
     extract::{DefaultBodyLimit, Multipart, Path, State},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Redirect, Response},
-    routing::get,
+    routing::{get, post},
 };
 use consort_node::server::MESSAGE_BYTES_MAX;
 use consort_protos::{
@@ -42,6 +43,7 @@ pub(crate) fn router(registrar: Arc<Registrar>) -> Router {
             "/participation/v1/channels/{channel}/blocks/{block}",
             get(fetch).fallback(|| not_allowed("GET")),
         )
+        .route("/consort/v1/channels/{channel}/recover", post(recover).fallback(|| not_allowed("POST")))
         .layer(DefaultBodyLimit::max(MESSAGE_BYTES_MAX))
         .with_state(registrar)
 }
@@ -215,6 +217,18 @@ async fn remove(State(registrar): State<Arc<Registrar>>, Path(name): Path<String
         Err(fault @ RegistrarError::Unknown) => error(StatusCode::NOT_FOUND, fault.to_string()),
         Err(fault @ RegistrarError::PendingRemoval) => error(StatusCode::CONFLICT, fault.to_string()),
         Err(fault) => error(StatusCode::INTERNAL_SERVER_ERROR, fault.to_string()),
+    }
+}
+
+/// Has a channel whose majority has lost its memory go on with this orderer. 200 with the channel; 404; 409 with the reason why not.
+async fn recover(State(registrar): State<Arc<Registrar>>, Path(name): Path<String>) -> Response {
+    let Some(channel) = registrar.get(&name) else {
+        return error(StatusCode::NOT_FOUND, "channel does not exist");
+    };
+    match (channel.chain().recover().await, registrar.describe(&name)) {
+        (Ok(()), Some(description)) => Json(in_json(&description)).into_response(),
+        (Ok(()), None) => error(StatusCode::NOT_FOUND, "channel does not exist"),
+        (Err(reason), _) => error(StatusCode::CONFLICT, format!("cannot recover: {reason}")),
     }
 }
 

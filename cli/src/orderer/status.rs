@@ -19,22 +19,22 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 /// What one orderer says of one channel.
 #[derive(Debug, Clone, PartialEq)]
-struct Row {
-    orderer: String,
-    channel: String,
-    relation: String,
-    status: String,
-    height: u64,
-    leads: Option<bool>,
-    term: Option<u64>,
+pub(super) struct Row {
+    pub(super) orderer: String,
+    pub(super) channel: String,
+    pub(super) relation: String,
+    pub(super) status: String,
+    pub(super) height: u64,
+    pub(super) leads: Option<bool>,
+    pub(super) term: Option<u64>,
     /// Blocks that the highest orderer has and this one lacks.
-    behind: u64,
+    pub(super) behind: u64,
 }
 
 /// An orderer that does not answer, and why.
 #[derive(Debug, Clone, PartialEq)]
-struct Silent {
-    orderer: String,
+pub(super) struct Silent {
+    pub(super) orderer: String,
     reason: String,
 }
 
@@ -43,6 +43,16 @@ struct Silent {
 /// # Errors
 /// The network's credentials cannot be read.
 pub(super) async fn run(access: &Access, output: Output) -> anyhow::Result<()> {
+    let (rows, silent) = ask_all(access).await;
+    let json = json!({
+        "channels": rows.iter().map(Row::json).collect::<Vec<Value>>(),
+        "silent": silent.iter().map(|one| json!({ "orderer": one.orderer, "reason": one.reason })).collect::<Vec<Value>>(),
+    });
+    output.print(&json, || text(&rows, &silent))
+}
+
+/// What all orderers of the network say, and who says nothing.
+pub(super) async fn ask_all(access: &Access) -> (Vec<Row>, Vec<Silent>) {
     let asked = join_all(access.topology.orderers().map(|(organisation, orderer)| async move {
         let answer = tokio::time::timeout(ANSWER_LIMIT, ask(access, organisation, orderer)).await;
         let answer = answer.unwrap_or_else(|_elapsed| Err("no answer in time".to_owned()));
@@ -56,11 +66,7 @@ pub(super) async fn run(access: &Access, output: Output) -> anyhow::Result<()> {
         }
     }
     measure(&mut rows);
-    let json = json!({
-        "channels": rows.iter().map(Row::json).collect::<Vec<Value>>(),
-        "silent": silent.iter().map(|one| json!({ "orderer": one.orderer, "reason": one.reason })).collect::<Vec<Value>>(),
-    });
-    output.print(&json, || text(&rows, &silent))
+    (rows, silent)
 }
 
 async fn ask(

@@ -6,23 +6,37 @@
 mod admission;
 mod apply;
 mod books;
+mod catch_up;
 mod disk;
 mod fetch;
+mod forwarding;
 mod incoming;
 mod log;
 mod machine;
 mod membership;
 mod memory;
 mod reconfigure;
+mod recovery;
 mod roster;
 mod shell;
 #[cfg(test)]
 mod simulated;
 #[cfg(test)]
+mod simulated_channel;
+#[cfg(test)]
+mod simulated_checks;
+#[cfg(test)]
+mod simulated_faults;
+#[cfg(test)]
+mod simulated_node;
+#[cfg(test)]
 mod simulation;
 mod transport;
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -37,16 +51,14 @@ use consort_protos::{
 use protobuf::Message as _;
 use raft::eraftpb::{Message, MessageType};
 use tokio::sync::{
-    mpsc::{
-        self,
-        error::{SendTimeoutError, TrySendError},
-    },
+    mpsc::{self, error::SendTimeoutError},
     oneshot, watch,
 };
 
 use self::{
     books::ChannelBooks,
     disk::Database,
+    forwarding::ROOM_PATIENCE,
     machine::Machine,
     membership::Membership,
     shell::{Inbox, Incoming, Order, Parts, Settings, Shell},
@@ -64,9 +76,6 @@ const STEPS_QUEUE: usize = 1024;
 
 /// Submissions that wait for the channel's task. They are in memory with their envelopes, so the bound is low; clients wait or try again.
 const ORDERS_QUEUE: usize = 256;
-
-/// How long a client waits for a place in that queue.
-const ORDER_PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Makes Raft chains.
 pub(crate) struct RaftConsenter {
@@ -206,12 +215,12 @@ impl Chain for RaftChain {
         match leadership {
             Leadership::Own => {}
             Leadership::Other(id) if origin == Origin::Client => {
-                return self.transport.submit(id, submission.original, submission.sequence);
+                return self.transport.submit(id, submission.original, submission.sequence).await;
             }
             Leadership::Other(_) | Leadership::Nobody => return Err(Refusal::unavailable("no Raft leader")),
         }
         let (reply, receipt) = oneshot::channel();
-        enqueue(&self.orders, Order { submission, reply }, origin).await?;
+        enqueue(&self.orders, Order { submission, reply }, ROOM_PATIENCE).await?;
         Ok(receipt)
     }
 
@@ -236,27 +245,25 @@ impl Chain for RaftChain {
         Ok(verdict)
     }
 
+    async fn recover(&self) -> Result<(), String> {
+        let (reply, outcome) = oneshot::channel();
+        let stopped = "the channel has stopped on this orderer";
+        self.steps.send(Incoming::Recover { reply }).await.map_err(|_stopped| stopped.to_owned())?;
+        outcome.await.unwrap_or_else(|_stopped| Err(stopped.to_owned()))
+    }
+
     fn is_consenter(&self, certificate: &[u8]) -> bool {
         let membership = self.membership.read().unwrap_or_else(PoisonError::into_inner);
         membership.id_by_certificate(certificate).is_some()
     }
 }
 
-fn busy() -> Refusal {
-    Refusal::unavailable(format!("the orderer is busy: {ORDERS_QUEUE} messages wait on this channel"))
-}
-
-/// Hands an order to the channel's task. Clients wait a while for a place; other consenters never do, because Raft messages come behind
-/// their submissions on the same stream.
-async fn enqueue(orders: &mpsc::Sender<Order>, order: Order, origin: Origin) -> Result<(), Refusal> {
-    let order = match (orders.try_send(order), origin) {
-        (Ok(()), _) => return Ok(()),
-        (Err(TrySendError::Closed(_)), _) => return Err(Refusal::unavailable("chain is stopped")),
-        (Err(TrySendError::Full(_)), Origin::Consenter { .. }) => return Err(busy()),
-        (Err(TrySendError::Full(order)), Origin::Client) => order,
-    };
-    orders.send_timeout(order, ORDER_PATIENCE).await.map_err(|error| match error {
-        SendTimeoutError::Timeout(_) => busy(),
+/// Hands an order to the channel's task, when there is a place in time.
+async fn enqueue(orders: &mpsc::Sender<Order>, order: Order, patience: Duration) -> Result<(), Refusal> {
+    orders.send_timeout(order, patience).await.map_err(|error| match error {
+        SendTimeoutError::Timeout(_) => {
+            Refusal::unavailable(format!("the orderer is busy: {ORDERS_QUEUE} messages wait on this channel"))
+        }
         SendTimeoutError::Closed(_) => Refusal::unavailable("chain is stopped"),
     })
 }
@@ -280,11 +287,9 @@ fn is_from_others(kind: MessageType) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use consort_protos::fabric::common::Status;
-    use futures::FutureExt as _;
-
     use super::*;
     use crate::submission::Kind;
+    use consort_protos::fabric::common::Status;
 
     fn order() -> Order {
         let submission = Submission {
@@ -298,12 +303,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_full_queue_refuses_other_consenters_at_once_and_lets_clients_wait() {
-        let (orders, _inbox) = mpsc::channel(1);
-        let consenter = Origin::Consenter { judged_at: None };
-        enqueue(&orders, order(), consenter).await.unwrap();
-        let refused = enqueue(&orders, order(), consenter).now_or_never().unwrap();
-        assert_eq!(refused.unwrap_err().status, Status::ServiceUnavailable);
-        assert!(enqueue(&orders, order(), Origin::Client).now_or_never().is_none());
+    async fn a_full_queue_lets_clients_wait_and_then_refuses_them_with_the_reason() {
+        let (orders, mut inbox) = mpsc::channel(1);
+        enqueue(&orders, order(), ROOM_PATIENCE).await.unwrap();
+        let refused = enqueue(&orders, order(), Duration::from_millis(1)).await.unwrap_err();
+        assert_eq!(refused.status, Status::ServiceUnavailable);
+        assert!(refused.info.contains("messages wait on this channel"), "{refused}");
+        let (taken, _first) = tokio::join!(enqueue(&orders, order(), ROOM_PATIENCE), inbox.recv());
+        taken.unwrap();
     }
 }

@@ -117,6 +117,65 @@ async fn orderers_that_are_restored_from_old_copies_are_found_out() {
     until_ids(&network, 2, [1, 2, 4]).await;
 }
 
+/// Two of three lose their disks: what the third has is all that there is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_whose_majority_lost_its_disks_goes_on_by_an_operators_word() {
+    let mut network = Network::up(3, Choices::default()).await;
+    network.order(0, &network.message("with three")).await;
+    until_voters(&network, &[0, 1, 2], 3).await;
+    let (status, refused) = network.recover(0).await;
+    assert_eq!((status, refused.contains("has a leader")), (409, true), "{refused}");
+    network.block(0, 1).await;
+    for lost in [1, 2] {
+        network.stop(lost).await;
+        fs::remove_dir_all(network.channel_folder(lost, CHANNEL)).unwrap();
+        network.start(lost).await;
+        assert_eq!(network.join(lost, network.genesis.encode_to_vec()).await.0, 201);
+    }
+    let unhealthy = eventually(async || {
+        let (status, body) = network.operations(2, "/healthz").await;
+        (status == 503 && body.contains("must not vote")).then_some(body)
+    })
+    .await;
+    assert!(unhealthy.contains("consort orderer recover"), "{unhealthy}");
+    // The former leader learns from the silence that it leads nobody.
+    eventually(async || (network.recover(0).await.0 == 200).then_some(())).await;
+    network.order(0, &network.message("with one")).await;
+    until_voters(&network, &[0, 1, 2], 3).await;
+    network.order(1, &network.message("with three again")).await;
+    until_ids(&network, 2, [1, 4, 5]).await;
+    for number in 1..network.height(0).await {
+        assert_eq!(agreed(&network.block(2, number).await), agreed(&network.block(0, number).await));
+    }
+    for index in 0..3 {
+        network.stop(index).await;
+    }
+    for index in 1..3 {
+        network.start(index).await;
+    }
+    network.order(1, &network.message("the two that came back vote")).await;
+}
+
+/// Two of three would be a majority, but cannot know that the third, or one of them, never ran.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_begins_with_fewer_orderers_by_an_operators_word_and_the_others_join_later() {
+    let mut network = Network::new(3, Choices::default());
+    for index in 0..2 {
+        network.start(index).await;
+        assert_eq!(network.join(index, network.genesis.encode_to_vec()).await.0, 201);
+    }
+    let (_, unhealthy) = network.operations(0, "/healthz").await;
+    assert!(unhealthy.contains("consort orderer recover"), "{unhealthy}");
+    assert_eq!(network.recover(0).await.0, 200);
+    network.order(1, &network.message("with two")).await;
+    until_voters(&network, &[0, 1], 2).await;
+    network.start(2).await;
+    assert_eq!(network.join(2, network.genesis.encode_to_vec()).await.0, 201);
+    until_voters(&network, &[0, 1, 2], 3).await;
+    network.stop(0).await;
+    network.order(2, &network.message("the last one votes")).await;
+}
+
 fn change_consenters(root: &mut ConfigGroup, change: impl FnOnce(&mut Vec<Consenter>)) {
     let value = root.groups.get_mut("Orderer").unwrap().values.get_mut("ConsensusType").unwrap();
     let mut consensus = ConsensusType::decode(value.value.clone()).unwrap();

@@ -1,7 +1,11 @@
 //! A network of real orderers in one process: certificates made here, TLS, free ports on 127.0.0.1.
 
+#[path = "support/clients.rs"]
+mod clients;
 #[path = "support/links.rs"]
 mod links;
+#[path = "support/organisation.rs"]
+mod organisation;
 
 use std::{
     fs,
@@ -19,22 +23,15 @@ use bytes::Bytes;
 use consort_channel_config::{
     ChannelBundle,
     profile::{
-        ApplicationProfile, BatchProfile, ConsenterProfile, OrdererProfile, OrganisationProfile, PemSource,
-        Profile, RaftProfile,
+        ApplicationProfile, BatchProfile, ConsenterProfile, OrdererProfile, PemSource, Profile, RaftProfile,
     },
     update,
 };
-use consort_crypto::{
-    certificate::{Certificate, SubjectAlternativeName},
-    issue::{CertificateAuthority, Template, Validity},
-    key::{PrivateKey, PublicKey},
-    name::{DistinguishedName, NamePart},
-};
+use consort_crypto::key::PrivateKey;
 use consort_msp::SigningIdentity;
 use consort_node::{
-    Clock, SystemClock, Tasks,
+    SystemClock, Tasks,
     config::{ClientAuth, HostOverrides, ListenConfig, TlsConfig},
-    dial::{ClientIdentity, Dialer},
     operations::OperationsConfig,
     telemetry::LogConfig,
 };
@@ -43,130 +40,26 @@ use consort_orderer::{
     config::{AdminConfig, LocalMspConfig, OrdererConfig},
 };
 use consort_protos::{
-    envelope,
     fabric::{
         common::{
-            Block, ChannelHeader, ConfigGroup, ConfigSignature, ConfigUpdateEnvelope, Envelope, HeaderType,
-            SignatureHeader, Status,
+            Block, ConfigGroup, ConfigSignature, ConfigUpdateEnvelope, Envelope, HeaderType, SignatureHeader,
         },
         etcdraft::Consenter,
-        msp::{FabricMspConfig, FabricNodeOUs, FabricOuIdentifier},
-        orderer::{
-            BroadcastResponse, DeliverResponse, SeekInfo, SeekNewest, SeekPosition, SeekSpecified,
-            atomic_broadcast_client::AtomicBroadcastClient, deliver_response::Type, seek_position,
-        },
     },
-    ids::{ChannelId, MspId},
+    ids::ChannelId,
 };
 use prost::Message;
-use time::OffsetDateTime;
-use tokio_stream::StreamExt as _;
 
-use self::links::Links;
+pub(crate) use self::{
+    clients::sign,
+    organisation::{Organisation, now},
+};
+use self::{links::Links, organisation::validity};
 
 /// Nothing in these tests takes this long unless it hangs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) const CHANNEL: &str = "mychannel";
-
-pub(crate) fn now() -> OffsetDateTime {
-    SystemClock.now()
-}
-
-fn validity() -> Validity {
-    Validity { not_before: now() - time::Duration::hours(1), not_after: now() + time::Duration::days(30) }
-}
-
-/// An organisation: its two authorities.
-pub(crate) struct Organisation {
-    pub(crate) msp_id: MspId,
-    ca: CertificateAuthority,
-    pub(crate) tls_ca: CertificateAuthority,
-}
-
-impl Organisation {
-    pub(crate) fn new(msp_id: &str) -> Self {
-        let root = |name: String| {
-            let key = PrivateKey::generate_p256().unwrap();
-            CertificateAuthority::new_root(&DistinguishedName::common_name(&name), key, validity()).unwrap()
-        };
-        Self {
-            msp_id: MspId::parse(msp_id).unwrap(),
-            ca: root(format!("ca.{msp_id}")),
-            tls_ca: root(format!("tlsca.{msp_id}")),
-        }
-    }
-
-    /// An identity with an organisational unit (`client`, `admin`, `orderer`).
-    pub(crate) fn identity(&self, unit: &str) -> SigningIdentity {
-        self.identity_until(unit, validity().not_after)
-    }
-
-    pub(crate) fn identity_until(&self, unit: &str, not_after: OffsetDateTime) -> SigningIdentity {
-        let (certificate, key) = self.enrol(unit, not_after);
-        SigningIdentity::new(self.msp_id.clone(), certificate.pem().as_bytes(), key).unwrap()
-    }
-
-    fn enrol(&self, unit: &str, not_after: OffsetDateTime) -> (Certificate, PrivateKey) {
-        let mut subject = DistinguishedName::new();
-        subject.push(NamePart::OrganizationalUnit, unit);
-        let subject = subject.with(NamePart::CommonName, &format!("{unit}.{}", self.msp_id));
-        let key = PrivateKey::generate_p256().unwrap();
-        let validity = Validity { not_after, ..validity() };
-        let certificate = self.ca.issue(&Template::identity(subject, validity), key.public_key()).unwrap();
-        (certificate, key)
-    }
-
-    fn tls(&self, host: &str) -> (Certificate, PrivateKey) {
-        self.tls_until(host, validity().not_after)
-    }
-
-    fn tls_until(&self, host: &str, not_after: OffsetDateTime) -> (Certificate, PrivateKey) {
-        let key = PrivateKey::generate_p256().unwrap();
-        (self.tls_for(host, key.public_key(), not_after), key)
-    }
-
-    fn tls_for(&self, host: &str, key: &PublicKey, not_after: OffsetDateTime) -> Certificate {
-        let sans = vec![SubjectAlternativeName::from_text(host)];
-        let validity = Validity { not_after, ..validity() };
-        let template = Template::tls(DistinguishedName::common_name(host), validity, sans);
-        self.tls_ca.issue(&template, key).unwrap()
-    }
-
-    fn msp(&self) -> FabricMspConfig {
-        let unit = |name: &str| {
-            Some(FabricOuIdentifier {
-                organizational_unit_identifier: name.to_owned(),
-                ..FabricOuIdentifier::default()
-            })
-        };
-        let pem = |authority: &CertificateAuthority| Bytes::from(authority.certificate().pem());
-        FabricMspConfig {
-            name: self.msp_id.as_str().to_owned(),
-            root_certs: vec![pem(&self.ca)],
-            tls_root_certs: vec![pem(&self.tls_ca)],
-            fabric_node_ous: Some(FabricNodeOUs {
-                enable: true,
-                client_ou_identifier: unit("client"),
-                peer_ou_identifier: unit("peer"),
-                admin_ou_identifier: unit("admin"),
-                orderer_ou_identifier: unit("orderer"),
-            }),
-            ..FabricMspConfig::default()
-        }
-    }
-
-    fn profile(&self, orderer_endpoints: Vec<String>) -> OrganisationProfile {
-        OrganisationProfile {
-            name: self.msp_id.as_str().to_owned(),
-            msp_id: self.msp_id.clone(),
-            msp: self.msp().into(),
-            policies: Default::default(),
-            orderer_endpoints,
-            anchor_peers: Vec::new(),
-        }
-    }
-}
 
 /// What a test may choose.
 pub(crate) struct Choices {
@@ -507,32 +400,6 @@ impl Network {
         sign(&admins[0], CHANNEL, HeaderType::ConfigUpdate, envelope.encode_to_vec())
     }
 
-    /// Status and body of the description of one channel, or of another path below the channels.
-    pub(crate) async fn describe(&self, index: usize, path: &str) -> (u16, serde_json::Value) {
-        let (client, base) = self.admin(index);
-        let url = format!("{base}/{path}");
-        let response = client.get(url.trim_end_matches('/')).send().await.unwrap();
-        (response.status().as_u16(), response.json().await.unwrap())
-    }
-
-    /// Status and body of the removal of a channel.
-    pub(crate) async fn remove(&self, index: usize, channel: &str) -> (u16, String) {
-        let (client, base) = self.admin(index);
-        let response = client.delete(format!("{base}/{channel}")).send().await.unwrap();
-        (response.status().as_u16(), response.text().await.unwrap())
-    }
-
-    /// Waits until the description of a channel has this relation, status and height.
-    pub(crate) async fn until(&self, index: usize, channel: &str, wanted: (&str, &str, u64)) {
-        eventually(async || {
-            let (_, is) = self.describe(index, channel).await;
-            let matches =
-                is["consensusRelation"] == wanted.0 && is["status"] == wanted.1 && is["height"] == wanted.2;
-            matches.then_some(())
-        })
-        .await;
-    }
-
     /// The folder of an orderer's keys, configuration, data and log.
     pub(crate) fn folder(&self, index: usize) -> PathBuf {
         self.folder.path().join(host(index))
@@ -541,200 +408,6 @@ impl Network {
     fn operations_address(&self, index: usize) -> SocketAddr {
         self.configs[index].operations.as_ref().unwrap().address.parse().unwrap()
     }
-
-    /// The admin API of one orderer, as seen by a client with a certificate of the orderers' TLS authority.
-    pub(crate) fn admin(&self, index: usize) -> (reqwest::Client, String) {
-        consort_crypto::tls::install_default_provider();
-        let (certificate, key) = self.orderers.tls("admin.example.com");
-        let pem = format!("{}{}", certificate.pem(), key.to_pem().as_str());
-        let address = self.configs[index].admin.address.parse().unwrap();
-        let client = reqwest::Client::builder()
-            .use_rustls_tls()
-            .identity(reqwest::Identity::from_pem(pem.as_bytes()).unwrap())
-            .add_root_certificate(
-                reqwest::Certificate::from_pem(self.orderers.tls_ca.certificate().pem().as_bytes()).unwrap(),
-            )
-            .resolve(&host(index), address)
-            .build()
-            .unwrap();
-        let base = format!("https://{}:{}/participation/v1/channels", host(index), address.port());
-        (client, base)
-    }
-
-    /// Status and body of one of the operations' paths.
-    pub(crate) async fn operations(&self, index: usize, path: &str) -> (u16, String) {
-        consort_crypto::tls::install_default_provider();
-        let address = self.operations_address(index);
-        let response = reqwest::get(format!("http://{address}{path}")).await.unwrap();
-        (response.status().as_u16(), response.text().await.unwrap())
-    }
-
-    pub(crate) async fn join(&self, index: usize, block: Vec<u8>) -> (u16, String) {
-        let (client, base) = self.admin(index);
-        let part = reqwest::multipart::Part::bytes(block).file_name("genesis.block");
-        let form = reqwest::multipart::Form::new().part("config-block", part);
-        let response = client.post(base).multipart(form).send().await.unwrap();
-        (response.status().as_u16(), response.text().await.unwrap())
-    }
-
-    /// A client's connection to one orderer.
-    pub(crate) fn client(&self, index: usize) -> AtomicBroadcastClient<tonic::transport::Channel> {
-        let overrides = self.configs[index].host_overrides.clone();
-        let port = self.configs[index].listen.address.rsplit_once(':').unwrap().1;
-        let roots = [self.orderers.tls_ca.certificate().pem()];
-        let channel =
-            Dialer::new(overrides, None).connect(&format!("{}:{port}", host(index)), &roots).unwrap();
-        AtomicBroadcastClient::new(channel).max_decoding_message_size(100 * 1024 * 1024)
-    }
-
-    /// A connection to one orderer with the TLS certificate of another organisation's node.
-    pub(crate) fn channel_of_stranger(&self, index: usize) -> tonic::transport::Channel {
-        let (certificate, key) = self.members.tls("stranger.example.com");
-        let identity = ClientIdentity::from_pem(certificate.pem().as_bytes(), key.to_pem().as_bytes());
-        let overrides = self.configs[index].host_overrides.clone();
-        let port = self.configs[index].listen.address.rsplit_once(':').unwrap().1;
-        let roots = [self.orderers.tls_ca.certificate().pem()];
-        Dialer::new(overrides, Some(identity)).connect(&format!("{}:{port}", host(index)), &roots).unwrap()
-    }
-
-    /// Sends one envelope and returns the answer.
-    pub(crate) async fn broadcast(&self, index: usize, envelope: Envelope) -> BroadcastResponse {
-        let mut client = self.client(index);
-        let mut responses = client.broadcast(tokio_stream::once(envelope)).await.unwrap().into_inner();
-        responses.message().await.unwrap().unwrap()
-    }
-
-    /// Sends an envelope until it is ordered: there may be no leader yet.
-    pub(crate) async fn order(&self, index: usize, envelope: &Envelope) {
-        eventually(async || {
-            let response = self.broadcast(index, envelope.clone()).await;
-            assert!(
-                matches!(response.status(), Status::Success | Status::ServiceUnavailable),
-                "{response:?}"
-            );
-            (response.status() == Status::Success).then_some(())
-        })
-        .await;
-    }
-
-    /// A block from one orderer; waits until it is there.
-    pub(crate) async fn block(&self, index: usize, number: u64) -> Block {
-        let at = SeekPosition { r#type: Some(seek_position::Type::Specified(SeekSpecified { number })) };
-        eventually(async || self.seek(index, at).await.ok()).await
-    }
-
-    pub(crate) async fn height(&self, index: usize) -> u64 {
-        let at = SeekPosition { r#type: Some(seek_position::Type::Newest(SeekNewest {})) };
-        let newest = eventually(async || self.seek(index, at).await.ok()).await;
-        newest.header.unwrap().number + 1
-    }
-
-    /// All blocks that one orderer has now.
-    pub(crate) async fn blocks(&self, index: usize) -> Vec<Block> {
-        let at = |position| Some(SeekPosition { r#type: Some(position) });
-        let height = self.height(index).await;
-        let seek = SeekInfo {
-            start: at(seek_position::Type::Specified(SeekSpecified { number: 0 })),
-            stop: at(seek_position::Type::Specified(SeekSpecified { number: height - 1 })),
-            ..SeekInfo::default()
-        };
-        let client = self.members.identity("client");
-        let request = sign(&client, CHANNEL, HeaderType::DeliverSeekInfo, seek.encode_to_vec());
-        let mut responses =
-            self.client(index).deliver(tokio_stream::once(request)).await.unwrap().into_inner();
-        let mut blocks = Vec::new();
-        while blocks.len() as u64 != height {
-            let next = tokio::time::timeout(PATIENCE, responses.message()).await.expect("no block in time");
-            match next.unwrap().unwrap().r#type.unwrap() {
-                Type::Block(block) => blocks.push(block),
-                Type::Status(status) => panic!("the range ended with status {status}"),
-            }
-        }
-        blocks
-    }
-
-    /// Whoever leads the channel, as soon as somebody does.
-    pub(crate) async fn leader(&self) -> usize {
-        let leads = format!("orderer_is_leader{{channel=\"{CHANNEL}\"}} 1");
-        eventually(async || {
-            for (index, running) in self.running.iter().enumerate() {
-                if !matches!(running, Running::Not)
-                    && self.operations(index, "/metrics").await.1.contains(&leads)
-                {
-                    return Some(index);
-                }
-            }
-            None
-        })
-        .await
-    }
-
-    async fn seek(&self, index: usize, at: SeekPosition) -> Result<Block, Status> {
-        let seek = SeekInfo { start: Some(at), stop: Some(at), ..SeekInfo::default() };
-        let request = sign(
-            &self.members.identity("client"),
-            CHANNEL,
-            HeaderType::DeliverSeekInfo,
-            seek.encode_to_vec(),
-        );
-        self.deliver(index, request).await
-    }
-
-    /// Sends one deliver request; the block or the status that comes first.
-    pub(crate) async fn deliver(&self, index: usize, request: Envelope) -> Result<Block, Status> {
-        let mut responses =
-            self.client(index).deliver(tokio_stream::once(request)).await.unwrap().into_inner();
-        let first = tokio::time::timeout(PATIENCE, responses.message()).await.expect("no block in time");
-        match first.unwrap().unwrap().r#type.unwrap() {
-            Type::Block(block) => Ok(block),
-            Type::Status(status) => Err(Status::try_from(status).unwrap()),
-        }
-    }
-
-    /// The numbers of the blocks and the status that answer one request.
-    pub(crate) async fn range(&self, index: usize, request: Envelope) -> (Vec<u64>, Status) {
-        let mut responses =
-            self.client(index).deliver(tokio_stream::once(request)).await.unwrap().into_inner();
-        let mut numbers = Vec::new();
-        loop {
-            let next = tokio::time::timeout(PATIENCE, responses.message()).await.expect("no answer in time");
-            match next.unwrap().unwrap().r#type.unwrap() {
-                Type::Block(block) => numbers.push(block.header.unwrap().number),
-                Type::Status(status) => return (numbers, Status::try_from(status).unwrap()),
-            }
-        }
-    }
-
-    /// A reader of all blocks from one on, for ever.
-    pub(crate) async fn read_from(&self, index: usize, number: u64) -> tonic::Streaming<DeliverResponse> {
-        let at = |number| {
-            Some(SeekPosition { r#type: Some(seek_position::Type::Specified(SeekSpecified { number })) })
-        };
-        let seek = SeekInfo { start: at(number), stop: at(u64::MAX), ..SeekInfo::default() };
-        let client = self.members.identity("client");
-        let request = sign(&client, CHANNEL, HeaderType::DeliverSeekInfo, seek.encode_to_vec());
-        let requests = tokio_stream::once(request).chain(tokio_stream::pending());
-        self.client(index).deliver(requests).await.unwrap().into_inner()
-    }
-
-    pub(crate) fn message(&self, data: &str) -> Envelope {
-        sign(&self.members.identity("client"), CHANNEL, HeaderType::EndorserTransaction, data.into())
-    }
-}
-
-/// An envelope signed by its creator.
-pub(crate) fn sign(creator: &SigningIdentity, channel: &str, kind: HeaderType, data: Vec<u8>) -> Envelope {
-    let header = ChannelHeader {
-        r#type: kind as i32,
-        channel_id: channel.to_owned(),
-        timestamp: Some(prost_types::Timestamp { seconds: now().unix_timestamp(), nanos: 0 }),
-        ..ChannelHeader::default()
-    };
-    let nonce = Bytes::copy_from_slice(&[3; 24]);
-    let signature_header = SignatureHeader { creator: creator.serialized().clone(), nonce };
-    let payload = envelope::payload(&header, &signature_header, data.into());
-    let signature = creator.sign(&payload).unwrap();
-    Envelope { payload, signature: signature.into(), ..Envelope::default() }
 }
 
 /// Asks until there is an answer.

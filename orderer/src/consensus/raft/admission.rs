@@ -24,6 +24,7 @@
 //! * A log that is older than what was promised with it (an old backup) has its old incarnation. At each start a node says hello
 //!   with term and last entry as they are on disk, and does not take part before all others have answered, or an election timeout has passed
 //!   for those that do not answer. Whoever remembers more objects, also later, and counts none of its messages meanwhile.
+//!   A copy from before its log had an id says so, and those who heard it speak under one object as well.
 //!   An old copy also counts fewer starts than the others have heard of, or as many with another draw.
 //!   The same finding is made alone when the books are newer than the log. The node then gives up that log, says so loudly, and asks for a fresh id as above.
 //!
@@ -33,7 +34,7 @@
 //! * *Restored from an old copy; the leader itself restored; all restored at different heights* (Fabric #3223): those with the older
 //!   copies are told so by those with the newer ones. The heights differ, so somebody remembers.
 //! * *A majority lost its logs*: nobody can be elected or admitted. The channel stands still and says why, because what the lost logs acknowledged
-//!   may be lost. It never goes on with another history.
+//!   may be lost. It goes on only by the word of an operator ([`super::recovery`]).
 //! * *Removed and added again* (Fabric #3992): the configuration gives the consenter a fresh id; an old log of it is refused as replaced, and
 //!   begins anew.
 //! * *What is left*: a node restored from an old copy of its disk, while every node that remembers its promises is unreachable for an election timeout. It
@@ -50,6 +51,7 @@ use crate::consensus::Leadership;
 use super::{
     disk::Disk,
     machine::{Books, Machine, MachineError},
+    memory::boot,
 };
 
 /// Ticks between two hellos to a consenter that has not accepted yet.
@@ -125,12 +127,14 @@ impl<D: Disk, B: Books> Machine<D, B> {
             }
             Phase::Unassigned => Some(self.own.objection.as_ref().map_or_else(
                 || {
-                    "this node's Raft log is new: it waits for the other consenters to know it for a first start, or to admit it".to_owned()
+                    "this node's Raft log is new: it waits for the other consenters to know it for a first start, or to admit it (if too many \
+                     of them will not come: consort orderer recover)"
+                        .to_owned()
                 },
                 |reason| {
                     format!(
                         "{reason}; this node must not vote and waits to be admitted with a fresh Raft id, for which the other consenters \
-                         need a leader"
+                         need a leader (if most of them have lost their logs: consort orderer recover)"
                     )
                 },
             )),
@@ -239,6 +243,11 @@ impl<D: Disk, B: Books> Machine<D, B> {
         }
         let owner = self.roster.owners.get(&id).copied();
         if hello.id == 0 {
+            let said = hello.standing.unwrap_or_default();
+            if let Some(known) = self.log().memory().spoke_before(id, &said) {
+                (verdict.term, verdict.index) = known.promised();
+                return Finding::Regressed;
+            }
             if owner == Some(incarnation) {
                 verdict.id = id;
                 return Finding::Assigned;
@@ -284,29 +293,33 @@ impl<D: Disk, B: Books> Machine<D, B> {
             }
             Finding::Assigned if origin.id == 0 && verdict.id != 0 => {
                 info!(id = verdict.id, "the other consenters have admitted this node");
-                self.take_id(verdict.id)
+                self.take_id(verdict.id)?;
+                // Others may remember that this log, or one of which it is a copy, had the id before.
+                self.own.phase = Phase::Asking { ticks: self.node.raft.election_timeout() };
+                self.consider()
             }
             Finding::Assigned | Finding::Undecided => Ok(()),
-            Finding::OtherIncarnation => self.objected(from, "spoke with another log before"),
-            Finding::Replaced => self.objected(from, "was given another Raft id"),
+            Finding::OtherIncarnation => self.objected(from, origin.id != 0, "spoke with another log before"),
+            Finding::Replaced => self.objected(from, origin.id != 0, "was given another Raft id"),
             Finding::Regressed => {
                 let (term, index) = self.own.start;
                 let reason = format!(
                     "promised up to term {} and entry {} before, but its log ended at term {term} and entry {index}",
                     verdict.term, verdict.index
                 );
-                self.objected(from, &reason)
+                self.objected(from, true, &reason)
             }
         }
     }
 
-    fn objected(&mut self, from: u64, what: &str) -> Result<(), MachineError> {
+    /// A log that made promises, or is a copy of one that did, is given up; one that never had an id stays as it is.
+    fn objected(&mut self, from: u64, made_promises: bool, what: &str) -> Result<(), MachineError> {
         let reason = format!("consenter {from} remembers that this consenter {what}");
-        if self.log().origin().id == 0 {
-            self.own.objection.get_or_insert(reason);
-            return Ok(());
+        if made_promises {
+            return self.relapse(reason);
         }
-        self.relapse(reason)
+        self.own.objection.get_or_insert(reason);
+        Ok(())
     }
 
     /// Gives up the log: it cannot keep what was promised with it.
@@ -345,6 +358,22 @@ impl<D: Disk, B: Books> Machine<D, B> {
                 }
             }
         }
+    }
+
+    /// Goes on as the only voter, with what is known of the others forgotten.
+    pub(super) fn take_part_alone(&mut self, same_log: bool) -> Result<(), MachineError> {
+        if !same_log {
+            let boot = boot(self.node.mut_store().count_start()?, (self.settings.random)());
+            self.own = Own::new(boot, self.log().promised(), true, 0);
+        }
+        self.own.phase = Phase::Member;
+        self.own.accepted.clear();
+        self.own.objection = None;
+        self.knocks.clear();
+        self.heard.clear();
+        self.aliases.clear();
+        self.greetings.extend(self.unaware());
+        Ok(())
     }
 
     fn take_id(&mut self, id: u64) -> Result<(), MachineError> {

@@ -1,11 +1,9 @@
 //! What is agreed on goes into the books: blocks, changes of the consenters, snapshots, and the log's end that is no longer needed.
 
+use bytes::Bytes;
 use consort_protos::fabric::common::Block;
 use prost::Message as _;
-use raft::{
-    GetEntriesContext, Storage as _,
-    eraftpb::{Entry, EntryType},
-};
+use raft::eraftpb::{Entry, EntryType};
 use tracing::{debug, error, info};
 
 use super::{
@@ -17,14 +15,12 @@ use super::{
 /// Entries that stay in the log behind a compaction, so that a node that is a little late needs no snapshot.
 const KEPT_ENTRIES: u64 = 20;
 
-/// What is read at once when entries are applied late, in bytes.
-const READ_BYTES: u64 = 4 * 1024 * 1024;
-
 impl<D: Disk, B: Books> Machine<D, B> {
     pub(super) fn install(&mut self, ready: &raft::Ready) -> Result<(), MachineError> {
         let snapshot = ready.snapshot();
         let position = Position::of(snapshot)
             .ok_or_else(|| MachineError::Books("a snapshot names no block".to_owned()))?;
+        self.sync_books()?;
         self.node.mut_store().install(snapshot)?;
         self.applied = snapshot.get_metadata().index;
         self.roster = position.roster;
@@ -41,15 +37,15 @@ impl<D: Disk, B: Books> Machine<D, B> {
     }
 
     /// The books have what the log's beginning stands for.
-    fn caught_up(&mut self) {
+    pub(super) fn caught_up(&mut self) {
         self.node.mut_store().applied(self.applied, self.books.height() - 1);
-        if self.log().roster().1 > self.books.last_index() {
+        if self.log().roster().1 >= self.books.last_index() {
             self.books.set_ids(&self.roster.ids, self.roster.next_id);
         }
     }
 
     pub(super) fn apply(&mut self, entries: Vec<Entry>) -> Result<(), MachineError> {
-        for entry in entries {
+        for mut entry in entries {
             if self.behind.is_some() {
                 // They are in the log, and are read from it when the missing blocks are here.
                 return Ok(());
@@ -59,7 +55,10 @@ impl<D: Disk, B: Books> Machine<D, B> {
             }
             match entry.get_entry_type() {
                 EntryType::EntryNormal if !entry.context.is_empty() => self.apply_roster_change(&entry)?,
-                EntryType::EntryNormal if !entry.data.is_empty() => self.apply_block(&entry)?,
+                EntryType::EntryNormal if !entry.data.is_empty() => {
+                    let data = std::mem::take(&mut entry.data);
+                    self.apply_block(entry.index, data.into())?;
+                }
                 EntryType::EntryConfChange => self.apply_member_change(&entry)?,
                 // A new leader's first entry is empty; changes of several members at once are not made here.
                 EntryType::EntryNormal | EntryType::EntryConfChangeV2 => {}
@@ -73,33 +72,36 @@ impl<D: Disk, B: Books> Machine<D, B> {
 
     /// A block that cannot be the next one is passed over, by all consenters alike: a leader that proposes such things does not stop the
     /// channel.
-    fn apply_block(&mut self, entry: &Entry) -> Result<(), MachineError> {
-        let opened = Block::decode(entry.data.as_slice()).map_err(|error| error.to_string());
+    fn apply_block(&mut self, index: u64, data: Bytes) -> Result<(), MachineError> {
+        let bytes = data.len() as u64;
+        let opened = Block::decode(data).map_err(|error| error.to_string());
         let opened = opened.and_then(|block| {
             let header = block.header.clone().ok_or("it has no header")?;
             Ok((block, header))
         });
         let (block, header) = match opened {
             Ok(opened) => opened,
-            Err(reason) => return self.pass_over(entry, &reason),
+            Err(reason) => return self.pass_over(index, &reason),
         };
         let height = self.books.height();
         if header.number < height {
             debug!(number = header.number, height, "the block is in the books already");
             return match self.books.is_configuration(&block) {
-                true => self.follow_configuration(entry.index, header.number),
+                true => self.follow_configuration(index, header.number),
                 false => Ok(()),
             };
         }
         if let Err(reason) = self.books.check(&block) {
-            return self.pass_over(entry, &reason);
+            return self.pass_over(index, &reason);
         }
         let sequence = self.books.sequence();
-        self.books.append(block, entry.index).map_err(MachineError::Books)?;
+        // A lone consenter's books also stand alone: nobody else could give back what they lost with the log.
+        let is_alone = self.members().0.len() == 1;
+        self.books.append(block, index, is_alone).map_err(MachineError::Books)?;
         if self.books.sequence() != sequence {
-            self.follow_configuration(entry.index, header.number)?;
+            self.follow_configuration(index, header.number)?;
         }
-        self.uncompacted_bytes += entry.data.len() as u64;
+        self.uncompacted_bytes += bytes;
         let hash = self.books.hash_algorithm().block_hash(&header);
         if self.in_flight.front().is_some_and(|block| block.hash == hash)
             && let Some(agreed) = self.in_flight.pop_front()
@@ -112,47 +114,18 @@ impl<D: Disk, B: Books> Machine<D, B> {
     }
 
     /// A leader whose own proposal this was begins again from the books: what it proposed behind it cannot follow either.
-    fn pass_over(&mut self, entry: &Entry, reason: &str) -> Result<(), MachineError> {
-        error!(index = entry.index, reason, "an agreed entry is no block that can follow; it is passed over");
+    fn pass_over(&mut self, index: u64, reason: &str) -> Result<(), MachineError> {
+        error!(index, reason, "an agreed entry is no block that can follow; it is passed over");
         if self.leads() && !self.in_flight.is_empty() {
             self.drop_in_hand();
         }
         Ok(())
     }
 
-    /// A block that was fetched comes into the books next. While nothing is missing before the log's beginning, it comes from beyond the log's end.
-    pub(crate) fn fetching(&mut self, index: u64) -> Result<(), MachineError> {
-        if self.behind.is_none() {
-            self.node.mut_store().raise_floor(index)?;
-        }
-        Ok(())
-    }
-
-    /// A block that was fetched is in the books; goes on with the log when it was the last one that was missing.
-    pub(crate) fn fetched(&mut self) -> Result<(), MachineError> {
-        let height = self.books.height();
-        if self.behind.is_none_or(|last| height <= last) {
-            return Ok(());
-        }
-        self.behind = None;
-        self.caught_up();
-        loop {
-            let committed = self.node.raft.raft_log.committed.min(self.node.store().last_index()?);
-            if self.applied >= committed {
-                break;
-            }
-            let context = GetEntriesContext::empty(false);
-            let entries = self.node.store().entries(self.applied + 1, committed + 1, READ_BYTES, context)?;
-            self.apply(entries)?;
-        }
-        self.node.advance_apply_to(self.applied);
-        info!(height = self.books.height(), "caught up");
-        Ok(())
-    }
-
     pub(super) fn compact(&mut self) -> Result<(), MachineError> {
         let interval = u64::from(self.books.raft_options().snapshot_interval_bytes);
         if self.uncompacted_bytes >= interval {
+            self.sync_books()?;
             self.node.mut_store().compact(self.applied.saturating_sub(KEPT_ENTRIES))?;
             self.uncompacted_bytes = 0;
         }
@@ -162,7 +135,6 @@ impl<D: Disk, B: Books> Machine<D, B> {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use consort_crypto::preimage::envelopes_hash;
     use consort_protos::fabric::common::{BlockHeader, Envelope};
 

@@ -65,15 +65,19 @@ impl ChannelBooks {
         self.membership.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Appends a block that another orderer completed, after checking its signatures.
+    /// Checks the signatures of a block that another orderer completed.
+    pub(crate) fn check_fetched(&self, block: &Block) -> Result<(), String> {
+        self.state.check_fetched(block)
+    }
+
+    /// Appends such a block.
     pub(crate) fn append_fetched(&mut self, block: &Block) -> Result<(), String> {
-        self.state.check_fetched(block)?;
         let next = self.state.next_bundle(block)?;
         let noted = block::raft_metadata(block).map_err(|error| error.to_string())?;
         let current = self.state.bundle();
         let orderer = next.as_ref().unwrap_or(&current).orderer();
         let membership = Membership::new(&orderer.consenters, noted.as_ref())?;
-        self.state.append(block, next)?;
+        self.state.append(block, next, true)?;
         self.last_index = noted.map_or(0, |noted| noted.raft_index);
         self.set_membership(membership);
         Ok(())
@@ -218,7 +222,7 @@ impl Books for ChannelBooks {
         self.state.judge.judge_again(&self.state.bundle(), stale)
     }
 
-    fn append(&mut self, mut block: Block, raft_index: u64) -> Result<(), String> {
+    fn append(&mut self, mut block: Block, raft_index: u64, synced: bool) -> Result<(), String> {
         let next = self.state.next_bundle(&block)?;
         let last_config = if next.is_some() { block::number(&block) } else { self.state.last_config() };
         let mut membership = self.membership().clone();
@@ -230,12 +234,16 @@ impl Books for ChannelBooks {
         Writer::complete(&self.state.judge, &mut block, last_config, wrapped.into())?;
         let reconfigured = next.is_some();
         self.last_index = raft_index;
-        timed(&self.metrics.block_write_seconds, || self.state.append(&block, next))?;
+        timed(&self.metrics.block_write_seconds, || self.state.append(&block, next, synced))?;
         self.metrics.height.set(i64::try_from(self.height()).unwrap_or(i64::MAX));
         if reconfigured {
             self.set_membership(membership);
             tracing::info!(channel = %self.state.id(), sequence = self.sequence(), "configuration updated");
         }
         Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), String> {
+        self.state.store().sync().map_err(|error| with_causes(&error))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use rocksdb::{DB, Options, WriteBatch, WriteOptions};
+use rocksdb::{DB, DBCompressionType, Options, WriteBatch, WriteOptions};
 
 use super::log::LogError;
 
@@ -39,6 +39,8 @@ impl Database {
         let mut options = Options::default();
         options.create_if_missing(true);
         options.set_write_buffer_size(WRITE_BUFFER_BYTES);
+        // Envelopes are mostly signatures and hashes, which do not get smaller, and entries are deleted soon.
+        options.set_compression_type(DBCompressionType::None);
         options.set_max_write_buffer_number(2);
         options.set_keep_log_file_num(2);
         options.set_max_open_files(64);

@@ -367,6 +367,27 @@ impl<D: Disk> DiskLog<D> {
         Ok(())
     }
 
+    /// Begins anew with these consenters, behind a place up to which everything is in the books: what the log said before about consenters does not
+    /// count any more. Entries behind that place stay. The log has to be opened again.
+    pub(crate) fn begin_at(&self, origin: Origin, beginning: &Snapshot) -> Result<(), LogError> {
+        let metadata = beginning.get_metadata();
+        let consenters = Consenters {
+            index: metadata.index,
+            roster: Position::of(beginning).unwrap_or_default().roster,
+            voters: metadata.get_conf_state().voters.clone(),
+            learners: Vec::new(),
+        };
+        let mut hard_state = self.state.hard_state.clone();
+        hard_state.commit = metadata.index.max(hard_state.commit);
+        hard_state.term = metadata.term.max(hard_state.term);
+        let mut batch = self.deletions(metadata.index.min(self.last()));
+        batch.push((BEGINNING.to_vec(), Some(encode(beginning)?)));
+        batch.push((HARD_STATE.to_vec(), Some(encode(&hard_state)?)));
+        batch.push((CONSENTERS.to_vec(), Some(consenters.encode_to_vec())));
+        batch.push((ORIGIN.to_vec(), Some(origin.encode_to_vec())));
+        self.disk.write(batch, true)
+    }
+
     /// Forgets the entries up to and including `index`, which are in the books.
     pub(crate) fn compact(&mut self, index: u64) -> Result<(), LogError> {
         if index <= self.before.index || index > self.applied.0 {
@@ -483,120 +504,5 @@ fn other(error: LogError) -> raft::Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{super::disk::Database, *};
-
-    fn open(folder: &tempfile::TempDir) -> DiskLog<Database> {
-        let disk = Database::open(folder.path()).unwrap();
-        DiskLog::open(disk, &Roster::genesis(3), Origin { incarnation: 7, id: 1, ..Origin::default() })
-            .unwrap()
-    }
-
-    fn entry(index: u64, term: u64) -> Entry {
-        Entry { index, term, data: vec![7; 10], ..Entry::default() }
-    }
-
-    fn indexes(log: &DiskLog<Database>) -> Vec<(u64, u64)> {
-        let first = log.first_index().unwrap();
-        let entries = log.entries(first, log.last() + 1, None, GetEntriesContext::empty(false)).unwrap();
-        entries.iter().map(|entry| (entry.index, entry.term)).collect()
-    }
-
-    #[test]
-    fn entries_and_hard_state_are_there_after_a_restart() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut log = open(&folder);
-        let hard_state = HardState { term: 2, vote: 1, commit: 1 };
-        log.write(&[entry(1, 1), entry(2, 2)], Some(&hard_state)).unwrap();
-        drop(log);
-        let log = open(&folder);
-        assert_eq!(indexes(&log), [(1, 1), (2, 2)]);
-        assert_eq!(log.initial_state().unwrap().hard_state, hard_state);
-    }
-
-    #[test]
-    fn a_new_leaders_entries_replace_the_tail() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut log = open(&folder);
-        log.write(&[entry(1, 1), entry(2, 1), entry(3, 1)], None).unwrap();
-        log.write(&[entry(2, 2)], None).unwrap();
-        drop(log);
-        let log = open(&folder);
-        assert_eq!(indexes(&log), [(1, 1), (2, 2)]);
-    }
-
-    #[test]
-    fn a_gap_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut log = open(&folder);
-        assert!(matches!(log.write(&[entry(2, 1)], None), Err(LogError::Damaged(_))));
-    }
-
-    #[test]
-    fn compaction_keeps_the_term_before_the_first_entry_and_survives_a_restart() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut log = open(&folder);
-        log.write(&[entry(1, 1), entry(2, 1), entry(3, 2)], None).unwrap();
-        log.applied(3, 9);
-        log.compact(2).unwrap();
-        drop(log);
-        let log = open(&folder);
-        assert_eq!((log.first_index().unwrap(), log.term(2).unwrap(), log.beginning()), (3, 1, (2, 9)));
-        assert_eq!(indexes(&log), [(3, 2)]);
-        assert!(matches!(log.term(1), Err(raft::Error::Store(StorageError::Compacted))));
-    }
-
-    #[test]
-    fn a_snapshot_starts_the_log_anew() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut log = open(&folder);
-        log.write(&[entry(1, 1)], None).unwrap();
-        let mut snapshot = Snapshot {
-            data: Position { block: 4, roster: Roster::genesis(2) }.encode_to_vec(),
-            ..Snapshot::default()
-        };
-        snapshot.mut_metadata().index = 10;
-        snapshot.mut_metadata().term = 3;
-        log.applied(1, 1);
-        log.install(&snapshot).unwrap();
-        assert!(matches!(
-            log.snapshot(0, 2),
-            Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable))
-        ));
-        drop(log);
-        let log = open(&folder);
-        assert_eq!((log.last(), log.beginning()), (10, (10, 4)));
-        assert_eq!(log.initial_state().unwrap().hard_state.commit, 10);
-    }
-
-    #[test]
-    fn a_forgotten_log_begins_anew_as_another_one_and_still_knows_the_others() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut log = open(&folder);
-        log.write(&[entry(1, 1)], Some(&HardState { term: 1, vote: 1, commit: 1 })).unwrap();
-        let standing = consort_protos::consort::orderer::Standing { incarnation: 9, ..Default::default() };
-        let hello = consort_protos::consort::orderer::Hello { standing: Some(standing), id: 2 };
-        log.memory_mut().hear(2, &hello);
-        log.keep_memory(true).unwrap();
-        log.forget(Origin { incarnation: 8, floor: 5, ..Origin::default() }).unwrap();
-        drop(log);
-        let log = open(&folder);
-        assert_eq!(log.promised(), (0, 0));
-        assert_eq!(log.origin(), Origin { incarnation: 8, floor: 5, ..Origin::default() });
-        assert_eq!(log.memory().speaker(2), Some(9));
-    }
-
-    #[test]
-    fn consenters_are_kept_with_the_entry_that_changed_them() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut log = open(&folder);
-        let state = ConfState { voters: vec![1, 2], learners: vec![4], ..ConfState::default() };
-        let mut roster = Roster::genesis(3);
-        roster.apply(&crate::consensus::raft::roster::RosterChange::readmit(3, 70));
-        log.set_consenters(12, &roster, Some(&state)).unwrap();
-        drop(log);
-        let log = open(&folder);
-        assert_eq!(log.roster(), (&roster, 12));
-        assert_eq!(log.initial_state().unwrap().conf_state, state);
-    }
-}
+#[path = "log_tests.rs"]
+mod tests;

@@ -38,7 +38,8 @@ const NO_ID: u64 = u64::MAX;
 
 /// The channel's books, as the machine needs them.
 ///
-/// Duties of an implementation: a block that was appended survives a crash; limits and sequence are those after the last block.
+/// Duties of an implementation: a block that was appended survives a crash of the process; one of the machine too when it brought a configuration or was to be
+/// synced, and with it all before it. Others may then be lost, from the end of the books. Limits and sequence are those after the last block.
 pub(crate) trait Books {
     /// The number of blocks.
     fn height(&self) -> u64;
@@ -91,7 +92,10 @@ pub(crate) trait Books {
     fn judge_again(&self, stale: Submission) -> Result<Submission, Refusal>;
 
     /// Completes an agreed block (metadata, signature), writes it, and puts a configuration in it into force.
-    fn append(&mut self, block: Block, raft_index: u64) -> Result<(), String>;
+    fn append(&mut self, block: Block, raft_index: u64, synced: bool) -> Result<(), String>;
+
+    /// Waits until all blocks survive a crash of the machine.
+    fn sync(&mut self) -> Result<(), String>;
 }
 
 /// Takes what the machine wants to send.
@@ -137,7 +141,7 @@ pub(crate) struct Machine<D: Disk, B: Books> {
     pub(super) node: RawNode<DiskLog<D>>,
     pub(super) books: B,
     disk: D,
-    settings: Settings,
+    pub(super) settings: Settings,
     /// The options that the node was made with.
     options: RaftOptions,
     /// Its right to take part.
@@ -223,7 +227,8 @@ fn open<D: Disk>(
     }
     if behind.is_none() {
         log.applied(applied, books.height() - 1);
-        if roster_index > in_books {
+        // At the same entry the log knows better: an operator may have given out ids since the block was made.
+        if roster_index >= in_books {
             books.set_ids(&roster.ids, roster.next_id);
         }
     }
@@ -310,6 +315,7 @@ impl<D: Disk, B: Books> Machine<D, B> {
     /// Gives up the log and begins with a new one that has no id.
     pub(super) fn begin_anew(&mut self) -> Result<(), MachineError> {
         let incarnation = (self.settings.random)();
+        self.sync_books()?;
         self.node.mut_store().keep_memory(true)?;
         self.log().forget(Origin { incarnation, floor: self.books.last_index(), ..Origin::default() })?;
         self.restart()?;
@@ -368,7 +374,8 @@ impl<D: Disk, B: Books> Machine<D, B> {
         if self.aliases.get(&id) == Some(&known) {
             return;
         }
-        self.aliases.retain(|_, other| *other != known);
+        // Also when it is known here under its id by now: what was sent to the former one would reach nobody.
+        self.aliases.retain(|one, other| *one != id && *other != known);
         if id != known {
             self.aliases.insert(id, known);
         }
@@ -542,6 +549,12 @@ impl<D: Disk, B: Books> Machine<D, B> {
         Ok(self.node.mut_store().keep_memory(true)?)
     }
 
+    /// The log is on disk with every entry, the books follow unsynced and are made again from the log: so they must be on disk before the log
+    /// forgets anything, or notes something that stands upon them.
+    pub(super) fn sync_books(&mut self) -> Result<(), MachineError> {
+        self.books.sync().map_err(MachineError::Books)
+    }
+
     /// Raft's timing as configured; a leader keeps the former one until another node leads.
     fn follow_options(&mut self) -> Result<(), MachineError> {
         let options = self.books.raft_options();
@@ -632,11 +645,6 @@ impl<D: Disk, B: Books> Machine<D, B> {
         self.node.raft.term
     }
 
-    /// The last block that has to be fetched from other nodes, if any has to.
-    pub(crate) fn behind(&self) -> Option<u64> {
-        self.behind
-    }
-
     /// The Raft id that this node speaks under; `None` as long as it has none.
     pub(crate) fn id(&self) -> Option<u64> {
         Some(self.log().origin().id).filter(|id| *id != 0)
@@ -676,11 +684,6 @@ impl<D: Disk, B: Books> Machine<D, B> {
     /// The books.
     pub(crate) fn books(&self) -> &B {
         &self.books
-    }
-
-    /// The books, to add a fetched block; [`Machine::fetched`] must follow.
-    pub(crate) fn books_mut(&mut self) -> &mut B {
-        &mut self.books
     }
 }
 

@@ -86,6 +86,12 @@ impl Memory {
         self.peers.get(&id).filter(|known| known.has_id).map(|known| known.incarnation)
     }
 
+    /// What is remembered of a log that says to have no id, and spoke under this one in another life: it is a copy from before it had it.
+    pub(crate) fn spoke_before(&self, id: u64, said: &Standing) -> Option<Remembered> {
+        let known = self.peers.get(&id).copied()?;
+        (known.has_id && known.incarnation == said.incarnation && known.boot != said.boot).then_some(known)
+    }
+
     /// Forgets all but these ids: the others will never speak again.
     pub(crate) fn retain(&mut self, ids: impl Fn(u64) -> bool) {
         self.peers.retain(|id, _| ids(*id));
@@ -154,6 +160,17 @@ mod tests {
         memory.hear(3, &hello(3, Standing { boot: boot(4, 70), ..standing(7, 0, 2, 10) }));
         let copy = hello(3, Standing { boot: boot(4, 71), ..standing(7, 0, 2, 10) });
         assert_eq!(memory.hear(3, &copy).0, Finding::Regressed);
+    }
+
+    #[test]
+    fn a_copy_from_before_it_had_its_id_is_noticed() {
+        let mut memory = Memory::default();
+        memory.hear(3, &hello(0, standing(7, 1, 0, 0)));
+        assert_eq!(memory.spoke_before(3, &standing(7, 2, 0, 0)), None, "it never had one");
+        memory.hear(3, &hello(3, standing(7, 2, 0, 0)));
+        assert_eq!(memory.spoke_before(3, &standing(7, 2, 0, 0)), None, "a hello that was late");
+        assert_eq!(memory.spoke_before(3, &standing(8, 3, 0, 0)), None, "another log");
+        assert!(memory.spoke_before(3, &standing(7, 3, 0, 0)).is_some());
     }
 
     #[test]

@@ -6,8 +6,8 @@
 
 use protobuf::Message as _;
 use raft::{
-    StateRole,
-    eraftpb::{ConfChange, ConfChangeType, Entry},
+    ProgressState, StateRole,
+    eraftpb::{ConfChange, ConfChangeType, ConfState, Entry},
 };
 use tracing::{debug, info, warn};
 
@@ -132,7 +132,10 @@ impl<D: Disk, B: Books> Machine<D, B> {
                 return None;
             }
             let progress = self.node.raft.prs().get(*id)?;
-            let is_close = self.is_active(*id) && progress.matched + CLOSE_ENTRIES >= committed;
+            // Replicating: it has acknowledged what comes before, and does not wait for a snapshot.
+            let is_close = self.is_active(*id)
+                && progress.state == ProgressState::Replicate
+                && progress.matched + CLOSE_ENTRIES >= committed;
             is_close.then_some(Step::Member(ConfChangeType::AddNode, *id))
         })
     }
@@ -150,7 +153,7 @@ impl<D: Disk, B: Books> Machine<D, B> {
         if entry.index > self.books.last_index() {
             self.books.set_ids(&self.roster.ids, self.roster.next_id);
         }
-        self.node.mut_store().set_consenters(entry.index, &self.roster, None)?;
+        self.keep_consenters(entry.index, None)?;
         self.roster_changed();
         let own = self.log().origin();
         self.replaced |= own.id != 0 && !self.roster.ids.contains(&own.id) && change.id == own.id;
@@ -165,10 +168,16 @@ impl<D: Disk, B: Books> Machine<D, B> {
         let (ids, next_id) = self.books.ids_of(number).map_err(MachineError::Books)?;
         if self.roster.follow(&ids, next_id) {
             info!(ids = ?self.roster.ids, "the consenters have changed by configuration");
-            self.node.mut_store().set_consenters(index, &self.roster, None)?;
+            self.keep_consenters(index, None)?;
             self.roster_changed();
         }
         Ok(())
+    }
+
+    /// Keeps the consenters as they are behind an entry. The books are on disk before it: what is noted stands upon their blocks.
+    fn keep_consenters(&mut self, index: u64, state: Option<&ConfState>) -> Result<(), MachineError> {
+        self.sync_books()?;
+        Ok(self.node.mut_store().set_consenters(index, &self.roster, state)?)
     }
 
     fn roster_changed(&mut self) {
@@ -191,7 +200,7 @@ impl<D: Disk, B: Books> Machine<D, B> {
         match self.node.apply_conf_change(&change) {
             Ok(state) => {
                 info!(voters = ?state.voters, learners = ?state.learners, "Raft's members have changed");
-                self.node.mut_store().set_consenters(entry.index, &self.roster, Some(&state))?;
+                self.keep_consenters(entry.index, Some(&state))?;
             }
             Err(error) => warn!(%error, "a change of Raft's members is refused"),
         }

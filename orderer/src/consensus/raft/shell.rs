@@ -31,6 +31,7 @@ use tracing::{info, warn};
 
 use super::{
     books::ChannelBooks,
+    catch_up::{Fetched, NotAppended},
     disk::Database,
     fetch::Fetch,
     machine::{Books as _, Machine, Outbox, Ticket},
@@ -64,10 +65,22 @@ pub(super) struct Order {
     pub(super) reply: oneshot::Sender<Result<(), Refusal>>,
 }
 
-/// What another consenter sends; `from` is the Raft id that its certificate stands for.
+/// What others send; `from` is the Raft id that its certificate stands for.
 pub(super) enum Incoming {
-    Raft { from: u64, standing: Standing, message: Box<Message> },
-    Hello { from: u64, hello: Hello, reply: oneshot::Sender<Verdict> },
+    Raft {
+        from: u64,
+        standing: Standing,
+        message: Box<Message>,
+    },
+    Hello {
+        from: u64,
+        hello: Hello,
+        reply: oneshot::Sender<Verdict>,
+    },
+    /// An operator's word, not a consenter's.
+    Recover {
+        reply: oneshot::Sender<Result<(), String>>,
+    },
 }
 
 /// What others send to the task.
@@ -274,6 +287,11 @@ impl Shell {
                 let verdict = blocking(|| machine.hear(from, &hello)).map_err(|error| with_causes(&error))?;
                 let _caller_may_be_gone = reply.send(verdict);
             }
+            Incoming::Recover { reply } => {
+                let machine = &mut self.parts.machine;
+                let outcome = blocking(|| machine.recover()).map_err(|error| with_causes(&error))?;
+                let _caller_may_be_gone = reply.send(outcome);
+            }
         }
         Ok(())
     }
@@ -404,17 +422,10 @@ impl Shell {
 
     /// Starts to fetch blocks when some are missing.
     fn fetch(&mut self) {
-        let leaderless = self.parts.machine.leadership() == Leadership::Nobody;
-        let last = match self.parts.machine.behind() {
-            Some(last) => last,
-            // Whatever the others have that this node lacks: a configuration without this node, or with others than it knows.
-            None if leaderless && (self.is_doubted || self.parts.stranger.load(Ordering::Relaxed)) => {
-                u64::MAX
-            }
-            None => {
-                self.fetched = None;
-                return;
-            }
+        let is_doubted = self.is_doubted || self.parts.stranger.load(Ordering::Relaxed);
+        let Some(last) = self.parts.machine.wanted(is_doubted) else {
+            self.fetched = None;
+            return;
         };
         if self.fetched.is_some() {
             return;
@@ -448,24 +459,31 @@ impl Shell {
             self.fetched = None;
             return Ok(());
         };
-        let (number, height) = (block::number(&block).get(), self.parts.machine.books().height());
-        if number < height {
-            return Ok(());
-        }
-        let noted = block::raft_metadata(&block).map_err(|error| error.to_string())?;
-        let index = noted.map_or(0, |noted| noted.raft_index);
-        self.parts.machine.fetching(index).map_err(|error| with_causes(&error))?;
-        let books = self.parts.machine.books_mut();
-        if let Err(reason) = blocking(|| books.append_fetched(&block)) {
-            if let Some(poisoned) = self.parts.state.store().poisoned() {
-                return Err(poisoned);
-            }
-            warn!(channel = %self.parts.state.id(), number, reason, "a fetched block is refused, another orderer is asked");
+        let number = block::number(&block).get();
+        let noted = block::raft_metadata(&block).map_err(|error| error.to_string());
+        let (machine, state) = (&mut self.parts.machine, &self.parts.state);
+        let taken = match noted {
+            Ok(noted) => blocking(|| {
+                let index = noted.map_or(0, |noted| noted.raft_index);
+                let check = |books: &ChannelBooks| books.check_fetched(&block);
+                machine.take_fetched(number, index, check, |books| {
+                    books.append_fetched(&block).map_err(|reason| match state.store().poisoned() {
+                        Some(poisoned) => NotAppended::Broken(poisoned),
+                        None => NotAppended::Wrong(reason),
+                    })
+                })
+            })
+            .map_err(|error| with_causes(&error))?,
+            Err(reason) => Fetched::Refused(reason),
+        };
+        if let Fetched::Refused(reason) = taken {
+            warn!(channel = %state.id(), number, reason, "a fetched block is refused, another orderer is asked");
             self.fetched = None;
             return Ok(());
         }
-        self.parts.metrics.height.set(i64::try_from(number + 1).unwrap_or(i64::MAX));
-        self.parts.machine.fetched().map_err(|error| with_causes(&error))
+        let height = machine.books().height();
+        self.parts.metrics.height.set(i64::try_from(height).unwrap_or(i64::MAX));
+        Ok(())
     }
 
     /// Hands leadership over, so that the others need not wait for an election.
@@ -507,7 +525,8 @@ fn election_pause(first: Duration, earlier: u32, election_timeout: Duration) -> 
     first.saturating_mul(2_u32.saturating_pow(earlier)).min(election_timeout)
 }
 
-async fn until(deadline: Option<Instant>) {
+/// Waits until then; for ever when there is no then.
+pub(super) async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,
         None => std::future::pending().await,

@@ -155,6 +155,8 @@ pub(super) struct MemoryBooks {
 #[derive(Clone)]
 struct State {
     kept: Vec<Kept>,
+    /// So many of them outlive a loss of power.
+    synced: usize,
     genesis: Vec<u64>,
     /// The nodes that are consenters, in the order of the configured list, with their ids.
     consenters: Vec<u64>,
@@ -173,6 +175,7 @@ impl MemoryBooks {
         let kept = Kept { block: first, index: 0, ids: ids.clone(), next_id };
         let state = State {
             kept: vec![kept],
+            synced: 1,
             genesis: genesis.to_vec(),
             consenters: genesis.to_vec(),
             known: ids.iter().copied().zip(genesis.iter().copied()).collect(),
@@ -194,6 +197,20 @@ impl MemoryBooks {
         let last = state.kept.last().unwrap();
         let (ids, next_id) = (last.ids.clone(), last.next_id);
         state.set_ids(&ids, next_id);
+    }
+
+    /// Of what was not synced a part is gone, from the end. Configurations are always synced.
+    pub(super) fn lose_unsynced(&self, share: f64) {
+        let mut state = self.state.lock().unwrap();
+        #[expect(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a few blocks"
+        )]
+        let lost = ((state.kept.len() - state.synced) as f64 * share).round() as usize;
+        let left = state.kept.len() - lost;
+        state.kept.truncate(left);
     }
 
     pub(super) fn headers(&self) -> Vec<BlockHeader> {
@@ -221,8 +238,11 @@ impl MemoryBooks {
         })
     }
 
-    pub(super) fn node_of(&self, id: u64) -> Option<u64> {
-        self.state.lock().unwrap().known.get(&id).copied()
+    /// The node that messages for an id reach: a consenter, or a former one that Raft still counts.
+    pub(super) fn node_of(&self, id: u64, counted: &[u64]) -> Option<u64> {
+        let state = self.state.lock().unwrap();
+        let current = state.ids.iter().position(|one| *one == id).map(|position| state.consenters[position]);
+        current.or_else(|| state.known.get(&id).copied().filter(|_| counted.contains(&id)))
     }
 
     pub(super) fn kept(&self, number: u64) -> Option<Kept> {
@@ -231,30 +251,44 @@ impl MemoryBooks {
 
     /// Appends a block as another node has it.
     pub(super) fn append_fetched(&mut self, kept: &Kept) -> Result<(), String> {
-        self.put(kept.block.clone(), kept.index, Some((kept.ids.clone(), kept.next_id)))
+        self.put(kept.block.clone(), kept.index, Some((kept.ids.clone(), kept.next_id)), true)
     }
 
-    fn put(&mut self, block: Block, index: u64, noted: Option<(Vec<u64>, u64)>) -> Result<(), String> {
+    fn put(
+        &mut self,
+        block: Block,
+        index: u64,
+        noted: Option<(Vec<u64>, u64)>,
+        synced: bool,
+    ) -> Result<(), String> {
         let header = block.header.clone().unwrap();
         assert_eq!(header.number, self.height());
         assert_eq!(header.previous_hash, self.last_hash().as_slice());
         let (done, lives) = self.power.write();
         if done {
             let mut state = self.state.lock().unwrap();
-            if let Some(next) = configured(&block) {
-                state.reconfigure(&next);
+            let next = configured(&block);
+            if let Some(next) = &next {
+                state.reconfigure(next);
             }
             if let Some((ids, next_id)) = noted {
                 state.set_ids(&ids, next_id);
             }
             let kept = Kept { block, index, ids: state.ids.clone(), next_id: state.next_id };
             state.kept.push(kept);
+            if synced || next.is_some() {
+                state.synced = state.kept.len();
+            }
         }
         if lives { Ok(()) } else { Err("the power failed".to_owned()) }
     }
 }
 
 impl Kept {
+    pub(super) fn number(&self) -> u64 {
+        block::number(&self.block).get()
+    }
+
     pub(super) fn index(&self) -> u64 {
         self.index
     }
@@ -394,7 +428,19 @@ impl Books for MemoryBooks {
         Ok(stale)
     }
 
-    fn append(&mut self, block: Block, raft_index: u64) -> Result<(), String> {
-        self.put(block, raft_index, None)
+    fn append(&mut self, block: Block, raft_index: u64, synced: bool) -> Result<(), String> {
+        self.put(block, raft_index, None, synced)
+    }
+
+    fn sync(&mut self) -> Result<(), String> {
+        let mut state = self.state.lock().unwrap();
+        if state.synced == state.kept.len() {
+            return Ok(());
+        }
+        let (done, lives) = self.power.write();
+        if done {
+            state.synced = state.kept.len();
+        }
+        if lives { Ok(()) } else { Err("the power failed".to_owned()) }
     }
 }

@@ -1,9 +1,9 @@
 //! Messages to the other consenters of a channel: one stream to each, opened again when it breaks.
 //!
-//! Raft messages may be lost; submissions are answered or refused.
+//! Raft messages may be lost; submissions are answered or refused. Those that wait travel together, and their outcomes come back together.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -13,17 +13,21 @@ use consort_channel_config::Consenter;
 use consort_node::{Tasks, dial::Dialer, server::MESSAGE_BYTES_MAX};
 use consort_protos::{
     consort::orderer::{
-        Hello, Standing, StepRequest, StepResponse, Submission as ForwardedSubmission, Verdict,
-        cluster_client::ClusterClient, step_request::Content,
+        Hello, Standing, StepRequest, StepResponse, Verdict, cluster_client::ClusterClient,
+        step_request::Content,
     },
-    fabric::common::{Envelope, Status},
+    fabric::common::Envelope,
 };
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tracing::{debug, info};
 
-use super::membership::Membership;
+use super::{
+    forwarding::{ANSWER_PATIENCE, BATCH_MESSAGES, Forwarding, ROOM_PATIENCE, Waiting, batches},
+    membership::Membership,
+    shell::until,
+};
 use crate::{consensus::Receipt, submission::Refusal};
 
 /// Messages that wait for one consenter. Raft repeats what is dropped beyond that; each may carry a block.
@@ -33,14 +37,10 @@ const QUEUE_MESSAGES: usize = 128;
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// A forwarded message that the leader has not answered by then is refused.
-const FORWARD_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// One thing to send.
+/// One thing to send that may be lost.
 enum Outgoing {
     Raft(Bytes, Standing),
     Hello(Hello),
-    Submit { envelope: Envelope, sequence: u64, reply: oneshot::Sender<Result<(), Refusal>> },
 }
 
 /// What the channel's task hears about the streams to the other consenters.
@@ -69,6 +69,7 @@ struct Peer {
     consenter: Consenter,
     roots: Vec<Bytes>,
     queue: mpsc::Sender<Outgoing>,
+    forwarding: Forwarding,
     wake: Arc<Notify>,
     tasks: Tasks,
 }
@@ -119,6 +120,7 @@ impl Transport {
 
     fn open(&self, id: u64, consenter: &Consenter, roots: &[Bytes]) -> Peer {
         let (queue, outgoing) = mpsc::channel(QUEUE_MESSAGES);
+        let (forwarding, waiting) = Forwarding::new(id, ROOM_PATIENCE, ANSWER_PATIENCE);
         let (tasks, wake) = (self.tasks.child(), Arc::new(Notify::new()));
         let link = Link {
             id,
@@ -133,10 +135,10 @@ impl Transport {
         tasks.spawn(format!("consenter {} of {}", link.endpoint, link.channel), false, async move {
             tokio::select! {
                 () = cancelled.cancelled() => {}
-                () = link.run(outgoing) => {}
+                () = link.run(outgoing, waiting) => {}
             }
         });
-        Peer { consenter: consenter.clone(), roots: roots.to_vec(), queue, wake, tasks }
+        Peer { consenter: consenter.clone(), roots: roots.to_vec(), queue, forwarding, wake, tasks }
     }
 
     /// Sends a Raft message if there is room.
@@ -158,29 +160,19 @@ impl Transport {
         }
     }
 
-    /// Forwards a client's message, judged under the configuration of that sequence, to the consenter that leads.
-    pub(crate) fn submit(&self, to: u64, envelope: Envelope, sequence: u64) -> Result<Receipt, Refusal> {
-        let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
-        let peer = peers.get(&to).ok_or_else(|| Refusal::unavailable("no Raft leader"))?;
-        let (reply, answer) = oneshot::channel();
-        peer.queue.try_send(Outgoing::Submit { envelope, sequence, reply }).map_err(|_full| {
-            Refusal::unavailable(format!("too many messages wait for the Raft leader {to}"))
-        })?;
-        let (outcome, receipt) = oneshot::channel();
-        self.tasks.spawn("forwarded message", false, async move {
-            let answered = tokio::time::timeout(FORWARD_TIMEOUT, answer).await;
-            let _client_may_be_gone = outcome.send(match answered {
-                Ok(Ok(answer)) => answer,
-                Ok(Err(_closed)) => {
-                    Err(Refusal::unavailable(format!("the connection to the Raft leader {to} broke")))
-                }
-                Err(_elapsed) => Err(Refusal::unavailable(format!(
-                    "timed out ({}s) waiting on forwarding to {to}",
-                    FORWARD_TIMEOUT.as_secs()
-                ))),
-            });
-        });
-        Ok(receipt)
+    /// Forwards a client's message, judged under the configuration of that sequence, to the consenter that leads. Waits a while for room.
+    pub(crate) async fn submit(
+        &self,
+        to: u64,
+        envelope: Envelope,
+        sequence: u64,
+    ) -> Result<Receipt, Refusal> {
+        let forwarding = {
+            let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+            peers.get(&to).map(|peer| peer.forwarding.clone())
+        };
+        let forwarding = forwarding.ok_or_else(|| Refusal::unavailable("no Raft leader"))?;
+        forwarding.submit(envelope, sequence).await
     }
 }
 
@@ -196,11 +188,11 @@ struct Link {
 }
 
 impl Link {
-    async fn run(self, mut outgoing: mpsc::Receiver<Outgoing>) {
+    async fn run(self, mut outgoing: mpsc::Receiver<Outgoing>, mut waiting: Waiting) {
         let mut pause = PAUSE_MIN;
         let mut said = false;
         loop {
-            match self.session(&mut outgoing, &mut said).await {
+            match self.session(&mut outgoing, &mut waiting, &mut said).await {
                 Ok(()) => return,
                 Err(error) => {
                     if !said {
@@ -215,8 +207,9 @@ impl Link {
                     }
                 }
             }
+            waiting.refuse_sent(&format!("the connection to the Raft leader {} broke", self.id));
             self.tell(LinkEvent::Broken(self.id));
-            self.discard_for(pause, &mut outgoing).await;
+            self.discard_for(pause, &mut outgoing, &mut waiting).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
     }
@@ -227,27 +220,35 @@ impl Link {
     }
 
     /// What is sent while there is no stream is lost: clients are told, Raft repeats.
-    async fn discard_for(&self, pause: Duration, outgoing: &mut mpsc::Receiver<Outgoing>) {
+    async fn discard_for(
+        &self,
+        pause: Duration,
+        outgoing: &mut mpsc::Receiver<Outgoing>,
+        waiting: &mut Waiting,
+    ) {
         let over = tokio::time::sleep(pause);
         tokio::pin!(over);
         loop {
             tokio::select! {
                 () = &mut over => return,
                 () = self.wake.notified() => return,
-                item = outgoing.recv() => match item {
-                    Some(Outgoing::Submit { reply, .. }) => {
-                        let refusal = Refusal::unavailable(format!("the Raft leader {} is not reached", self.id));
-                        let _client_may_be_gone = reply.send(Err(refusal));
-                    }
-                    Some(Outgoing::Raft(..) | Outgoing::Hello(_)) => {}
-                    None => return,
+                _refused = waiting.next(1) => {
+                    waiting.refuse_sent(&format!("the Raft leader {} is not reached", self.id));
+                }
+                item = outgoing.recv() => if item.is_none() {
+                    return;
                 },
             }
         }
     }
 
     /// One stream from its opening to its end; `Ok` when nobody sends any more.
-    async fn session(&self, outgoing: &mut mpsc::Receiver<Outgoing>, said: &mut bool) -> Result<(), String> {
+    async fn session(
+        &self,
+        outgoing: &mut mpsc::Receiver<Outgoing>,
+        waiting: &mut Waiting,
+        said: &mut bool,
+    ) -> Result<(), String> {
         let channel = self.dialer.connect(&self.endpoint, &self.roots).map_err(|error| error.to_string())?;
         let mut client = ClusterClient::new(channel)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
@@ -261,49 +262,39 @@ impl Link {
         debug!(channel = self.channel, endpoint = self.endpoint, "consenter reached");
         *said = false;
         self.tell(LinkEvent::Open(self.id));
-        self.exchange(outgoing, &requests, responses).await
+        self.exchange(outgoing, waiting, &requests, responses).await
     }
 
     async fn exchange(
         &self,
         outgoing: &mut mpsc::Receiver<Outgoing>,
+        waiting: &mut Waiting,
         requests: &mpsc::Sender<StepRequest>,
         mut responses: Streaming<StepResponse>,
     ) -> Result<(), String> {
-        let mut waiting: HashMap<u64, oneshot::Sender<Result<(), Refusal>>> = HashMap::new();
-        let mut next_id = 0;
+        let send = async |content: Content, standing: Option<Standing>| {
+            let request = StepRequest { channel: self.channel.clone(), content: Some(content), standing };
+            requests.send(request).await.map_err(|_closed| "the stream broke".to_owned())
+        };
         loop {
+            let due = waiting.next_due();
             tokio::select! {
-                item = outgoing.recv() => {
-                    let mut standing = None;
-                    let content = match item {
-                        None => return Ok(()),
-                        Some(Outgoing::Raft(message, of)) => {
-                            standing = Some(of);
-                            Content::RaftMessage(message)
-                        }
-                        Some(Outgoing::Hello(hello)) => Content::Hello(hello),
-                        Some(Outgoing::Submit { envelope, sequence, reply }) => {
-                            next_id += 1;
-                            waiting.retain(|_, reply| !reply.is_closed());
-                            waiting.insert(next_id, reply);
-                            Content::Submission(ForwardedSubmission {
-                                envelope: Some(envelope),
-                                id: next_id,
-                                config_sequence: Some(sequence),
-                            })
-                        }
-                    };
-                    let request = StepRequest { channel: self.channel.clone(), content: Some(content), standing };
-                    requests.send(request).await.map_err(|_closed| "the stream broke".to_owned())?;
-                }
-                response = responses.message() => match response {
-                    Ok(Some(StepResponse { verdict: Some(verdict), .. })) => {
-                        self.tell(LinkEvent::Verdict(self.id, verdict));
+                item = outgoing.recv() => match item {
+                    None => return Ok(()),
+                    Some(Outgoing::Raft(message, of)) => send(Content::RaftMessage(message), Some(of)).await?,
+                    Some(Outgoing::Hello(hello)) => send(Content::Hello(hello), None).await?,
+                },
+                submissions = waiting.next(BATCH_MESSAGES) => {
+                    for batch in batches(submissions) {
+                        send(Content::Submissions(batch), None).await?;
                     }
+                }
+                () = until(due) => waiting.refuse_overdue(),
+                response = responses.message() => match response {
                     Ok(Some(response)) => {
-                        if let Some(reply) = waiting.remove(&response.id) {
-                            let _client_may_be_gone = reply.send(outcome(response));
+                        response.outcomes.into_iter().for_each(|outcome| waiting.end(outcome));
+                        if let Some(verdict) = response.verdict {
+                            self.tell(LinkEvent::Verdict(self.id, verdict));
                         }
                     }
                     Ok(None) => return Err("the consenter closed the stream".to_owned()),
@@ -316,13 +307,5 @@ impl Link {
                 },
             }
         }
-    }
-}
-
-fn outcome(response: StepResponse) -> Result<(), Refusal> {
-    match Status::try_from(response.status) {
-        Ok(Status::Success) => Ok(()),
-        Ok(status) => Err(Refusal { status, info: response.info }),
-        Err(_unknown) => Err(Refusal::unavailable(response.info)),
     }
 }

@@ -1,0 +1,99 @@
+//! Blocks that come from other orderers by deliver: which are wanted, and what becomes of them.
+
+use raft::{GetEntriesContext, Storage as _};
+use tracing::info;
+
+use super::{
+    disk::Disk,
+    machine::{Books, Machine, MachineError},
+};
+use crate::consensus::Leadership;
+
+/// What is read at once when entries are applied late, in bytes.
+const READ_BYTES: u64 = 4 * 1024 * 1024;
+
+/// What became of a block that another orderer delivered.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Fetched {
+    /// It is in the books now, or was before.
+    Taken,
+    /// It is not the next block of this channel, and why; another orderer has to be asked.
+    Refused(String),
+}
+
+/// Why a fetched block could not be appended.
+pub(crate) enum NotAppended {
+    /// The block is at fault.
+    Wrong(String),
+    /// The books are: they can no longer be written.
+    Broken(String),
+}
+
+impl<D: Disk, B: Books> Machine<D, B> {
+    /// The last block that has to come from other orderers, if any has to. A node that is `doubted`, because others do not take it for a consenter or are none in
+    /// its eyes, wants whatever they have while it knows no leader: it may lack a configuration.
+    pub(crate) fn wanted(&self, is_doubted: bool) -> Option<u64> {
+        let leaderless = self.leadership() == Leadership::Nobody;
+        self.behind.or_else(|| (leaderless && is_doubted).then_some(u64::MAX))
+    }
+
+    /// Takes a block that says it was agreed on as the entry at `index`, with the functions that check it and put it into the books.
+    ///
+    /// # Errors
+    /// When the log or the books can no longer be written.
+    pub(crate) fn take_fetched(
+        &mut self,
+        number: u64,
+        index: u64,
+        check: impl FnOnce(&B) -> Result<(), String>,
+        append: impl FnOnce(&mut B) -> Result<(), NotAppended>,
+    ) -> Result<Fetched, MachineError> {
+        if number < self.books.height() {
+            return Ok(Fetched::Taken);
+        }
+        if number > self.books.height() {
+            return Ok(Fetched::Refused(format!("block {} was wanted", self.books.height())));
+        }
+        // What it says of its index counts only once it is known who says so.
+        if let Err(reason) = check(&self.books) {
+            return Ok(Fetched::Refused(reason));
+        }
+        self.fetching(index)?;
+        match append(&mut self.books) {
+            Ok(()) => self.fetched().map(|()| Fetched::Taken),
+            Err(NotAppended::Wrong(reason)) => Ok(Fetched::Refused(reason)),
+            Err(NotAppended::Broken(reason)) => Err(MachineError::Books(reason)),
+        }
+    }
+
+    /// A block that was fetched comes into the books next. While nothing is missing before the log's beginning, it comes from beyond the log's end.
+    fn fetching(&mut self, index: u64) -> Result<(), MachineError> {
+        if self.behind.is_none() {
+            self.sync_books()?;
+            self.node.mut_store().raise_floor(index)?;
+        }
+        Ok(())
+    }
+
+    /// A block that was fetched is in the books; goes on with the log when it was the last one that was missing.
+    fn fetched(&mut self) -> Result<(), MachineError> {
+        let height = self.books.height();
+        if self.behind.is_none_or(|last| height <= last) {
+            return Ok(());
+        }
+        self.behind = None;
+        self.caught_up();
+        loop {
+            let committed = self.node.raft.raft_log.committed.min(self.node.store().last_index()?);
+            if self.applied >= committed {
+                break;
+            }
+            let context = GetEntriesContext::empty(false);
+            let entries = self.node.store().entries(self.applied + 1, committed + 1, READ_BYTES, context)?;
+            self.apply(entries)?;
+        }
+        self.node.advance_apply_to(self.applied);
+        info!(height = self.books.height(), "caught up");
+        Ok(())
+    }
+}

@@ -1,0 +1,116 @@
+//! An organisation whose certificates are made here.
+
+use bytes::Bytes;
+use consort_channel_config::profile::OrganisationProfile;
+use consort_crypto::{
+    certificate::{Certificate, SubjectAlternativeName},
+    issue::{CertificateAuthority, Template, Validity},
+    key::{PrivateKey, PublicKey},
+    name::{DistinguishedName, NamePart},
+};
+use consort_msp::SigningIdentity;
+use consort_node::{Clock as _, SystemClock};
+use consort_protos::{
+    fabric::msp::{FabricMspConfig, FabricNodeOUs, FabricOuIdentifier},
+    ids::MspId,
+};
+use time::OffsetDateTime;
+
+pub(crate) fn now() -> OffsetDateTime {
+    SystemClock.now()
+}
+
+pub(super) fn validity() -> Validity {
+    Validity { not_before: now() - time::Duration::hours(1), not_after: now() + time::Duration::days(30) }
+}
+
+/// An organisation: its two authorities.
+pub(crate) struct Organisation {
+    pub(crate) msp_id: MspId,
+    pub(super) ca: CertificateAuthority,
+    pub(crate) tls_ca: CertificateAuthority,
+}
+
+impl Organisation {
+    pub(crate) fn new(msp_id: &str) -> Self {
+        let root = |name: String| {
+            let key = PrivateKey::generate_p256().unwrap();
+            CertificateAuthority::new_root(&DistinguishedName::common_name(&name), key, validity()).unwrap()
+        };
+        Self {
+            msp_id: MspId::parse(msp_id).unwrap(),
+            ca: root(format!("ca.{msp_id}")),
+            tls_ca: root(format!("tlsca.{msp_id}")),
+        }
+    }
+
+    /// An identity with an organisational unit (`client`, `admin`, `orderer`).
+    pub(crate) fn identity(&self, unit: &str) -> SigningIdentity {
+        self.identity_until(unit, validity().not_after)
+    }
+
+    pub(crate) fn identity_until(&self, unit: &str, not_after: OffsetDateTime) -> SigningIdentity {
+        let (certificate, key) = self.enrol(unit, not_after);
+        SigningIdentity::new(self.msp_id.clone(), certificate.pem().as_bytes(), key).unwrap()
+    }
+
+    pub(super) fn enrol(&self, unit: &str, not_after: OffsetDateTime) -> (Certificate, PrivateKey) {
+        let mut subject = DistinguishedName::new();
+        subject.push(NamePart::OrganizationalUnit, unit);
+        let subject = subject.with(NamePart::CommonName, &format!("{unit}.{}", self.msp_id));
+        let key = PrivateKey::generate_p256().unwrap();
+        let validity = Validity { not_after, ..validity() };
+        let certificate = self.ca.issue(&Template::identity(subject, validity), key.public_key()).unwrap();
+        (certificate, key)
+    }
+
+    pub(super) fn tls(&self, host: &str) -> (Certificate, PrivateKey) {
+        self.tls_until(host, validity().not_after)
+    }
+
+    pub(super) fn tls_until(&self, host: &str, not_after: OffsetDateTime) -> (Certificate, PrivateKey) {
+        let key = PrivateKey::generate_p256().unwrap();
+        (self.tls_for(host, key.public_key(), not_after), key)
+    }
+
+    pub(super) fn tls_for(&self, host: &str, key: &PublicKey, not_after: OffsetDateTime) -> Certificate {
+        let sans = vec![SubjectAlternativeName::from_text(host)];
+        let validity = Validity { not_after, ..validity() };
+        let template = Template::tls(DistinguishedName::common_name(host), validity, sans);
+        self.tls_ca.issue(&template, key).unwrap()
+    }
+
+    pub(super) fn msp(&self) -> FabricMspConfig {
+        let unit = |name: &str| {
+            Some(FabricOuIdentifier {
+                organizational_unit_identifier: name.to_owned(),
+                ..FabricOuIdentifier::default()
+            })
+        };
+        let pem = |authority: &CertificateAuthority| Bytes::from(authority.certificate().pem());
+        FabricMspConfig {
+            name: self.msp_id.as_str().to_owned(),
+            root_certs: vec![pem(&self.ca)],
+            tls_root_certs: vec![pem(&self.tls_ca)],
+            fabric_node_ous: Some(FabricNodeOUs {
+                enable: true,
+                client_ou_identifier: unit("client"),
+                peer_ou_identifier: unit("peer"),
+                admin_ou_identifier: unit("admin"),
+                orderer_ou_identifier: unit("orderer"),
+            }),
+            ..FabricMspConfig::default()
+        }
+    }
+
+    pub(super) fn profile(&self, orderer_endpoints: Vec<String>) -> OrganisationProfile {
+        OrganisationProfile {
+            name: self.msp_id.as_str().to_owned(),
+            msp_id: self.msp_id.clone(),
+            msp: self.msp().into(),
+            policies: Default::default(),
+            orderer_endpoints,
+            anchor_peers: Vec::new(),
+        }
+    }
+}
