@@ -4,8 +4,9 @@
 //! [`Gateway`] → [`Network`] → [`Contract`] → [`Proposal`] → [`Endorsed`] → [`Submitted`] → [`Committed`]. At each step the bytes to
 //! sign can be taken out and signed elsewhere. [`Gateways`] fails over between several peers and repeats what is safe to repeat;
 //! [`checkpoint`] remembers where a reader of events left off; [`decode`] opens blocks for people.
-//! An administrator uses [`peer_admin`] (join, install), [`lifecycle`] (approve, commit), [`registered`] (a channel's table of identities), [`participation`] (an orderer's
-//! channels), [`blocks`] (fetch), [`configuration`] (update) and [`ca`] (enrol, register).
+//! An administrator uses [`peer_admin`] (join, install), [`lifecycle`] (approve, commit), [`registered`] (a channel's table of
+//! identities), [`participation`] (an orderer's channels), [`blocks`] (fetch), [`configuration`] (update) and [`ca`] (enrol,
+//! register). Records whose readers are chosen later are the matter of [`sealed`].
 //!
 //! Owns no keys: a [`ClientIdentity`] holds a signer, which may be a file, or a device elsewhere. Knows no server's code:
 //! everything goes through Hyperledger Fabric's public protocols, so it works against a Fabric network as well.
@@ -43,6 +44,7 @@ pub mod participation;
 pub mod peer_admin;
 mod profile;
 pub mod registered;
+pub mod sealed;
 mod transaction;
 
 pub use connection::{ClientTlsIdentity, Endpoint};

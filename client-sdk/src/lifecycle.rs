@@ -244,7 +244,7 @@ impl Lifecycle {
 }
 
 /// A gateway puts the chaincode's status into its text (`chaincode response 404, ...`).
-fn is_not_found(error: &Error) -> bool {
+pub(crate) fn is_not_found(error: &Error) -> bool {
     match error {
         Error::Chaincode { status, .. } => *status == NOT_FOUND,
         Error::Refused { refusal, .. } => {
