@@ -243,12 +243,16 @@ impl Lifecycle {
     }
 }
 
-/// A gateway puts the chaincode's status into its text (`chaincode response 404, ...`).
-pub(crate) fn is_not_found(error: &Error) -> bool {
+fn is_not_found(error: &Error) -> bool {
+    has_status(error, NOT_FOUND)
+}
+
+/// Whether a chaincode answered with a status. A gateway puts it into its text (`chaincode response 404, ...`).
+pub(crate) fn has_status(error: &Error, wanted: i32) -> bool {
     match error {
-        Error::Chaincode { status, .. } => *status == NOT_FOUND,
+        Error::Chaincode { status, .. } => *status == wanted,
         Error::Refused { refusal, .. } => {
-            let text = format!("chaincode response {NOT_FOUND}, ");
+            let text = format!("chaincode response {wanted}, ");
             refusal.message.contains(&text)
                 || refusal.details.iter().any(|detail| detail.message.contains(&text))
         }

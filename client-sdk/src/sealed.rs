@@ -34,6 +34,7 @@ mod opening;
 mod proxies;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use consort_crypto::hash::sha256;
@@ -45,11 +46,12 @@ use consort_protos::consort::sealed::{
 use consort_protos::fabric::common::BlockchainInfo;
 use consort_protos::sealed::{INLINE_BYTES_MAX, SEALED, domain_context, record_context};
 use prost::Message;
+use tokio::time::{Instant, sleep};
 use zeroize::Zeroizing;
 
 use crate::contract::Contract;
 use crate::gateway::Network;
-use crate::lifecycle::is_not_found;
+use crate::lifecycle::has_status;
 use crate::transaction::Committed;
 
 pub use consort_crypto::pre::{PublicKey, SecretKey, Suite};
@@ -63,6 +65,18 @@ pub use granting::{Granted, Offer, SealedShare};
 pub use keyring::{Keyring, KeyringError};
 pub use opening::{Opened, Requested};
 pub use proxies::ProxyPeer;
+
+/// Status of the chaincode for something that is not there.
+const NOT_FOUND: i32 = 404;
+
+/// Status of the chaincode for a call that comes too late, or too early.
+const CONFLICT: i32 = 409;
+
+/// How long a step is tried again: an endorser may be a few blocks behind the step before, which this client has seen committed.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Pause between two tries: about the time of a block.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Sealed data of one channel, as one member uses it. Cheap to clone; clones share the connections to proxies.
 #[derive(Debug, Clone)]
@@ -105,8 +119,14 @@ impl SealedData {
         &self.proxies
     }
 
+    /// The channel as seen through the caller's gateway.
+    #[must_use]
+    pub fn network(&self) -> &Network {
+        self.contract.network()
+    }
+
     fn channel(&self) -> &str {
-        self.contract.network().channel()
+        self.network().channel()
     }
 
     /// Number of blocks of the channel, for validity in blocks: the next block has this number.
@@ -115,7 +135,7 @@ impl SealedData {
     /// Those of an evaluation.
     pub async fn height(&self) -> Result<u64, Error> {
         let channel = self.channel().to_owned();
-        let answer = self.contract.network().contract("qscc").evaluate("GetChainInfo", [channel]).await?;
+        let answer = self.network().contract("qscc").evaluate("GetChainInfo", [channel]).await?;
         Ok(decode::<BlockchainInfo>("GetChainInfo", &answer)?.height)
     }
 
@@ -193,7 +213,7 @@ impl SealedData {
         let newest = RecordName { domain: domain.to_owned(), key: key.to_owned(), version: 0 };
         let version = match self.ask::<Record>("GetRecord", &newest).await {
             Ok(record) => record.name.unwrap_or_default().version,
-            Err(Error::Call(error)) if is_not_found(&error) => 0,
+            Err(Error::Call(error)) if has_status(&error, NOT_FOUND) => 0,
             Err(error) => return Err(error),
         };
         let name = RecordName { version: version + 1, ..newest };
@@ -311,7 +331,16 @@ impl SealedData {
 
     async fn submit(&self, function: &str, message: &impl Message) -> Result<Committed, Error> {
         let call = self.contract.call(function).argument(message.encode_to_vec());
-        Ok(call.endorse().await?.submit().await?.committed().await?.into_valid()?)
+        let deadline = Instant::now() + PATIENCE;
+        let endorsed = loop {
+            match call.clone().endorse().await {
+                Err(error) if may_be_behind(function, &error) && Instant::now() < deadline => {
+                    sleep(PAUSE).await;
+                }
+                outcome => break outcome?,
+            }
+        };
+        Ok(endorsed.submit().await?.committed().await?.into_valid()?)
     }
 
     async fn ask<M: Message + Default>(
@@ -321,6 +350,12 @@ impl SealedData {
     ) -> Result<M, Error> {
         decode(function, &self.contract.evaluate(function, [message.encode_to_vec()]).await?)
     }
+}
+
+/// Whether an endorser that is a few blocks behind would refuse a call like this.
+fn may_be_behind(function: &str, error: &crate::Error) -> bool {
+    // A domain, record or grant that it does not have yet; the version before the one that is put.
+    has_status(error, NOT_FOUND) || (function == "PutRecord" && has_status(error, CONFLICT))
 }
 
 fn decode<M: Message + Default>(call: &'static str, answer: &[u8]) -> Result<M, Error> {
