@@ -15,16 +15,22 @@ const READERS: &str = "/Channel/Application/Readers";
 /// What an unknown resource needs: nobody should gain from a name that was forgotten here.
 const UNKNOWN: &str = "/Channel/Application/Admins";
 
-const WRITER_RESOURCES: [&str; 6] = [
+const WRITER_RESOURCES: [&str; 12] = [
     "_lifecycle/CommitChaincodeDefinition",
     "_lifecycle/QueryChaincodeDefinition",
     "_lifecycle/QueryChaincodeDefinitions",
     "_lifecycle/CheckCommitReadiness",
     "peer/Propose",
     "peer/ChaincodeToChaincode",
+    "_sealed/CreateDomain",
+    "_sealed/PutRecord",
+    "_sealed/Grant",
+    "_sealed/Revoke",
+    "_sealed/Request",
+    "_sealed/Respond",
 ];
 
-const READER_RESOURCES: [&str; 18] = [
+const READER_RESOURCES: [&str; 24] = [
     "_identities/Get",
     "_identities/List",
     "lscc/ChaincodeExists",
@@ -43,6 +49,12 @@ const READER_RESOURCES: [&str; 18] = [
     "event/FilteredBlock",
     "gateway/CommitStatus",
     "gateway/ChaincodeEvents",
+    "_sealed/GetDomain",
+    "_sealed/GetRecord",
+    "_sealed/GetGrant",
+    "_sealed/GetRequest",
+    "_sealed/Audit",
+    "_sealed/ListRecords",
 ];
 
 /// The channel's own entries: resource to policy path.

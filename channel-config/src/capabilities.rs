@@ -15,6 +15,9 @@ pub const REGISTERED_IDENTITIES: &str = "CONSORT_REGISTERED_IDENTITIES";
 /// [`REGISTERED_IDENTITIES`] it does nothing.
 pub const AGGREGATED_ENDORSEMENTS: &str = "CONSORT_AGGREGATED_ENDORSEMENTS";
 
+/// Application capability, ours: the system chaincode `_sealed` and its namespace exist (sealed data).
+pub const SEALED_DATA: &str = "CONSORT_SEALED_DATA";
+
 /// Where capabilities stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
@@ -51,6 +54,7 @@ impl Level {
                 "V1_1_RESOURCETREE_EXPERIMENTAL",
                 REGISTERED_IDENTITIES,
                 AGGREGATED_ENDORSEMENTS,
+                SEALED_DATA,
             ],
         }
     }
@@ -172,5 +176,11 @@ impl Capabilities {
     #[must_use]
     pub fn aggregated_endorsements(&self) -> bool {
         self.registered_identities() && self.any(Level::Application, &[AGGREGATED_ENDORSEMENTS])
+    }
+
+    /// Application: sealed data; the system chaincode `_sealed` and its namespace exist.
+    #[must_use]
+    pub fn sealed_data(&self) -> bool {
+        self.any(Level::Application, &[SEALED_DATA])
     }
 }

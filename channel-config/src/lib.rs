@@ -33,7 +33,7 @@ mod values;
 pub use self::{
     application::{ApplicationConfig, ApplicationOrganisation},
     bundle::ChannelBundle,
-    capabilities::{AGGREGATED_ENDORSEMENTS, Capabilities, Level, REGISTERED_IDENTITIES},
+    capabilities::{AGGREGATED_ENDORSEMENTS, Capabilities, Level, REGISTERED_IDENTITIES, SEALED_DATA},
     change::{BatchChange, Change, ChangeError, Members},
     consensus::ConsenterChange,
     endorsement::{DEFAULT_ENDORSEMENT, EndorsementPolicyError, LIFECYCLE_ENDORSEMENT},

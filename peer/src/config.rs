@@ -57,6 +57,9 @@ pub struct PeerConfig {
     /// How peers get to know each other.
     #[serde(default)]
     pub membership: MembershipConfig,
+    /// What the peer does for sealed data.
+    #[serde(default)]
+    pub sealed: SealedConfig,
 }
 
 /// The local MSP.
@@ -235,6 +238,15 @@ impl Default for MembershipConfig {
     fn default() -> Self {
         Self { bootstrap_peers: Vec::new(), interval_ms: 2_000, expiry_ms: 15_000 }
     }
+}
+
+/// What the peer does for sealed data. Every peer validates it; proxies also hold shares.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SealedConfig {
+    /// Whether the peer is a proxy: it takes shares of grants, answers committed requests, and erases shares when their grants end.
+    /// Its keys and the shares lie in `sealed` of the data folder. Off by default.
+    pub proxy: bool,
 }
 
 /// Why a configuration was refused.

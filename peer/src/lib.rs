@@ -38,6 +38,7 @@ pub mod identities;
 pub mod lifecycle;
 pub mod membership;
 pub mod registry;
+pub mod sealed;
 pub mod server;
 pub mod system;
 pub mod telemetry;

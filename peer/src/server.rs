@@ -21,6 +21,7 @@ use consort_node::telemetry::LogHandle;
 use consort_node::tls::{ServerTls, TlsError};
 use consort_node::{Clock, Metrics, Tasks};
 use consort_protos::consort::peer::membership_server::MembershipServer;
+use consort_protos::consort::sealed::proxy_server::ProxyServer;
 use consort_protos::fabric::discovery::discovery_server::DiscoveryServer;
 use consort_protos::fabric::gateway::gateway_server::GatewayServer;
 use consort_protos::fabric::protos::deliver_server::DeliverServer;
@@ -41,6 +42,8 @@ use crate::gateway::Gateway;
 use crate::health::ChannelsHealth;
 use crate::membership::{LocalChaincodes, Membership, MembershipSetup};
 use crate::registry::Channels;
+use crate::sealed::keys::{Keys, KeysError};
+use crate::sealed::service::{Proxies, ProxiesSetup};
 use crate::telemetry::PeerMetrics;
 
 /// Why a peer could not start. Each text names what to look at.
@@ -111,6 +114,9 @@ pub enum StartError {
     /// The chaincode runtime could not start.
     #[error("the chaincode runtime could not start")]
     Chaincode(#[source] RuntimeError),
+    /// The encryption keys of a proxy cannot be used.
+    #[error("configuration key `sealed.proxy`")]
+    Sealed(#[source] KeysError),
 }
 
 /// A started peer.
@@ -138,6 +144,8 @@ struct Parts {
     following: FollowerParts,
     membership: Membership,
     trust: ClientTrust,
+    /// With the role of a proxy of sealed data.
+    proxies: Option<Proxies>,
 }
 
 /// Who the peer is.
@@ -247,6 +255,9 @@ impl Parts {
         tasks.spawn(format!("commit {}", channel.id()), false, committer.run(tasks.cancelled()));
         tasks.spawn(format!("follow {}", channel.id()), false, follower.run(tasks.cancelled()));
         self.membership.watch(channel, tasks);
+        if let Some(proxies) = &self.proxies {
+            proxies.start(channel, tasks);
+        }
         self.trust.clone().follow(channel, tasks);
     }
 }
@@ -307,18 +318,10 @@ fn assemble(
     let dial_timeout = Duration::from_millis(config.gateway.dial_timeout_ms);
     let orderers = Orderers::new(Arc::clone(&connections), &config.orderer_overrides, dial_timeout)
         .map_err(StartError::Override)?;
-    let data = |source| StartError::Data { path: config.data_dir.clone(), source };
-    let channels = Channels::open(&config.data_dir).map_err(data)?;
+    let channels = open_channels(&config)?;
     let peer_metrics = Arc::new(PeerMetrics::new(metrics));
     let access = Arc::new(Access::new(Arc::new(MspManager::new(vec![msp])), msp_id.clone()));
-    let endorser = Arc::new(Endorser::new(EndorserParts {
-        channels: Arc::clone(&channels),
-        runtime: Arc::new(runtime(&config)?),
-        signer: signer.clone(),
-        access: Arc::clone(&access),
-        clock: Arc::clone(&clock),
-        time_window: Duration::from_secs(config.endorser.time_window_s),
-    }));
+    let endorser = endorser(&config, &channels, &signer, &access, &clock)?;
     let membership = Membership::new(MembershipSetup {
         channels: Arc::clone(&channels),
         chaincodes: Arc::clone(&endorser) as Arc<dyn LocalChaincodes>,
@@ -348,12 +351,14 @@ fn assemble(
     });
     let events = BlockEvents::new(Arc::clone(&channels), Arc::clone(&clock), tasks, tls_binding);
     let counted = CountedEndorser::new(EndorserService::new(endorser), Arc::clone(&peer_metrics));
+    let proxies = proxies(&config, &signer, &membership, &clock)?;
     let server = GrpcServer::new(listener, Some(tls.clone()))
         .add_service(limited!(GatewayServer::new(gateway)))
         .add_service(limited!(EndorserServer::new(counted)))
         .add_service(limited!(DeliverServer::new(events)))
         .add_service(DiscoveryServer::new(discovery))
         .add_service(MembershipServer::new(membership.clone()));
+    let server = with_proxies(server, proxies.as_ref());
     let files = config.tls.client_roots.clone();
     let trust = ClientTrust { own: tls_roots, files, channels: Arc::clone(&channels), tls };
     let following = FollowerParts {
@@ -366,8 +371,60 @@ fn assemble(
         config: config.deliver.clone(),
         metrics: peer_metrics,
     };
-    let parts = Parts { config, channels, following, membership, trust };
+    let parts = Parts { config, channels, following, membership, trust, proxies };
     Ok((parts, server))
+}
+
+fn open_channels(config: &PeerConfig) -> Result<Arc<Channels>, StartError> {
+    let data = |source| StartError::Data { path: config.data_dir.clone(), source };
+    Channels::open(&config.data_dir).map_err(data)
+}
+
+fn endorser(
+    config: &PeerConfig,
+    channels: &Arc<Channels>,
+    signer: &Current<SigningIdentity>,
+    access: &Arc<Access>,
+    clock: &Arc<dyn Clock>,
+) -> Result<Arc<Endorser>, StartError> {
+    Ok(Arc::new(Endorser::new(EndorserParts {
+        channels: Arc::clone(channels),
+        runtime: Arc::new(runtime(config)?),
+        signer: signer.clone(),
+        access: Arc::clone(access),
+        clock: Arc::clone(clock),
+        time_window: Duration::from_secs(config.endorser.time_window_s),
+    })))
+}
+
+/// Adds the service of the proxies. Without the role it is not there, and its calls get UNIMPLEMENTED.
+fn with_proxies(server: GrpcServer, proxies: Option<&Proxies>) -> GrpcServer {
+    match proxies {
+        Some(proxies) => server.add_service(ProxyServer::new(proxies.clone())),
+        None => server,
+    }
+}
+
+/// The proxies of sealed data, when the peer has the role.
+fn proxies(
+    config: &PeerConfig,
+    signer: &Current<SigningIdentity>,
+    membership: &Membership,
+    clock: &Arc<dyn Clock>,
+) -> Result<Option<Proxies>, StartError> {
+    if !config.sealed.proxy {
+        return Ok(None);
+    }
+    let folder = config.data_dir.join("sealed");
+    let keys = Keys::open(&folder.join("keys")).map_err(StartError::Sealed)?;
+    let setup = ProxiesSetup {
+        folder,
+        endpoint: config.endpoint.clone(),
+        signer: signer.clone(),
+        directory: Arc::new(membership.clone()),
+        clock: Arc::clone(clock),
+    };
+    Ok(Some(Proxies::new(setup, keys)))
 }
 
 impl Local {

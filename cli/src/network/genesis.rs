@@ -5,11 +5,11 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use bytes::Bytes;
-use consort_channel_config::REGISTERED_IDENTITIES;
 use consort_channel_config::profile::{
     AnchorPeerProfile, ApplicationProfile, BatchProfile, ConsenterProfile, MspSource, OrdererProfile,
     OrganisationProfile, PemSource, Policies, Profile, RaftProfile,
 };
+use consort_channel_config::{REGISTERED_IDENTITIES, SEALED_DATA};
 use consort_protos::ids::{ChannelId, MspId};
 use prost::Message;
 
@@ -114,8 +114,9 @@ fn profile(layout: &Layout, topology: &Topology) -> anyhow::Result<Profile> {
 }
 
 fn application_capabilities(capabilities: &Capabilities) -> Vec<String> {
-    let ours = capabilities.registered_identities.then(|| REGISTERED_IDENTITIES.to_owned());
-    std::iter::once(capabilities.application.clone()).chain(ours).collect()
+    let identities = capabilities.registered_identities.then(|| REGISTERED_IDENTITIES.to_owned());
+    let sealed = capabilities.sealed_data.then(|| SEALED_DATA.to_owned());
+    [capabilities.application.clone()].into_iter().chain(identities).chain(sealed).collect()
 }
 
 fn member(layout: &Layout, kind: MemberKind, member: &Member) -> anyhow::Result<OrganisationProfile> {

@@ -101,6 +101,7 @@ pub(super) fn peer(
         "operations": { "address": topology.address(&peer.host, peer.operations_port).to_string() },
         "host_overrides": topology.host_overrides(),
         "membership": { "bootstrap_peers": own },
+        "sealed": { "proxy": peer.sealed_proxy },
     }))
 }
 

@@ -106,6 +106,9 @@ pub(crate) struct Peer {
     pub(crate) operations_port: u16,
     /// Named in the channel configuration, so that peers of other organisations find it.
     pub(crate) anchor: bool,
+    /// Re-encrypts sealed data for readers.
+    #[serde(default)]
+    pub(crate) sealed_proxy: bool,
 }
 
 /// An orderer.
@@ -164,6 +167,9 @@ pub(crate) struct Capabilities {
     /// The channel keeps a table of identities, and transactions name signers by its numbers.
     #[serde(default)]
     pub(crate) registered_identities: bool,
+    /// The channel has sealed data.
+    #[serde(default)]
+    pub(crate) sealed_data: bool,
 }
 
 /// A chaincode to deploy.

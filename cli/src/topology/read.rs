@@ -288,6 +288,7 @@ impl Reader<'_> {
         let port = section.port("port", self.faults);
         let operations = section.port("operations_port", self.faults);
         let anchor = section.optional_flag("anchor", self.faults).unwrap_or(false);
+        let sealed_proxy = section.optional_flag("sealed_proxy", self.faults).unwrap_or(false);
         let owner = host.as_ref().map_or(place, |host| format!("peer {}", host.value));
         let ports = [("port", port.as_ref()), ("operations port", operations.as_ref())];
         self.claim_node(host.as_ref(), &owner, &ports);
@@ -295,7 +296,8 @@ impl Reader<'_> {
             self.claims.name("process name", &host.value, &owner, host.line, self.faults);
         }
         section.finish(self.faults);
-        Some(Peer { host: host?.value, port: port?.value, operations_port: operations?.value, anchor })
+        let (port, operations_port) = (port?.value, operations?.value);
+        Some(Peer { host: host?.value, port, operations_port, anchor, sealed_proxy })
     }
 
     fn orderer(&mut self, node: &Node, place: String) -> Option<Orderer> {
@@ -475,6 +477,7 @@ impl Reader<'_> {
             orderer: "V2_0".to_owned(),
             application: "V2_5".to_owned(),
             registered_identities: false,
+            sealed_data: false,
         };
         let Some(node) = section.optional("capabilities") else { return capabilities };
         let Some(mut section) = Section::new(node, "capabilities", self.faults) else { return capabilities };
@@ -496,6 +499,7 @@ impl Reader<'_> {
         }
         capabilities.registered_identities =
             section.optional_flag("registered_identities", self.faults).unwrap_or_default();
+        capabilities.sealed_data = section.optional_flag("sealed_data", self.faults).unwrap_or_default();
         section.finish(self.faults);
         capabilities
     }

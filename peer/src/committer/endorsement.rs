@@ -13,12 +13,13 @@ use consort_ledger::state::VersionedValue;
 use consort_msp::Identity;
 use consort_protos::fabric::protos::TxValidationCode;
 use consort_protos::rwset::{NamespaceReadWriteSet, TxReadWriteSet};
-use consort_protos::transaction::{EndorserTransaction, Rejection};
+use consort_protos::transaction::{EndorserTransaction, Rejection, Transaction};
 
 use super::dependencies::{Dependencies, PolicyKey, written_keys};
 use super::governance::{Governance, GovernanceError, Rule};
 use crate::identities::IDENTITIES;
 use crate::identities::rules::{self, Change};
+use crate::sealed::{SEALED, validation as sealed};
 
 /// Name of the metadata entry that holds a key's policy.
 const VALIDATION_PARAMETER: &str = "VALIDATION_PARAMETER";
@@ -63,6 +64,7 @@ pub(super) struct Policies<'a> {
 #[derive(Clone, Copy)]
 pub(super) struct Endorsed<'a> {
     pub(super) index: usize,
+    pub(super) transaction: &'a Transaction,
     pub(super) creator: &'a Arc<Identity>,
     pub(super) endorser: &'a EndorserTransaction,
     pub(super) chaincode: &'a str,
@@ -94,6 +96,9 @@ impl<'a> Policies<'a> {
             }
             let set = transaction.set.namespace(namespace);
             self.judge_namespace(transaction, set, &governance, dependencies)?;
+            if namespace == SEALED {
+                self.judge_sealed(transaction)?;
+            }
             passed.insert(namespace);
         }
         Ok(())
@@ -106,6 +111,15 @@ impl<'a> Policies<'a> {
         rules::judge(self.bundle, self.state, change)
             .map_err(|error| Refusal::Undecidable(Undecidable::State(error)))?
             .map_err(Refusal::Invalid)
+    }
+
+    /// What a transaction does to sealed data is judged by the rules themselves.
+    fn judge_sealed(&self, endorsed: Endorsed<'_>) -> Result<(), Refusal> {
+        let Endorsed { transaction, creator, .. } = endorsed;
+        sealed::judge(self.bundle, self.state, transaction, creator).map_err(|fault| match fault {
+            sealed::Fault::Invalid(rejection) => Refusal::Invalid(rejection),
+            sealed::Fault::Unreadable(error) => Refusal::Undecidable(Undecidable::State(error)),
+        })
     }
 
     fn judge_namespace(

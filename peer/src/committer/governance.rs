@@ -1,7 +1,7 @@
 //! What governs a namespace: the policy of its chaincode and those of its collections.
 //!
 //! The definition is that of the last committed block (Fabric `core/chaincode/lifecycle/deployedcc_infoprovider.go`). The
-//! namespace of the lifecycle itself is governed by the channel configuration.
+//! namespaces of the lifecycle and of sealed data are governed by the channel configuration.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use prost::Message;
 
 use crate::identities::IDENTITIES;
 use crate::lifecycle::{Definition, DefinitionError};
+use crate::sealed::SEALED;
 
 /// Namespace of chaincode definitions.
 const LIFECYCLE: &str = "_lifecycle";
@@ -129,6 +130,13 @@ impl Governance {
                 collections: Vec::new(),
             }));
         }
+        if namespace == SEALED && bundle.application().capabilities.sealed_data() {
+            return Ok(Some(Self {
+                version: String::new(),
+                rule: Rule::of_chaincode(bundle, &[]),
+                collections: Vec::new(),
+            }));
+        }
         let definition = Definition::read(state, namespace)
             .map_err(|source| GovernanceError::Definition { chaincode: namespace.to_owned(), source })?;
         let Some(definition) = definition else { return Ok(None) };
@@ -148,7 +156,7 @@ impl Governance {
         }))
     }
 
-    /// The definition's version; empty for the lifecycle.
+    /// The definition's version; empty for the lifecycle and for sealed data.
     #[must_use]
     pub fn version(&self) -> &str {
         &self.version

@@ -242,6 +242,7 @@ fn invocation<'t>(
     let invocation = endorser.invocation.as_ref().map_err(|rejection| Refusal::Invalid(rejection.clone()))?;
     let endorsed = Endorsed {
         index,
+        transaction: &verified.transaction,
         creator: &verified.creator,
         endorser,
         chaincode: &invocation.chaincode_id.name,

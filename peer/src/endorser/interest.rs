@@ -11,6 +11,7 @@ use prost::Message;
 use super::host::VALIDATION_PARAMETER;
 use super::is_system;
 use crate::registry::with_causes;
+use crate::sealed::SEALED;
 
 /// One entry per namespace and one per collection. System chaincodes are left out.
 ///
@@ -21,7 +22,9 @@ pub(super) fn interest(
     snapshot: &StateSnapshot,
 ) -> Result<ChaincodeInterest, String> {
     let mut chaincodes = Vec::new();
-    for namespace in rwset.namespaces.iter().filter(|namespace| !is_system(&namespace.namespace)) {
+    // Sealed data is governed by a policy as an application's chaincode is.
+    let governed = |name: &str| name == SEALED || !is_system(name);
+    for namespace in rwset.namespaces.iter().filter(|namespace| governed(&namespace.namespace)) {
         let mut policies = Policies { snapshot, found: Vec::new(), unguarded: false };
         policies.add_public(namespace)?;
         let writes_public = !namespace.writes.is_empty() || !namespace.metadata_writes.is_empty();

@@ -13,6 +13,7 @@ mod answer;
 mod checks;
 mod host;
 mod interest;
+mod sealed;
 mod service;
 
 use std::sync::Arc;
@@ -39,6 +40,7 @@ use crate::lifecycle::{
 };
 use crate::membership::LocalChaincodes;
 use crate::registry::{Channels, with_causes};
+use crate::sealed::SEALED;
 use crate::system::SystemCall;
 use crate::system::cscc::{CSCC, Cscc};
 use crate::system::qscc::{QSCC, Qscc};
@@ -187,6 +189,7 @@ impl Endorser {
         match accepted.proposal.chaincode.name.as_str() {
             LIFECYCLE => self.execute_lifecycle(accepted).await,
             IDENTITIES => self.execute_identities(accepted).await,
+            SEALED => self.execute_sealed(accepted).await,
             name @ (CSCC | QSCC) => self.execute_query(accepted, name).await,
             name => {
                 let Some(channel) = &accepted.channel else {
@@ -486,7 +489,7 @@ fn store_private(
 
 /// Whether a name belongs to a system chaincode.
 fn is_system(name: &str) -> bool {
-    matches!(name, LIFECYCLE | IDENTITIES | CSCC | QSCC | "lscc" | "escc" | "vscc")
+    matches!(name, LIFECYCLE | IDENTITIES | SEALED | CSCC | QSCC | "lscc" | "escc" | "vscc")
 }
 
 #[cfg(test)]

@@ -14,9 +14,10 @@ use tonic::Status;
 use tonic::metadata::MetadataMap;
 
 use crate::identities::IDENTITIES;
+use crate::sealed::SEALED;
 
 /// System chaincodes, which every peer of a channel runs.
-const SYSTEM_CHAINCODES: [&str; 4] = ["_lifecycle", IDENTITIES, "cscc", "qscc"];
+const SYSTEM_CHAINCODES: [&str; 5] = ["_lifecycle", IDENTITIES, SEALED, "cscc", "qscc"];
 
 /// How much earlier than the caller's own limit the gateway gives up.
 const DEADLINE_LEAD: Duration = Duration::from_millis(20);

@@ -66,7 +66,7 @@ impl Organisation {
         let root_pem = params.self_signed(&key).expect("a root").pem();
         let authority = Issuer::new(params, key);
         let msp_id = MspId::parse(msp_id).expect("an MSP id");
-        let identity = |role: &str| issue(&authority, &msp_id, role);
+        let identity = |role: &str| issue(&authority, &msp_id, role, role);
         Self {
             peer: identity("peer"),
             client: identity("client"),
@@ -79,7 +79,12 @@ impl Organisation {
 
     /// Another identity of this organisation.
     pub(crate) fn identity(&self, role: &str) -> Arc<SigningIdentity> {
-        issue(&self.authority, &self.msp_id, role)
+        issue(&self.authority, &self.msp_id, role, role)
+    }
+
+    /// An identity with a name of its own.
+    pub(crate) fn member(&self, role: &str, name: &str) -> Arc<SigningIdentity> {
+        issue(&self.authority, &self.msp_id, role, name)
     }
 
     /// A list on which this organisation's authority revokes an identity, in PEM.
@@ -104,7 +109,7 @@ impl Organisation {
 
     /// Writes the MSP folder of a peer, with roles by organisational unit.
     pub(crate) fn write_msp(&self, folder: &std::path::Path) {
-        let (cert, key) = certify(&self.authority, &self.msp_id, "peer");
+        let (cert, key) = certify(&self.authority, &self.msp_id, "peer", "peer");
         let unit = |role: &str| {
             format!(
                 "  {role}OUIdentifier:\n    Certificate: cacerts/ca.pem\n    OrganizationalUnitIdentifier: {}\n",
@@ -140,17 +145,22 @@ impl Organisation {
     }
 }
 
-fn issue(authority: &Issuer<'static, KeyPair>, msp_id: &MspId, role: &str) -> Arc<SigningIdentity> {
-    let (cert, key) = certify(authority, msp_id, role);
+fn issue(
+    authority: &Issuer<'static, KeyPair>,
+    msp_id: &MspId,
+    role: &str,
+    name: &str,
+) -> Arc<SigningIdentity> {
+    let (cert, key) = certify(authority, msp_id, role, name);
     let key = PrivateKey::from_pem(&key).expect("a P-256 key");
     Arc::new(SigningIdentity::new(msp_id.clone(), cert.as_bytes(), key).expect("an identity"))
 }
 
 /// Certificate and key of a new identity, in PEM.
-fn certify(authority: &Issuer<'static, KeyPair>, msp_id: &MspId, role: &str) -> (String, String) {
+fn certify(authority: &Issuer<'static, KeyPair>, msp_id: &MspId, role: &str, name: &str) -> (String, String) {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::OrganizationalUnitName, role);
-    params.distinguished_name.push(DnType::CommonName, format!("{role}.{msp_id}"));
+    params.distinguished_name.push(DnType::CommonName, format!("{name}.{msp_id}"));
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.is_ca = IsCa::ExplicitNoCa;
     params.use_authority_key_identifier_extension = true;
@@ -330,7 +340,7 @@ impl TestChannel {
 pub(crate) struct JoinedPeer {
     pub(crate) channels: Arc<Channels>,
     pub(crate) channel: Arc<ChannelHandle>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl JoinedPeer {
@@ -338,7 +348,12 @@ impl JoinedPeer {
         let folder = tempfile::tempdir().expect("a folder");
         let channels = Channels::open(folder.path()).expect("no channels yet");
         let channel = channels.join(genesis).expect("joined");
-        Self { channels, channel, _folder: folder }
+        Self { channels, channel, folder }
+    }
+
+    /// Where its books are.
+    pub(crate) fn folder(&self) -> &std::path::Path {
+        self.folder.path()
     }
 }
 
