@@ -7,6 +7,7 @@ mod load;
 mod participation;
 mod processes;
 mod recovery;
+mod revocation;
 mod support;
 
 use std::time::{Duration, Instant};
