@@ -10,6 +10,7 @@
 
 mod curve;
 mod field;
+mod remembered;
 mod table;
 mod verify;
 
@@ -18,6 +19,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 
 use curve::{Affine, Curve, P256, Sm2};
+use remembered::Remembered;
 use table::Table;
 
 /// Signatures after which a small table is built: building costs as much as ten verifications.
@@ -63,11 +65,20 @@ static SM2_GENERATOR: LazyLock<Table<Sm2>> =
 pub(crate) struct KnownSigners {
     p256: Tables<P256>,
     sm2: Tables<Sm2>,
+    /// Good signatures over digests of SHA-256 by keys of P-256.
+    pub(crate) p256_remembered: Remembered,
+    /// Good signatures over digests of SM3 by keys of SM2.
+    pub(crate) sm2_remembered: Remembered,
 }
 
 impl KnownSigners {
     fn new(bytes_max: usize) -> Self {
-        Self { p256: Tables::new(bytes_max / 2), sm2: Tables::new(bytes_max / 2) }
+        Self {
+            p256: Tables::new(bytes_max / 2),
+            sm2: Tables::new(bytes_max / 2),
+            p256_remembered: Remembered::new(),
+            sm2_remembered: Remembered::new(),
+        }
     }
 
     /// Whether numbers are an ECDSA signature over a digest by a key of P-256, given as an uncompressed point on the curve.

@@ -75,13 +75,27 @@ impl PublicKey {
     /// [`Error::SignatureMismatch`]; [`Error::Unsupported`] for RSA.
     pub fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), Error> {
         match self {
-            Self::P256(point) => verify_p256(point, message, signature),
+            Self::P256(point) => verify_p256(point, message, signature, false),
             Self::P384(point) => {
                 verify_low(&ring_signature::ECDSA_P384_SHA256_ASN1, Curve::P384, point, message, signature)
             }
             Self::Ed25519(key) => check(&ring_signature::ED25519, key, message, signature),
-            Self::Sm2(key) => key.verify_known(message, signature),
+            Self::Sm2(key) => key.verify_known(message, signature, false),
             Self::Rsa(_) => Err(Error::Unsupported("RSA keys sign no messages".to_owned())),
+        }
+    }
+
+    /// As [`PublicKey::verify`], for signatures that this process meets more than once within seconds: one that was found good is not
+    /// calculated again while it is remembered.
+    ///
+    /// # Errors
+    ///
+    /// As [`PublicKey::verify`].
+    pub fn verify_remembered(&self, message: &[u8], signature: &[u8]) -> Result<(), Error> {
+        match self {
+            Self::P256(point) => verify_p256(point, message, signature, true),
+            Self::Sm2(key) => key.verify_known(message, signature, true),
+            _ => self.verify(message, signature),
         }
     }
 
@@ -244,16 +258,20 @@ fn sm2_prefix(point: &[u8]) -> [u8; 32] {
 }
 
 impl Sm2PublicKey {
-    /// Verifies with the key's table, if it has one.
-    fn verify_known(&self, message: &[u8], signature: &[u8]) -> Result<(), Error> {
+    /// Verifies with the key's table, if it has one, and from memory, if that is wanted.
+    fn verify_known(&self, message: &[u8], signature: &[u8], remembered: bool) -> Result<(), Error> {
         let parsed = EcdsaSignature::from_exact_der(signature)?;
         let numbers = parsed.numbers().ok_or(Error::SignatureMismatch)?;
-        let digest = Sm3::new_with_prefix(self.prefix).chain_update(message).finalize();
-        match KNOWN_SIGNERS.verify_sm2(&self.point, &digest.into(), &numbers) {
+        let digest = Sm3::new_with_prefix(self.prefix).chain_update(message).finalize().into();
+        let verify = || match KNOWN_SIGNERS.verify_sm2(&self.point, &digest, &numbers) {
             Some(true) => Ok(()),
             Some(false) => Err(Error::SignatureMismatch),
             None => self.verify(message, signature),
+        };
+        if remembered {
+            return KNOWN_SIGNERS.sm2_remembered.verify(&self.point, &digest, &numbers, verify);
         }
+        verify()
     }
 
     fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), Error> {
@@ -265,18 +283,23 @@ impl Sm2PublicKey {
     }
 }
 
-/// Verifies with the key's table, if it has one.
-fn verify_p256(point: &[u8], message: &[u8], signature: &[u8]) -> Result<(), Error> {
+/// Verifies with the key's table, if it has one, and from memory, if that is wanted.
+fn verify_p256(point: &[u8], message: &[u8], signature: &[u8], remembered: bool) -> Result<(), Error> {
     let parsed = EcdsaSignature::from_der(signature)?;
     if !parsed.is_low(Curve::P256) {
         return Err(Error::HighS);
     }
     let numbers = parsed.numbers().ok_or(Error::SignatureMismatch)?;
-    match KNOWN_SIGNERS.verify_p256(point, &sha256(message), &numbers) {
+    let digest = sha256(message);
+    let verify = || match KNOWN_SIGNERS.verify_p256(point, &digest, &numbers) {
         Some(true) => Ok(()),
         Some(false) => Err(Error::SignatureMismatch),
         None => check(&ring_signature::ECDSA_P256_SHA256_ASN1, point, message, &parsed.to_der()),
+    };
+    if remembered {
+        return KNOWN_SIGNERS.p256_remembered.verify(point, &digest, &numbers, verify);
     }
+    verify()
 }
 
 fn verify_low(

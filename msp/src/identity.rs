@@ -130,12 +130,13 @@ impl Identity {
         self.holder.certificate.not_after()
     }
 
-    /// Checks a signature over `message` by this identity's key (see [`consort_crypto::key::PublicKey::verify`]).
+    /// Checks a signature over `message` by this identity's key (see [`consort_crypto::key::PublicKey::verify_remembered`]).
     ///
     /// # Errors
     /// When the signature is empty, malformed, high-S or of another key or message.
     pub fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), IdentityError> {
-        self.holder.certificate.public_key().verify(message, signature).map_err(|_| IdentityError::Signature)
+        let key = self.holder.certificate.public_key();
+        key.verify_remembered(message, signature).map_err(|_| IdentityError::Signature)
     }
 
     /// Whether it is valid under its MSP: single chain, issued by a leaf of the authorities' tree, not revoked, organizational

@@ -318,7 +318,8 @@ fn judge(
         return Err(format!("{identity} signed before"));
     }
     let key = identity.certificate().public_key();
-    key.verify(&signed.message, &signed.signature).map_err(|error| format!("{identity}: {error}"))?;
+    key.verify_remembered(&signed.message, &signed.signature)
+        .map_err(|error| format!("{identity}: {error}"))?;
     seen.insert(identity.id().clone());
     Ok(identity)
 }
