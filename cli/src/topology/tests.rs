@@ -49,6 +49,19 @@ fn silence_means_the_test_networks_values() {
 }
 
 #[test]
+fn sealed_data_and_its_proxies_are_asked_for_by_name() {
+    let silent = load(GOOD).unwrap().topology;
+    assert!(!silent.channel.capabilities.sealed_data);
+    assert!(!silent.organisations[0].peers[0].sealed_proxy);
+    let asked = GOOD
+        .replacen("operations_port: 9444", "operations_port: 9444, sealed_proxy: true", 1)
+        .replacen("channel:\n", "channel:\n  capabilities: { sealed_data: true }\n", 1);
+    let asked = load(&asked).unwrap().topology;
+    assert!(asked.channel.capabilities.sealed_data);
+    assert!(asked.organisations[0].peers[0].sealed_proxy);
+}
+
+#[test]
 fn the_shipped_networks_are_valid_and_without_warnings() {
     for (name, peers, orderers) in [("two-org-raft", 2, 3), ("one-org-solo", 1, 1), ("three-org", 5, 3)] {
         let loaded = shipped(name);

@@ -1,5 +1,6 @@
 //! A whole peer in this process: its services over real TLS, its channels after a restart.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,8 @@ use consort_crypto::preimage;
 use consort_msp::SigningIdentity;
 use consort_node::dial::Dialer;
 use consort_node::{SystemClock, Tasks};
+use consort_protos::consort::sealed::proxy_client::ProxyClient;
+use consort_protos::consort::sealed::{DescribeRequest, Description};
 use consort_protos::fabric::common::BlockchainInfo;
 use consort_protos::fabric::gateway::EvaluateRequest;
 use consort_protos::fabric::gateway::gateway_client::GatewayClient;
@@ -19,6 +22,7 @@ use consort_protos::ids::ChannelId;
 use consort_protos::proposal::{ProposalParts, new_proposal};
 use prost::Message;
 use time::OffsetDateTime;
+use tonic::Code;
 use tonic::transport::Channel;
 
 use super::{Peer, StartError};
@@ -166,4 +170,45 @@ async fn what_keeps_a_peer_from_starting_is_named() {
     let refused = Peer::start(config, None, Arc::new(SystemClock), &Tasks::new()).await;
     let refused = text(refused.expect_err("no key"));
     assert!(refused.contains("msp"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_a_peer_with_the_role_is_a_proxy_of_sealed_data() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let network = Network::new(&[]);
+    let mut config = write_peer(folder.path(), &network);
+    let describe = || DescribeRequest { channel: CHANNEL.to_owned() };
+    let tasks = Tasks::new();
+    let peer = start(&config, &tasks).await;
+    peer.channels.join(&network.genesis).expect("joined");
+    let mut client = ProxyClient::new(connect(&peer, &network));
+    let refused = client.describe(describe()).await.expect_err("no such service");
+    assert_eq!(refused.code(), Code::Unimplemented, "{refused}");
+    drop((client, peer));
+    tasks.shutdown(PATIENCE).await.expect("everything ends");
+    assert!(!folder.path().join("data/sealed").exists());
+
+    config.sealed.proxy = true;
+    let tasks = Tasks::new();
+    let peer = start(&config, &tasks).await;
+    let mut client = ProxyClient::new(connect(&peer, &network));
+    let until_it_follows = async {
+        loop {
+            match client.describe(describe()).await {
+                Ok(answer) => return answer.into_inner(),
+                Err(status) => assert_eq!(status.code(), Code::NotFound, "{status}"),
+            }
+        }
+    };
+    let signed = tokio::time::timeout(PATIENCE, until_it_follows).await.expect("in time");
+    let description = Description::decode(signed.description).expect("a description");
+    assert_eq!((description.endpoint.as_str(), description.keys.len()), ("localhost:7051", 2));
+    drop((client, peer));
+    tasks.shutdown(PATIENCE).await.expect("everything ends");
+
+    let key = folder.path().join("data/sealed/keys/p256.key");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).expect("set");
+    let refused = Peer::start(config, None, Arc::new(SystemClock), &Tasks::new()).await;
+    let refused = consort_node::dial::with_causes(&refused.expect_err("others can read the key"));
+    assert!(refused.contains("chmod 600"), "{refused}");
 }

@@ -152,6 +152,13 @@ async fn not_even_all_organisations_together_can_rewrite_a_grant() {
     // The calls as they are stay good.
     bench.call(&reader, "Request", &asking).await;
     bench.call(&owner, "Revoke", &revoke).await;
+    // A peer that gets all blocks at once, and checks the next one while it commits one, comes to the same.
+    let other = JoinedPeer::new(&bench.network.genesis);
+    feed(&other.channel, bench.blocks.iter().cloned()).await;
+    for number in (0..bench.height()).map(BlockNumber::new) {
+        let hash = |channel: &ChannelHandle| channel.ledger().commit_hash(number).unwrap();
+        assert_eq!(hash(&other.channel), hash(bench.channel()), "commit hash of block {number}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -173,6 +173,30 @@ async fn a_grant_of_some_blocks_ends_with_its_last_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_grant_that_ends_by_time_is_erased_when_the_ledger_shows_a_later_one() {
+    let mut bench = Bench::new();
+    let proxies = bench.proxies();
+    let secret = bench.domain("clinic", pre::Suite::P256).await;
+    let record = name("clinic", "patient-7", 1);
+    bench.put(&secret, &record).await;
+    let mut offer = bench.grant_to_reader("g1", "clinic", &secret, &proxies);
+    let last = prost_types::Timestamp { seconds: NOW + 60, nanos: 0 };
+    offer.terms.validity = Some(Validity { not_after: Some(last), ..Validity::default() });
+    let granted = bench.grant(&offer).await;
+    proxies[0].proxy.deposit(&granted.deposits[0]).unwrap();
+    proxies[0].catch_up();
+    let shares = bench.folder.path().join("proxy0/channel/shares");
+    assert_eq!(std::fs::read_dir(&shares).unwrap().count(), 1);
+    let next = name("clinic", "patient-7", 2);
+    let sealed = pre::seal(&secret.public_key(), &record_context(CHANNEL, &next), RECORD).unwrap();
+    let owner = Arc::clone(&bench.owner);
+    let later = bench.prepare_at(&owner, "PutRecord", &put_record(&next, &sealed), NOW + 61).await.unwrap();
+    assert_eq!(bench.commit(vec![later.envelope]).await, [TxValidationCode::Valid]);
+    proxies[0].catch_up();
+    assert_eq!(std::fs::read_dir(&shares).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_audit_says_who_could_read_what_and_who_did_by_whose_leave() {
     let mut bench = Bench::new();
     let proxies = bench.proxies();
