@@ -195,6 +195,15 @@ impl Access {
         self.identity_of(kind, member, &user)
     }
 
+    /// The folder of the caller's credentials.
+    ///
+    /// # Errors
+    /// As [`Access::identity`].
+    pub(crate) fn user_folder(&self) -> anyhow::Result<PathBuf> {
+        let (kind, member, user) = self.caller("")?;
+        Ok(self.layout.user(kind, &member.domain, &user))
+    }
+
     /// An identity that may read what the chosen peer serves: the caller when it is of the peer's organisation, else that
     /// organisation's first user.
     ///

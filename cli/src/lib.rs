@@ -37,6 +37,7 @@ mod output;
 mod processes;
 mod registered;
 mod report;
+mod sealed;
 mod topology;
 mod tx;
 
@@ -89,6 +90,9 @@ enum Command {
     /// Translate messages to JSON and back, as Fabric's configtxlator does
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Sealed data: seal records, grant them to readers through proxies, read, revoke, audit
+    #[command(subcommand)]
+    Sealed(sealed::SealedCommand),
     /// Names for "this network, as this user"
     #[command(subcommand)]
     Context(context::ContextCommand),
@@ -146,6 +150,7 @@ async fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Doctor(options) => doctor::run(&options),
         Command::Block(command) => block::run(command).await,
         Command::Config(command) => config::run(&command),
+        Command::Sealed(command) => sealed::run(command).await,
         Command::Context(command) => context::run(command),
         Command::Completion { shell } => {
             let mut command = Arguments::command();
@@ -174,8 +179,19 @@ fn fail(error: &anyhow::Error) -> ExitCode {
 
 /// What scripts can go by; the help lists it.
 fn exit_code(error: &anyhow::Error) -> ExitCode {
-    use consort_client_sdk::Error;
-    match error.chain().find_map(|cause| cause.downcast_ref::<Error>()) {
+    use consort_client_sdk::{Error, sealed};
+    let of_sealed_data = error.downcast_ref::<sealed::Error>();
+    if matches!(
+        of_sealed_data,
+        Some(sealed::Error::TooFewAnswers { .. } | sealed::Error::TooFewProxies { .. })
+    ) {
+        return ExitCode::from(4);
+    }
+    let call = match of_sealed_data {
+        Some(sealed::Error::Call(call)) => Some(call),
+        _ => error.chain().find_map(|cause| cause.downcast_ref::<Error>()),
+    };
+    match call {
         Some(Error::Invalid { .. }) => ExitCode::from(3),
         Some(Error::Unknown { .. }) => ExitCode::from(5),
         Some(error) if error.is_transient() => ExitCode::from(4),

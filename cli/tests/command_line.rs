@@ -37,6 +37,7 @@ fn every_noun_lists_its_verbs() {
         ("channel", &["list", "info", "join", "fetch", "create", "plan", "sign", "apply"][..]),
         ("block", &["show"][..]),
         ("config", &["decode", "encode", "compute-update"][..]),
+        ("sealed", &["whoami", "proxies", "domain", "seal", "grant", "read", "open", "revoke", "audit"][..]),
         ("context", &["list", "set", "use", "remove"][..]),
     ] {
         let help = text(&consort(&[noun, "--help"]).stdout);

@@ -1,4 +1,7 @@
-//! Runs [`consort_fuzz::policy`] under libFuzzer.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| consort_fuzz::policy(bytes));
+#[path = "../../msp/tests/fuzzing/entry.rs"]
+#[allow(dead_code, reason = "each target calls one of the entries")]
+mod entry;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| entry::policy(bytes));

@@ -20,6 +20,9 @@ const CHAINCODE: &str = "basic";
 /// # Errors
 /// The first step that does not come out as it should.
 pub(super) async fn run(folders: &Folders) -> anyhow::Result<()> {
+    if folders.topology.channel.capabilities.sealed_data {
+        return sealed_data(folders).await;
+    }
     check(folders)?;
     println!(
         "Consort demonstration: a consortium of two organisations, from nothing to a committed transaction.\n"
@@ -60,6 +63,22 @@ pub(super) async fn run(folders: &Folders) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The walk-through for networks with sealed data.
+async fn sealed_data(folders: &Folders) -> anyhow::Result<()> {
+    println!(
+        "Consort demonstration: sealed data. Who may read a record is decided later, by its owner; several organisations carry it out, and none of them can read.\n"
+    );
+    let report = Report::begin(&format!("1. Network {} starts as native processes", folders.topology.name));
+    let access = up::up(folders, &report).await?;
+    report.line(&format!("ready after {}", report.elapsed()));
+    println!("\n2. Who takes part");
+    identities(&access)?;
+    crate::sealed::demo(&access).await?;
+    println!("\nThe network keeps running; `consort sealed --help` says what to do with it.");
+    println!("{}", up::usage(&access, folders));
+    Ok(())
+}
+
 /// The walk-through explains what two organisations agree on, so it needs them.
 fn check(folders: &Folders) -> anyhow::Result<()> {
     let topology = &folders.topology;
@@ -85,6 +104,7 @@ async fn contract(access: &Access, organisation: &Organisation) -> anyhow::Resul
 
 /// One line per organisation, with what its CA has issued.
 fn identities(access: &Access) -> anyhow::Result<()> {
+    let width = members(&access.topology).map(|(_, member)| member.msp_id.len()).max().unwrap_or(0);
     for (kind, member) in members(&access.topology) {
         let nodes = match kind {
             MemberKind::Peers => access
@@ -104,7 +124,7 @@ fn identities(access: &Access) -> anyhow::Result<()> {
         let pem = std::fs::read(&roots).with_context(|| format!("cannot read {}", roots.display()))?;
         let root = Certificate::from_pem(&pem)?;
         println!(
-            "  {:<11} {} ({}, {}) issued: {}, Admin{}",
+            "  {:<width$} {} ({}, {}) issued: {}, Admin{}",
             member.msp_id,
             member.authority.name,
             root.subject_common_name().unwrap_or("?"),

@@ -7,7 +7,6 @@ mod load;
 mod participation;
 mod processes;
 mod recovery;
-mod revocation;
 mod support;
 
 use std::time::{Duration, Instant};

@@ -10,7 +10,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use consort_channel_config::Consenter;
 use consort_node::{
     Tasks,
     deliver::Condition,
@@ -41,7 +40,7 @@ use super::{
 };
 use crate::{
     channel::ChannelState,
-    consensus::{Leadership, revoked},
+    consensus::Leadership,
     metrics::{ChannelMetrics, timed},
     submission::{Refusal, Submission},
 };
@@ -412,9 +411,7 @@ impl Shell {
         self.connected_at = Some(at);
         let membership = shared.clone();
         drop(shared);
-        let bundle = self.parts.state.bundle();
-        let refuses = |consenter: &Consenter| revoked::is_revoked(bundle.msps(), consenter);
-        self.parts.transport.connect(&membership, own, &self.roots(), refuses);
+        self.parts.transport.connect(&membership, own, &self.roots());
     }
 
     fn roots(&self) -> Vec<Bytes> {

@@ -1,4 +1,7 @@
-//! The functions of membership under proptest, which shrinks what fails.
+//! The fuzzer's entry functions under random and mutated input, so that every run of the tests exercises them.
+
+#[path = "fuzzing/entry.rs"]
+mod entry;
 
 use std::sync::LazyLock;
 
@@ -42,13 +45,13 @@ proptest! {
         if let Some(cut) = cut {
             bytes.truncate(cut.index(bytes.len()));
         }
-        consort_fuzz::certificate(&bytes);
+        entry::certificate(&bytes);
     }
 
     #[test]
     fn random_bytes_never_panic_a_reader(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-        consort_fuzz::certificate(&bytes);
-        consort_fuzz::policy(&bytes);
+        entry::certificate(&bytes);
+        entry::policy(&bytes);
     }
 
     #[test]
@@ -60,6 +63,6 @@ proptest! {
         }
         let place = place.index(bytes.len());
         bytes[place] = value;
-        consort_fuzz::policy(&bytes);
+        entry::policy(&bytes);
     }
 }
