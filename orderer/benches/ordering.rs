@@ -124,12 +124,22 @@ async fn sustained(network: &Arc<Network>, envelopes: &Arc<Vec<Envelope>>, durat
             format!("resident memory of orderer {index} over {duration:?}"),
             series.join(" ")
         );
+        let (early, late) =
+            (mean(&memory[1..memory.len() / 2], index), mean(&memory[memory.len() / 2..], index));
+        let name = format!("memory of orderer {index}, second half against first");
+        println!("{name:<56} {:>10.2}  (wanted 1.00 over ORDERING_SECONDS=1800)", late / early);
     }
     println!(
         "{:<56} {:>10}",
         "messages refused as the pipeline was full",
         load.refused.load(Ordering::Relaxed)
     );
+}
+
+fn mean(samples: &[Vec<f64>], index: usize) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "a few samples")]
+    let count = samples.len() as f64;
+    samples.iter().map(|sample| sample[index]).sum::<f64>() / count
 }
 
 fn report(first: &Sample, last: &Sample, check: f64) {

@@ -137,6 +137,7 @@ impl Follower {
             judge: self.state.judge.clone(),
             dialer: self.dialer.clone(),
             roots: orderer_roots(bundle),
+            waits: true,
         };
         let endpoints = others(bundle, &self.own_certificate);
         let (blocks, mut fetched) = mpsc::channel(FETCHED_QUEUE);

@@ -38,6 +38,8 @@ pub(crate) struct Pull {
     pub(crate) dialer: Dialer,
     /// TLS roots of the organisations that run orderers, in PEM.
     pub(crate) roots: Vec<Bytes>,
+    /// Whether an orderer that has no more blocks is listened to until it has; else the next one is asked at once.
+    pub(crate) waits: bool,
 }
 
 /// The TLS roots of the organisations that run orderers.
@@ -109,7 +111,10 @@ impl Pull {
         let seek = SeekInfo {
             start: at(first),
             stop: at(last),
-            behavior: SeekBehavior::BlockUntilReady as i32,
+            behavior: match self.waits {
+                true => SeekBehavior::BlockUntilReady as i32,
+                false => SeekBehavior::FailIfNotReady as i32,
+            },
             error_response: SeekErrorResponse::BestEffort as i32,
             ..SeekInfo::default()
         };

@@ -311,6 +311,7 @@ impl Registrar {
             judge: self.judge.clone(),
             dialer: self.consenter.dialer.clone(),
             roots: orderer_roots(&target.bundle),
+            waits: false,
         };
         let endpoints = others(&target.bundle, &self.consenter.own_certificate);
         let (blocks, mut fetched) = mpsc::channel(1);

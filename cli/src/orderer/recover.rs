@@ -66,7 +66,10 @@ fn check(host: &str, channel: &str, rows: &[status::Row]) -> anyhow::Result<()> 
     };
     ensure!(own.relation == "consenter", "{host} is no consenter of channel {channel}");
     if let Some(leader) = rows.iter().find(|row| row.leads == Some(true)) {
-        bail!("{} leads channel {channel}: nothing has to be recovered", leader.orderer);
+        bail!(
+            "{} leads channel {channel}: nothing has to be recovered (it notices within seconds when it has lost the others; then ask again)",
+            leader.orderer
+        );
     }
     if let Some(higher) = rows.iter().find(|row| row.relation == "consenter" && row.height > own.height) {
         bail!(

@@ -11,6 +11,7 @@ mod disk;
 mod fetch;
 mod forwarding;
 mod incoming;
+mod leading;
 mod log;
 mod machine;
 mod membership;

@@ -142,6 +142,8 @@ async fn in_maintenance_only_orderers_write_configurations_and_read() {
     let request = sign(&orderer, CHANNEL, HeaderType::DeliverSeekInfo, info.encode_to_vec());
     assert_eq!(network.range(0, request).await, (vec![0], Status::Success));
     network.order(1, &network.update(0, |root| set_batch(root, 7)).await).await;
+    // The next update is computed from what the second orderer has, which may hear of this one last.
+    network.until(1, CHANNEL, ("consenter", "active", 4)).await;
     network.order(1, &network.update(1, |root| set_state(root, State::Normal)).await).await;
     network.order(2, &network.message("after")).await;
 }

@@ -169,3 +169,69 @@ async fn joining_refuses_what_is_no_configuration_block_of_a_channel() {
         assert_eq!(block::number(&found).get(), number);
     }
 }
+
+/// The form as Go's `mime/multipart` writes it, with a boundary that osnadmin drew.
+fn form_of_osnadmin(part: &str, file: &str, content: &[u8]) -> (String, Vec<u8>) {
+    let boundary = "74b52e6fec1fe7efcfbae5a89351462b892ed786bfeb156058b3d9bcbb80";
+    let mut body = format!(
+        "--{boundary}\r\nContent-Disposition: form-data; name=\"{part}\"; filename=\"{file}\"\r\n\
+         Content-Type: application/octet-stream\r\n\r\n"
+    )
+    .into_bytes();
+    body.extend_from_slice(content);
+    body.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
+    (format!("multipart/form-data; boundary={boundary}"), body)
+}
+
+/// The requests of `osnadmin` (Fabric 3.1.5), recorded from the program: method, path, headers and body.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_request_of_osnadmin_is_answered_as_its_users_expect() {
+    let mut network = Network::new(1, Choices::default());
+    network.start(0).await;
+    let (client, base) = network.admin(0);
+    let ask = async |method: reqwest::Method, path: &str, form: Option<(String, Vec<u8>)>| {
+        let mut request = client
+            .request(method, format!("{base}{path}"))
+            .header("User-Agent", "Go-http-client/1.1")
+            .header("Accept-Encoding", "gzip");
+        if let Some((kind, body)) = form {
+            request = request.header("Content-Type", kind).body(body);
+        }
+        let response = request.send().await.unwrap();
+        let headers = response.headers().clone();
+        (response.status().as_u16(), headers, response.bytes().await.unwrap())
+    };
+    let (get, post, put) = (reqwest::Method::GET, reqwest::Method::POST, reqwest::Method::PUT);
+
+    let genesis = network.genesis.encode_to_vec();
+    let join = form_of_osnadmin("config-block", "config.block", &genesis);
+    let (status, headers, body) = ask(post.clone(), "", Some(join.clone())).await;
+    let description = r#"{"name":"mychannel","url":"/participation/v1/channels/mychannel","consensusRelation":"consenter","status":"active","height":1}"#;
+    assert_eq!((status, body.as_ref()), (201, description.as_bytes()));
+    assert_eq!(headers["location"], "/participation/v1/channels/mychannel");
+    assert_eq!(ask(post, "", Some(join)).await.0, 405);
+
+    let (status, headers, body) = ask(get.clone(), "", None).await;
+    let list = r#"{"systemChannel":null,"channels":[{"name":"mychannel","url":"/participation/v1/channels/mychannel"}]}"#;
+    assert_eq!((status, body.as_ref()), (200, list.as_bytes()));
+    assert_eq!(
+        (&headers["cache-control"], &headers["content-type"]),
+        (&"no-store".parse().unwrap(), &"application/json".parse().unwrap())
+    );
+    assert_eq!(ask(get.clone(), "/mychannel", None).await.2, description.as_bytes());
+
+    network.order(0, &network.message("before the update")).await;
+    let update = network.update(0, |root| set_batch(root, 7)).await.encode_to_vec();
+    let update = form_of_osnadmin("config-update-envelope", "config-update.envelope", &update);
+    let (status, _, body) = ask(put, "", Some(update)).await;
+    assert_eq!((status, body.as_ref()), (201, b"".as_slice()));
+
+    let (status, headers, body) = ask(get.clone(), "/mychannel/blocks/newest", None).await;
+    assert_eq!((status, &headers["content-type"]), (200, &"application/octet-stream".parse().unwrap()));
+    assert_eq!(Block::decode(body).unwrap().header.unwrap().number, 2);
+
+    let (status, _, body) = ask(reqwest::Method::DELETE, "/mychannel", None).await;
+    assert_eq!((status, body.as_ref()), (204, b"".as_slice()));
+    let (status, _, body) = ask(get, "/mychannel", None).await;
+    assert_eq!((status, body.as_ref()), (404, br#"{"error":"channel does not exist"}"#.as_slice()));
+}

@@ -2,11 +2,7 @@
 
 use std::{path::Path, process::Command};
 
-use consort_protos::fabric::{
-    common::{ConfigGroup, HeaderType, Status},
-    etcdraft::{ConfigMetadata, Consenter},
-    orderer::ConsensusType,
-};
+use consort_protos::fabric::common::{HeaderType, Status};
 use prost::Message;
 
 use crate::{
@@ -167,42 +163,4 @@ async fn a_full_disk_stops_that_channel_loudly_and_nothing_else() {
     assert_nothing_lost(&network, &[1, 2], &acknowledged).await;
     network.kill(0);
     drop(disk);
-}
-
-/// Waits until so many nodes vote, in the eyes of one of them.
-async fn until_voters(network: &Network, asked: usize, voters: usize) {
-    eventually(async || {
-        let (_, metrics) = network.operations(asked, "/metrics").await;
-        metrics.contains(&format!("orderer_raft_voters{{channel=\"mychannel\"}} {voters}")).then_some(())
-    })
-    .await;
-}
-
-/// Puts another consenter in the place of one.
-fn replace_consenter(root: &mut ConfigGroup, index: usize, consenter: Consenter) {
-    let value = root.groups.get_mut("Orderer").unwrap().values.get_mut("ConsensusType").unwrap();
-    let mut consensus = ConsensusType::decode(value.value.clone()).unwrap();
-    let mut metadata = ConfigMetadata::decode(consensus.metadata.clone()).unwrap();
-    metadata.consenters[index] = consenter;
-    consensus.metadata = metadata.encode_to_vec().into();
-    value.value = consensus.encode_to_vec().into();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_expired_tls_certificate_is_replaced_by_configuration() {
-    // Of four, three can start the channel without the expired one.
-    let mut network = Network::up_as_processes(4, Choices { expired: Some(2), ..Choices::default() }).await;
-    network.order(0, &network.message("by three")).await;
-    network.order(1, &network.message("by three, again")).await;
-    assert_eq!(network.describe(2, CHANNEL).await.1["height"], 1, "nobody talks to the expired one");
-    network.renew_tls(2);
-    let new = network.consenter(2);
-    network.order(1, &network.update(0, |root| replace_consenter(root, 2, new)).await).await;
-    network.stop(2).await;
-    network.start_process(2).await;
-    network.until(2, CHANNEL, ("consenter", "active", 4)).await;
-    // It votes and acknowledges like the others: three of four go on.
-    until_voters(&network, 1, 4).await;
-    network.kill(0);
-    network.order(2, &network.message("with the new one")).await;
 }

@@ -30,7 +30,7 @@ use consort_channel_config::{
 use consort_crypto::key::PrivateKey;
 use consort_msp::SigningIdentity;
 use consort_node::{
-    SystemClock, Tasks,
+    Clock, SystemClock, Tasks,
     config::{ClientAuth, HostOverrides, ListenConfig, TlsConfig},
     operations::OperationsConfig,
     telemetry::LogConfig,
@@ -274,8 +274,13 @@ impl Network {
     }
 
     pub(crate) async fn start(&mut self, index: usize) {
+        self.start_with(index, Arc::new(SystemClock)).await;
+    }
+
+    /// Starts an orderer that lives by this clock.
+    pub(crate) async fn start_with(&mut self, index: usize, clock: Arc<dyn Clock>) {
         let tasks = Tasks::new();
-        Orderer::start(&self.configs[index], Arc::new(SystemClock), None, &tasks).await.unwrap();
+        Orderer::start(&self.configs[index], clock, None, &tasks).await.unwrap();
         self.running[index] = Running::Here(tasks);
     }
 
@@ -370,6 +375,14 @@ impl Network {
         let config = &self.configs[index].tls;
         let key = PrivateKey::from_pem(&fs::read_to_string(&config.key).unwrap()).unwrap();
         let certificate = self.orderers.tls_for(&host(index), key.public_key(), validity().not_after);
+        write(&config.cert, certificate.pem());
+    }
+
+    /// Gives an orderer a new TLS certificate for a new key.
+    pub(crate) fn rotate_tls(&self, index: usize) {
+        let config = &self.configs[index].tls;
+        let (certificate, key) = self.orderers.tls(&host(index));
+        write(&config.key, key.to_pem().as_bytes());
         write(&config.cert, certificate.pem());
     }
 

@@ -28,6 +28,7 @@ impl Fetch {
             judge: self.state.judge.clone(),
             dialer: self.dialer,
             roots: self.roots,
+            waits: false,
         };
         pull.rounds(&self.endpoints, || self.state.store().height(), self.last, blocks).await;
     }

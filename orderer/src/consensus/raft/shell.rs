@@ -166,6 +166,7 @@ impl Shell {
             self.parts.state.fail(reason);
             self.parts.leadership.send_replace(Leadership::Nobody);
         }
+        self.parts.metrics.leader.set(0);
         // The log's files are free before anybody hears of the end: the channel may be deleted or started anew at once.
         drop(self);
         drop(stopped);
