@@ -57,7 +57,7 @@ test: ## everything: format, lints, unit, property, golden, process-level and re
 
 lint: setup ## format and lints, warnings are errors
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy --workspace --all-targets --features consort-fuzz/targets --locked -- -D warnings
 
 fix: setup ## format, and apply the lints' own suggestions
 	cargo fmt --all

@@ -169,7 +169,7 @@ pub async fn start(
             let check = |authority| Arc::new(RegistryCheck(authority)) as Arc<dyn HealthCheck>;
             let checks: Vec<_> = authorities.iter().map(Arc::clone).map(check).collect();
             let operations = Operations { version, metrics, log, checks, clock: Arc::clone(&clock) };
-            Some(operations::serve(settings, operations, tasks).await?)
+            Some(operations::serve(settings, settings.server_tls()?, operations, tasks).await?)
         }
     };
     let address = listener.address();

@@ -34,7 +34,7 @@ pub struct TransactionContext {
     pub proposal: Bytes,
     /// The creator's signature over it.
     pub signature: Bytes,
-    /// SHA-256 over nonce, creator and epoch (Fabric's shim calls it the binding).
+    /// The channel's hash over nonce, creator and epoch (Fabric's shim calls it the binding).
     pub binding: [u8; 32],
     /// Organisation of this peer.
     pub peer_msp_id: String,

@@ -59,6 +59,11 @@ pub(crate) enum ChannelCommand {
     /// The channel's table of identities: list, register, renew, retire
     #[command(subcommand)]
     Identities(registered::IdentitiesCommand),
+    /// Say who could satisfy a policy of the channel, or whether given signers would, and why
+    #[command(
+        after_help = "Examples:\n  consort channel policy\n  consort channel policy --path /Channel/Application/Writers\n  consort channel policy --path /Channel/Application/Admins --signers Admin@org1.example.com,Admin@org2.example.com\n  consort channel policy --rule \"OutOf(2, 'Org1MSP.peer', 'Org2MSP.peer')\" --signers peer0.org1.example.com,Org2MSP:peer0.org2/msp\n\nNothing is signed or sent; the configuration is the one in force on the peer. The exit status is 1 when given signers\ndo not satisfy the policy."
+    )]
+    Policy(configuration::PolicyOptions),
 }
 
 #[derive(Debug, Args)]
@@ -149,6 +154,7 @@ pub(crate) async fn run(command: ChannelCommand) -> anyhow::Result<()> {
         ChannelCommand::Sign(options) => configuration::sign(&options).await,
         ChannelCommand::Apply(options) => configuration::apply(&options).await,
         ChannelCommand::Identities(command) => registered::run(command).await,
+        ChannelCommand::Policy(options) => configuration::policy(&options).await,
     }
 }
 

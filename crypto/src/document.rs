@@ -4,7 +4,9 @@
 use der::asn1::{AnyRef, BitStringRef, IntRef};
 use der::{Decode, Encode, Reader, Sequence, SliceReader, Tag};
 use signature::Keypair;
-use x509_cert::spki::{self, AlgorithmIdentifierOwned, DynSignatureAlgorithmIdentifier, EncodePublicKey};
+use x509_cert::spki::{
+    self, AlgorithmIdentifierOwned, AlgorithmIdentifierRef, DynSignatureAlgorithmIdentifier, EncodePublicKey,
+};
 
 use crate::Error;
 use crate::error::unwritable;
@@ -12,6 +14,9 @@ use crate::key::{PrivateKey, PublicKey};
 
 /// How deep elements may lie within each other. A certificate with all extensions of RFC 5280 needs about ten.
 const DEPTH_MAX: u8 = 24;
+
+/// Object identifiers of RSA signatures begin so (RFC 8017 appendix A.2).
+const RSA_ALGORITHMS: &str = "1.2.840.113549.1.1.";
 
 /// A signed document. Its parts keep the bytes that were read.
 #[derive(Sequence)]
@@ -29,6 +34,20 @@ impl<'a> SignedDocument<'a> {
             return Err("the signature is not of whole bytes".to_owned());
         }
         Ok(document)
+    }
+
+    /// The algorithm's parameters are those of its standard: none (RFC 5758 section 3.2, RFC 8410 section 3, GM/T 0015), and a
+    /// null for RSA (RFC 4055 section 5). A document whose body does not repeat the algorithm leaves it unsigned, so
+    /// that a second form of it would be a second encoding of the document.
+    pub(crate) fn check_algorithm(&self) -> Result<(), String> {
+        let algorithm: AlgorithmIdentifierRef<'_> =
+            self.algorithm.decode_as().map_err(|cause: der::Error| cause.to_string())?;
+        let wants_null = algorithm.oid.to_string().starts_with(RSA_ALGORITHMS);
+        match algorithm.parameters {
+            None if !wants_null => Ok(()),
+            Some(parameters) if wants_null && parameters.is_null() => Ok(()),
+            _ => Err("the signature algorithm has other parameters than its standard gives it".to_owned()),
+        }
     }
 
     /// The signature's bytes.

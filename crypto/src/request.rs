@@ -9,7 +9,7 @@ use x509_parser::prelude::FromDer;
 
 use crate::bls::{self, CertifiedKey};
 use crate::certificate::{SubjectAlternativeName, alternative_name, values};
-use crate::document::SignedDocument;
+use crate::document::{self, SignedDocument};
 use crate::error::unwritable;
 use crate::key::{PrivateKey, PublicKey};
 use crate::name::{DistinguishedName, NamePart};
@@ -117,8 +117,11 @@ impl CertificateRequest {
     ///
     /// # Errors
     ///
-    /// When it does not parse.
+    /// When the bytes are not exactly one request in DER: the frame around body and signature is not signed, so only its one
+    /// encoding counts (X.690 section 10).
     pub fn from_der(bytes: &[u8]) -> Result<Self, Error> {
+        document::check_strict(bytes).map_err(malformed)?;
+        SignedDocument::from_der(bytes).and_then(|document| document.check_algorithm()).map_err(malformed)?;
         let (rest, parsed) =
             X509CertificationRequest::from_der(bytes).map_err(|cause| malformed(cause.to_string()))?;
         if !rest.is_empty() {

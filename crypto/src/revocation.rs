@@ -7,6 +7,7 @@ use x509_parser::prelude::FromDer;
 use x509_parser::revocation_list::CertificateRevocationList;
 
 use crate::certificate::Certificate;
+use crate::document::{self, SignedDocument};
 use crate::{Error, pem};
 
 /// An entry of a list.
@@ -55,8 +56,10 @@ impl RevocationList {
     ///
     /// # Errors
     ///
-    /// When it is no list.
+    /// When the bytes are not exactly one list in DER, or its body names another algorithm than its signature.
     pub fn from_der(bytes: &[u8]) -> Result<Self, Error> {
+        document::check_strict(bytes).map_err(malformed)?;
+        SignedDocument::from_der(bytes).map_err(malformed)?;
         let der = Bytes::copy_from_slice(bytes);
         let (rest, parsed) =
             CertificateRevocationList::from_der(&der).map_err(|cause| malformed(cause.to_string()))?;
@@ -64,6 +67,9 @@ impl RevocationList {
             return Err(malformed("trailing data"));
         }
         let body = &parsed.tbs_cert_list;
+        if body.signature != parsed.signature_algorithm {
+            return Err(malformed("inner and outer signature algorithm differ"));
+        }
         let authority_key_id =
             parsed.extensions().iter().find_map(|extension| match extension.parsed_extension() {
                 ParsedExtension::AuthorityKeyIdentifier(id) => {

@@ -124,3 +124,40 @@ fn transactions_and_blocks_are_explained() -> Result<()> {
     assert_eq!((&written["value"]["max_message_count"], &written["version"]), (&7.into(), &"1".into()));
     Ok(())
 }
+
+#[test]
+fn a_policy_tells_before_anybody_signs_who_could_satisfy_it() -> Result<()> {
+    let network = Network::start("two-org-raft")?;
+    let all = network.json(&["channel", "policy"])?;
+    let policies = all["policies"].as_array().context("no policies")?;
+    let lifecycle = "/Channel/Application/LifecycleEndorsement";
+    let found = policies.iter().find(|one| one["policy"] == lifecycle).context("not listed")?;
+    assert_eq!(found["rule"], "MAJORITY Endorsement");
+    assert_eq!(found["enough"], serde_json::json!([{ "Org1MSP": 1, "Org2MSP": 1 }]));
+
+    let possible = network.consort(&["channel", "policy", "--path", lifecycle])?.expect_success()?;
+    assert!(possible.contains("Enough: Org1MSP and Org2MSP"), "{possible}");
+    assert!(possible.contains("peer0.org2.example.com (Org2MSP) could sign"), "{possible}");
+
+    let judge = |rule: &[&str], signers: &str| -> Result<Outcome> {
+        network.consort(&[&["channel", "policy"], rule, &["--signers", signers]].concat())
+    };
+    let path = ["--path", lifecycle];
+    let both = judge(&path, "peer0.org1.example.com,peer0.org2.example.com")?.expect_success()?;
+    assert!(both.contains("[met] /Channel/Application/LifecycleEndorsement"), "{both}");
+    let twice = "peer0.org1.example.com,peer0.org1.example.com,User1@org2.example.com";
+    let one = judge(&path, twice)?.expect_failure()?;
+    assert!(one.contains("[unmet] /Channel/Application/Org2/Endorsement"), "{one}");
+    assert!(one.contains("not counted: peer0.org1.example.com: signed already"), "{one}");
+    assert!(one.contains("these signers do not satisfy"), "{one}");
+
+    let orderer = network.data().join("organizations/ordererOrganizations/example.com/msp");
+    let stranger = format!("Org1MSP:{}", orderer.join("cacerts").join("ca.example.com-cert.pem").display());
+    let rule = ["--rule", "OR('Org1MSP.admin', 'Org2MSP.admin')"];
+    let foreign = judge(&rule, &stranger)?.expect_failure()?;
+    assert!(foreign.contains("not counted: Org1MSP:"), "{foreign}");
+    judge(&rule, "Admin@org2.example.com")?.expect_success()?;
+    let unknown = network.consort(&["channel", "policy", "--path", "/Channel/Nothing"])?.expect_failure()?;
+    assert!(unknown.contains("has no policy /Channel/Nothing") && unknown.contains(lifecycle), "{unknown}");
+    Ok(())
+}

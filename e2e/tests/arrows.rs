@@ -32,6 +32,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("private-agreement", &["consort-chaincode-sdk"]),
     ("hash-time-lock", &["consort-chaincode-sdk"]),
     ("consort-e2e", &["consort-client-sdk"]),
+    ("consort-fuzz", &["consort-ca", "consort-msp"]),
 ];
 
 fn allowed(name: &str, arrows: &BTreeMap<&str, &[&str]>, into: &mut BTreeSet<String>) {

@@ -1,7 +1,4 @@
+//! Runs [`consort_fuzz::signing_request`] under libFuzzer.
 #![no_main]
 
-#[path = "../../ca/tests/ca/parsing/entry.rs"]
-#[allow(dead_code, reason = "each target calls one of the entries")]
-mod entry;
-
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| entry::signing_request(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| consort_fuzz::signing_request(bytes));

@@ -1,7 +1,4 @@
+//! Runs [`consort_fuzz::token`] under libFuzzer.
 #![no_main]
 
-#[path = "../../ca/tests/ca/parsing/entry.rs"]
-#[allow(dead_code, reason = "each target calls one of the entries")]
-mod entry;
-
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| entry::token(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| consort_fuzz::token(bytes));

@@ -8,11 +8,13 @@ use std::{
 };
 
 use bytes::Bytes;
+use consort_crypto::certificate::Certificate;
 use consort_protos::{
     fabric::{common::MspPrincipal, msp::SerializedIdentity},
     ids::MspId,
 };
 use prost::Message;
+use time::OffsetDateTime;
 
 use crate::{
     Identity, IdentityError, IdentityId, Msp, PrincipalError, cache::Cache, identity::Holder, msp, principal,
@@ -66,10 +68,31 @@ impl MspManager {
         self.msps.values().map(AsRef::as_ref)
     }
 
-    /// The lists of revoked certificates of all MSPs, in PEM or DER.
+    /// Whether any MSP has a list of revoked certificates.
     #[must_use]
-    pub fn revocation_lists(&self) -> Vec<Bytes> {
-        self.msps.values().flat_map(|msp| msp.revocation_lists().to_vec()).collect()
+    pub fn revokes(&self) -> bool {
+        self.msps.values().any(|msp| !msp.revocation_lists().is_empty())
+    }
+
+    /// Judges a TLS certificate at a door that knows its holder already, by its chain or because it was named: every MSP whose
+    /// authorities issued it must admit it. Answers whether there is such an MSP.
+    ///
+    /// # Errors
+    /// The rule that it breaks, see [`Msp::admit_tls`].
+    pub fn judge_tls(
+        &self,
+        certificate: &Arc<Certificate>,
+        now: OffsetDateTime,
+    ) -> Result<bool, IdentityError> {
+        let mut is_known = false;
+        for msp in self.msps.values() {
+            match msp.admit_tls(certificate, now) {
+                Ok(()) => is_known = true,
+                Err(IdentityError::Chain(_)) => {}
+                Err(refusal) => return Err(refusal),
+            }
+        }
+        Ok(is_known)
     }
 
     /// The TLS root and intermediate certificates of all MSPs, in PEM.

@@ -22,6 +22,7 @@ pub mod signal;
 pub mod tasks;
 pub mod telemetry;
 pub mod tls;
+pub mod trust;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use tasks::Tasks;

@@ -2,7 +2,7 @@
 //!
 //! Paths and JSON are those of Fabric's operations service (Fabric documentation, "The Operations Service").
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use axum::{
@@ -85,16 +85,33 @@ pub struct Version {
     pub version: &'static str,
 }
 
-/// Binds the listener and serves the operations until the tasks are cancelled.
+impl OperationsConfig {
+    /// The TLS side of the listener, if it has one.
+    ///
+    /// # Errors
+    /// [`OperationsError::Tls`] names the file that cannot be used.
+    pub fn server_tls(&self) -> Result<Option<ServerTls>, OperationsError> {
+        Ok(self.tls.as_ref().map(ServerTls::load).transpose()?)
+    }
+
+    /// The files with the roots of its clients.
+    #[must_use]
+    pub fn client_roots(&self) -> &[PathBuf] {
+        self.tls.as_ref().map_or(&[], |tls| &tls.client_roots)
+    }
+}
+
+/// Binds the listener and serves the operations until the tasks are cancelled. `tls` is that of the configuration, see
+/// [`OperationsConfig::server_tls`].
 ///
 /// # Errors
-/// [`OperationsError`] when the address or the TLS files cannot be used.
+/// [`OperationsError`] when the address cannot be used.
 pub async fn serve(
     config: &OperationsConfig,
+    tls: Option<ServerTls>,
     operations: Operations,
     tasks: &Tasks,
 ) -> Result<std::net::SocketAddr, OperationsError> {
-    let tls = config.tls.as_ref().map(ServerTls::load).transpose()?;
     let listener = Listener::bind(&ListenConfig::new(config.address.clone())).await?;
     let address = listener.address();
     server::serve(listener, tls, router(operations), Limits::default(), tasks);

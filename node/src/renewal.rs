@@ -15,7 +15,8 @@ use std::{
 
 use consort_channel_config::ChannelBundle;
 use consort_crypto::certificate::Certificate;
-use consort_msp::{BLS_KEYS, Msp, MspManager, MspVersion, SigningIdentity};
+use consort_msp::{BLS_KEYS, FolderError, Msp, MspManager, MspVersion, SigningIdentity};
+use consort_protos::ids::MspId;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{family::Family, gauge::Gauge},
@@ -27,10 +28,10 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use crate::{Clock, Metrics, Tasks};
+use crate::{Clock, Metrics, Tasks, dial::with_causes};
 
-/// How often files are looked at: an operator who replaces them sees the effect before he looks into the log.
-const INTERVAL: Duration = Duration::from_secs(5);
+/// How often files are looked at: what a list of revoked certificates in a folder says is to count within five seconds.
+const INTERVAL: Duration = Duration::from_secs(2);
 
 /// How often ends are looked at: reading the certificates of many channels is not free, and they end in days.
 const TELLING_INTERVAL: Duration = Duration::from_secs(60);
@@ -258,6 +259,12 @@ impl<T> Current<T> {
     }
 }
 
+impl<T> From<Arc<T>> for Current<T> {
+    fn from(value: Arc<T>) -> Self {
+        Self::new(value)
+    }
+}
+
 /// Something that is made from files, and made anew when their content changes.
 ///
 /// The content is compared, not the time of the change: a copy that keeps times is noticed, and a touch is not.
@@ -274,20 +281,23 @@ impl<F> fmt::Debug for FromFiles<F> {
     }
 }
 
-impl<F> FromFiles<F>
+impl<F, T> FromFiles<F>
 where
-    F: Fn() -> Result<Certificate, String> + Send + Sync,
+    F: Fn() -> Result<T, String> + Send + Sync,
+    T: Into<Option<Certificate>>,
 {
-    /// `take` reads the files or folders again and takes over what they hold. What is in them now counts as taken.
+    /// `take` reads the files or folders again and takes over what they hold, and answers the certificate if it is one. What is
+    /// in them now counts as taken.
     pub fn new(name: impl Into<String>, files: Vec<PathBuf>, take: F) -> Self {
         let taken = files.iter().map(|file| content(file).unwrap_or_default()).collect();
         Self { name: name.into(), files, taken: Mutex::new(taken), take }
     }
 }
 
-impl<F> Renewable for FromFiles<F>
+impl<F, T> Renewable for FromFiles<F>
 where
-    F: Fn() -> Result<Certificate, String> + Send + Sync,
+    F: Fn() -> Result<T, String> + Send + Sync,
+    T: Into<Option<Certificate>>,
 {
     fn name(&self) -> String {
         self.name.clone()
@@ -305,7 +315,7 @@ where
         }
         let certificate = (self.take)()?;
         *taken = found;
-        Ok(Some(certificate))
+        Ok(certificate.into())
     }
 }
 
@@ -335,6 +345,49 @@ pub fn signing_identity(
     }))
 }
 
+/// What of an MSP folder makes the MSP (Fabric documentation, "Membership Service Provider (MSP)"), beside the node's own identity.
+const MSP_PARTS: [&str; 7] = [
+    "cacerts",
+    "intermediatecerts",
+    "admincerts",
+    "crls",
+    "tlscacerts",
+    "tlsintermediatecerts",
+    "config.yaml",
+];
+
+/// The MSP in a node's own folder, by which callers are judged whom no channel knows.
+///
+/// # Errors
+/// The file that cannot be used and why.
+pub fn load_msp(folder: &Path, msp_id: &MspId) -> Result<MspManager, FolderError> {
+    let config = consort_msp::folder::load_config(folder, msp_id)?;
+    let msp = Msp::new(&config, MspVersion::V3_0)
+        .map_err(|source| FolderError::Msp { path: folder.to_owned(), source })?;
+    Ok(MspManager::new(vec![msp]))
+}
+
+/// Judges by what is in an MSP folder whenever its authorities, administrators or lists of revoked certificates change; `then` is
+/// called after each change.
+#[must_use]
+pub fn local_msp(
+    folder: &Path,
+    msp_id: &MspId,
+    current: &Current<MspManager>,
+    then: impl Fn() + Send + Sync + 'static,
+) -> Arc<dyn Renewable> {
+    let (folder, msp_id, current) = (folder.to_owned(), msp_id.clone(), current.clone());
+    let name = format!("membership in {}", folder.display());
+    let files = MSP_PARTS.iter().map(|part| folder.join(part)).collect();
+    Arc::new(FromFiles::new(name, files, move || {
+        let msps = load_msp(&folder, &msp_id).map_err(|error| with_causes(&error))?;
+        current.replace(Arc::new(msps));
+        info!(folder = %folder.display(), "the local MSP was read again");
+        then();
+        Ok(None::<Certificate>)
+    }))
+}
+
 /// The authorities in a channel's configuration, whose end stops a whole organisation.
 #[must_use]
 pub fn channel_authorities(bundle: &ChannelBundle) -> Vec<WatchedCertificate> {
@@ -351,8 +404,7 @@ pub fn channel_authorities(bundle: &ChannelBundle) -> Vec<WatchedCertificate> {
 }
 
 /// A file's content, or that of all files in a folder with their names, as one value to compare (a hash, so that no
-/// second copy of a key stays in memory).
-/// A hash of what a file or folder holds; of nothing when it is not there, which is for whoever takes it to judge.
+/// second copy of a key stays in memory); what is not there is empty.
 fn content(path: &Path) -> std::io::Result<Vec<u8>> {
     if !path.try_exists()? {
         return Ok(Vec::new());

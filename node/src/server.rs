@@ -12,6 +12,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto::Builder,
 };
+use rustls_pki_types::CertificateDer;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -23,7 +24,11 @@ use tonic::{body::Body as GrpcBody, server::NamedService, service::RoutesBuilder
 use tower::{Service, ServiceExt};
 use tracing::{debug, info, warn};
 
-use crate::{Tasks, config::ListenConfig, tls::ServerTls};
+use crate::{
+    Tasks,
+    config::ListenConfig,
+    tls::{ClientRoots, ServerTls},
+};
 
 /// The largest gRPC message in either direction, in bytes: what Fabric's peers and orderers accept.
 ///
@@ -192,8 +197,10 @@ impl GrpcServer {
 /// Serves a router (REST, or the routes of gRPC services) on a listener until the tasks are cancelled.
 pub fn serve(listener: Listener, tls: Option<ServerTls>, router: Router, limits: Limits, tasks: &Tasks) {
     let address = listener.address;
+    let client_roots = tls.as_ref().map(|tls| tls.client_roots().clone());
     let server = Arc::new(Server {
         acceptor: tls.map(|tls| TlsAcceptor::from(tls.config)),
+        client_roots,
         router,
         limits,
         stop: tasks.cancelled(),
@@ -208,6 +215,7 @@ pub fn serve(listener: Listener, tls: Option<ServerTls>, router: Router, limits:
 /// What all connections of a listener share.
 struct Server {
     acceptor: Option<TlsAcceptor>,
+    client_roots: Option<ClientRoots>,
     router: Router,
     limits: Limits,
     stop: CancellationToken,
@@ -259,13 +267,27 @@ impl Server {
             Ok(Err(error)) => info!(%remote, %error, "TLS handshake failed"),
             Ok(Ok(stream)) => {
                 let session = stream.get_ref().1;
-                let certificate = session
+                let shown: Vec<CertificateDer<'static>> = session
                     .peer_certificates()
-                    .and_then(|chain| chain.first())
-                    .map(|certificate| Bytes::copy_from_slice(certificate));
+                    .map(|chain| chain.iter().map(|one| one.clone().into_owned()).collect())
+                    .unwrap_or_default();
+                let certificate = shown.first().map(|certificate| Bytes::copy_from_slice(certificate));
                 let h2 = session.alpn_protocol().map(|protocol| protocol == b"h2");
-                self.requests(stream, remote, PeerCertificate(certificate), h2).await;
+                tokio::select! {
+                    () = self.requests(stream, remote, PeerCertificate(certificate), h2) => {}
+                    reason = self.refusal(&shown) => {
+                        info!(%remote, %reason, "a client's TLS certificate counts no more, its connection is ended");
+                    }
+                }
             }
+        }
+    }
+
+    /// Waits until the certificates that a client showed count no more.
+    async fn refusal(&self, shown: &[CertificateDer<'static>]) -> rustls::Error {
+        match &self.client_roots {
+            Some(roots) => roots.refusal(shown).await,
+            None => std::future::pending().await,
         }
     }
 

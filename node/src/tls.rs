@@ -4,9 +4,11 @@ use std::{
     fmt,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
+    time::Duration,
 };
 
-use consort_crypto::{certificate::Certificate, revocation::RevocationList};
+use consort_crypto::certificate::Certificate;
+use consort_msp::{IdentityError, MspManager};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme,
     client::danger::HandshakeSignatureValid,
@@ -18,6 +20,8 @@ use rustls::{
     sign::CertifiedKey,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject};
+use time::OffsetDateTime;
+use tokio::sync::watch;
 
 use crate::{
     config::{ClientAuth, TlsConfig},
@@ -210,30 +214,42 @@ impl ServerTls {
     }
 }
 
-/// What judges a client's certificate: its chain, and the lists of revoked ones.
-type Judges = (Arc<dyn ClientCertVerifier>, Arc<Revoked>);
-
-/// Lists of revoked certificates with the authorities that may have signed them.
-struct Revoked {
-    authorities: Vec<Certificate>,
-    lists: Vec<RevocationList>,
+/// What judges a client's certificate: its chain, and the MSPs that may have revoked it.
+#[derive(Clone)]
+struct Judges {
+    chain: Arc<dyn ClientCertVerifier>,
+    msps: Arc<[Arc<MspManager>]>,
 }
 
-impl Revoked {
-    /// By the rule for identities (Fabric `msp/mspimplvalidate.go`): the certificate's issuer signed a list that names it.
-    fn check(&self, end_entity: &CertificateDer<'_>) -> Result<(), Error> {
-        if self.lists.is_empty() {
+impl Judges {
+    fn judge(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let verified = self.chain.verify_client_cert(end_entity, intermediates, now)?;
+        self.check_members(end_entity, now)?;
+        Ok(verified)
+    }
+
+    /// No MSP that answers for the certificate refuses it. Without lists there is nothing to add to what its chain says.
+    fn check_members(&self, end_entity: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> {
+        if !self.msps.iter().any(|msps| msps.revokes()) {
             return Ok(());
         }
         let certificate = Certificate::from_der(end_entity)
             .map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
-        let issued = |authority: &&Certificate| certificate.verify_issued_by(authority).is_ok();
-        let revokes = |authority: &Certificate| {
-            let mut naming = self.lists.iter().filter(|list| list.contains(&certificate));
-            naming.any(|list| list.verify_issued_by(authority).is_ok())
-        };
-        if self.authorities.iter().filter(issued).any(revokes) {
-            return Err(Error::InvalidCertificate(CertificateError::Revoked));
+        let certificate = Arc::new(certificate);
+        let now =
+            i64::try_from(now.as_secs()).ok().and_then(|now| OffsetDateTime::from_unix_timestamp(now).ok());
+        let now = now.ok_or(Error::FailedToGetCurrentTime)?;
+        for msps in self.msps.iter() {
+            msps.judge_tls(&certificate, now).map_err(|refusal| match refusal {
+                IdentityError::Revoked => Error::InvalidCertificate(CertificateError::Revoked),
+                IdentityError::Expired { .. } => Error::InvalidCertificate(CertificateError::Expired),
+                other => Error::General(other.to_string()),
+            })?;
         }
         Ok(())
     }
@@ -244,7 +260,7 @@ impl Revoked {
 pub struct ClientRoots {
     mode: ClientAuth,
     provider: Arc<CryptoProvider>,
-    verifier: Arc<RwLock<Option<Judges>>>,
+    judges: Arc<watch::Sender<Option<Judges>>>,
 }
 
 impl fmt::Debug for ClientRoots {
@@ -255,60 +271,85 @@ impl fmt::Debug for ClientRoots {
 
 impl ClientRoots {
     fn new(mode: ClientAuth) -> Self {
-        Self { mode, provider: Arc::new(rustls::crypto::ring::default_provider()), verifier: Arc::default() }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        Self { mode, provider, judges: Arc::new(watch::Sender::new(None)) }
     }
 
-    /// From now on, new connections are judged by these PEM certificates and no others.
+    /// From now on, connections are judged by these PEM certificates and no others.
     ///
     /// # Errors
     /// [`TlsError::Certificate`]; the old roots then stay in force.
     pub fn replace(&self, roots: &[impl AsRef<[u8]>]) -> Result<(), TlsError> {
-        self.replace_with_lists(roots, &[] as &[&[u8]])
+        self.replace_with_members(roots, Vec::new())
     }
 
-    /// The same, and certificates on these lists (PEM or DER; Fabric's `revocation_list` of the MSPs) are refused, as identities
-    /// on them are. A list counts for certificates of the authority that signed it, whatever others of that name say; its dates
-    /// play no part.
+    /// The same, and what an MSP of these revoked is refused, as the identities that it revoked are (see
+    /// [`MspManager::judge_tls`]). Connections that are open already end when their certificate counts no more.
     ///
     /// # Errors
     /// [`TlsError::Certificate`]; the old roots then stay in force.
-    pub fn replace_with_lists(
+    pub fn replace_with_members(
         &self,
         roots: &[impl AsRef<[u8]>],
-        lists: &[impl AsRef<[u8]>],
+        msps: Vec<Arc<MspManager>>,
     ) -> Result<(), TlsError> {
+        let what = |what: &str, reason: String| TlsError::Certificate { what: what.to_owned(), reason };
         let mut store = RootCertStore::empty();
         for pem in roots {
             for certificate in certificates(pem.as_ref(), "a client root")? {
-                store.add(certificate).map_err(|error| TlsError::Certificate {
-                    what: "a client root".to_owned(),
-                    reason: error.to_string(),
-                })?;
+                store.add(certificate).map_err(|error| what("a client root", error.to_string()))?;
             }
         }
-        let verifier = if store.is_empty() {
+        let chain: Option<Arc<dyn ClientCertVerifier>> = if store.is_empty() {
             None
         } else {
             let built =
                 WebPkiClientVerifier::builder_with_provider(Arc::new(store), Arc::clone(&self.provider))
                     .build();
-            Some(built.map_err(|error| TlsError::Certificate {
-                what: "the client roots".to_owned(),
-                reason: error.to_string(),
-            })?)
+            Some(built.map_err(|error| what("the client roots", error.to_string()))?)
         };
-        let authorities = roots.iter().filter_map(|pem| Certificate::all_from_pem(pem.as_ref()).ok());
-        let lists = lists.iter().filter_map(|list| RevocationList::from_pem_or_der(list.as_ref()).ok());
-        let revoked =
-            Arc::new(Revoked { authorities: authorities.flatten().collect(), lists: lists.collect() });
-        *self.verifier.write().unwrap_or_else(PoisonError::into_inner) =
-            verifier.map(|verifier| (verifier, revoked));
+        self.judges.send_replace(chain.map(|chain| Judges { chain, msps: msps.into() }));
         Ok(())
     }
 
-    fn current(&self) -> Option<Judges> {
-        self.verifier.read().unwrap_or_else(PoisonError::into_inner).clone()
+    fn judge(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let judges = self.judges.borrow().clone();
+        let none = || Error::General("this server has no roots for client certificates".into());
+        judges.ok_or_else(none)?.judge(end_entity, intermediates, now)
     }
+
+    /// Waits until the certificate that a client showed counts no more (its authority has left or revoked it, or it has ended),
+    /// and answers why. Where certificates are not required nothing depends on them, and it waits for ever.
+    pub(crate) async fn refusal(&self, shown: &[CertificateDer<'_>]) -> Error {
+        let required = shown.split_first().filter(|_| self.mode == ClientAuth::Required);
+        let Some((end_entity, intermediates)) = required else { return std::future::pending().await };
+        let end = Certificate::from_der(end_entity).ok().map(|certificate| certificate.not_after());
+        let mut changes = self.judges.subscribe();
+        loop {
+            let now = UnixTime::now();
+            if let Err(refusal) = self.judge(end_entity, intermediates, now) {
+                return refusal;
+            }
+            tokio::select! {
+                // The sender is part of this value, so that it is there.
+                _changed = changes.changed() => {}
+                () = tokio::time::sleep(until(end, now)) => {}
+            }
+        }
+    }
+}
+
+/// Time until just after an end, a day at most: a longer timer would not notice that the clock was set.
+fn until(end: Option<OffsetDateTime>, now: UnixTime) -> Duration {
+    const LONGEST: Duration = Duration::from_secs(24 * 3600);
+    let end = end.and_then(|end| u64::try_from(end.unix_timestamp()).ok());
+    let left = end.map(|end| end.saturating_sub(now.as_secs()) + 1);
+    left.map_or(LONGEST, Duration::from_secs).min(LONGEST)
 }
 
 impl ClientCertVerifier for ClientRoots {
@@ -330,14 +371,7 @@ impl ClientCertVerifier for ClientRoots {
         if self.mode != ClientAuth::Required {
             return Ok(ClientCertVerified::assertion());
         }
-        match self.current() {
-            Some((verifier, revoked)) => {
-                let verified = verifier.verify_client_cert(end_entity, intermediates, now)?;
-                revoked.check(end_entity)?;
-                Ok(verified)
-            }
-            None => Err(Error::General("this server has no roots for client certificates".into())),
-        }
+        self.judge(end_entity, intermediates, now)
     }
 
     fn verify_tls12_signature(

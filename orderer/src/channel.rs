@@ -39,16 +39,22 @@ pub(crate) struct ChannelState {
     last_config: RwLock<BlockNumber>,
     condition: watch::Sender<Condition>,
     failure: OnceLock<String>,
+    configurations: watch::Sender<()>,
     pub(crate) judge: Judge,
     pub(crate) tasks: Tasks,
 }
 
 impl ChannelState {
-    /// Opens the books in a channel's folder.
+    /// Opens the books in a channel's folder. `configurations` is told whenever a configuration comes into force.
     ///
     /// # Errors
     /// What is wrong with them, in words for an operator.
-    pub(crate) fn open(folder: &Path, judge: Judge, tasks: Tasks) -> Result<Self, String> {
+    pub(crate) fn open(
+        folder: &Path,
+        judge: Judge,
+        tasks: Tasks,
+        configurations: watch::Sender<()>,
+    ) -> Result<Self, String> {
         let store = BlockStore::open(&folder.join("blocks")).map_err(|error| with_causes(&error))?;
         let newest = store.height().checked_sub(1).ok_or("there is no genesis block")?;
         let read = |number| -> Result<Block, String> {
@@ -71,6 +77,7 @@ impl ChannelState {
             last_config: RwLock::new(last_config),
             failure: OnceLock::new(),
             condition: watch::Sender::new(Condition::Unavailable("no Raft leader".to_owned())),
+            configurations,
             judge,
             tasks,
         })
@@ -166,6 +173,7 @@ impl ChannelState {
 
     fn put_in_force(&self, bundle: Arc<ChannelBundle>) {
         *self.bundle.write().unwrap_or_else(PoisonError::into_inner) = bundle;
+        self.configurations.send_replace(());
     }
 
     /// Checks a block that another orderer delivered: canonical, signed as the configuration in force demands. Number, link and data

@@ -1,25 +1,28 @@
 //! `consort.orderer.Cluster`: what other consenters send to this one.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use consort_crypto::certificate::Certificate;
+use consort_msp::IdentityError;
 use consort_node::{Clock, Tasks, server::PeerCertificate};
 use consort_protos::{
     consort::orderer::{
         Hello, Outcome, StepRequest, StepResponse, Submission, cluster_server::Cluster, step_request::Content,
     },
     fabric::common::Status,
+    ids::ChannelId,
 };
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status as GrpcStatus, Streaming};
+use tracing::info;
 
 use crate::{
     broadcast::{outcome, submit},
     channel::Channel,
-    consensus::{FORWARDED_MAX, Origin, StepError},
+    consensus::{FORWARDED_MAX, Origin, StepError, revoked},
     registrar::Registrar,
     submission::Refusal,
 };
@@ -46,19 +49,20 @@ impl Cluster for ClusterService {
         let certificate = shown.ok_or_else(|| GrpcStatus::unauthenticated("no TLS certificate sent"))?;
         let parsed = Certificate::from_der(&certificate)
             .map_err(|error| GrpcStatus::unauthenticated(error.to_string()))?;
-        if parsed.not_after() <= self.clock.now() {
-            return Err(GrpcStatus::unauthenticated("the TLS certificate has expired"));
-        }
         let (responses, stream) = mpsc::channel(RESPONSES_QUEUE);
         let (forwarded, waiting) = mpsc::channel(FORWARDED_MAX);
         let entrance = Entrance { registrar: Arc::clone(&self.registrar), responses: responses.clone() };
         let session = Session {
             registrar: Arc::clone(&self.registrar),
             tasks: self.tasks.clone(),
+            clock: Arc::clone(&self.clock),
             certificate,
             forwarded,
+            parsed: Arc::new(parsed),
+            admitted: BTreeMap::new(),
             responses,
         };
+        session.check_end()?;
         let (cancelled, registrar) = (self.tasks.cancelled(), Arc::clone(&self.registrar));
         // A leader that stops hears from the others until it has handed over.
         let ended = async move {
@@ -88,13 +92,17 @@ fn refused(error: &StepError) -> GrpcStatus {
 struct Session {
     registrar: Arc<Registrar>,
     tasks: Tasks,
+    clock: Arc<dyn Clock>,
     certificate: Bytes,
     forwarded: mpsc::Sender<Forwarded>,
+    parsed: Arc<Certificate>,
+    /// By channel, the configuration sequence under which its MSPs last admitted the certificate.
+    admitted: BTreeMap<ChannelId, u64>,
     responses: mpsc::Sender<Result<StepResponse, GrpcStatus>>,
 }
 
 impl Session {
-    async fn run(self, mut requests: Streaming<StepRequest>) {
+    async fn run(mut self, mut requests: Streaming<StepRequest>) {
         while let Ok(Some(request)) = requests.message().await {
             if let Err(status) = self.take(request).await {
                 // The stream ends in any case; whether the caller still hears why does not matter.
@@ -104,11 +112,12 @@ impl Session {
         }
     }
 
-    async fn take(&self, request: StepRequest) -> Result<(), GrpcStatus> {
+    async fn take(&mut self, request: StepRequest) -> Result<(), GrpcStatus> {
         let channel = self
             .registrar
             .get(&request.channel)
             .ok_or_else(|| GrpcStatus::not_found(format!("channel {} doesn't exist", request.channel)))?;
+        self.check_certificate(&channel)?;
         match request.content {
             Some(Content::RaftMessage(message)) => channel
                 .chain()
@@ -123,6 +132,33 @@ impl Session {
             }
             None => Err(GrpcStatus::invalid_argument("the request is empty")),
         }
+    }
+
+    fn check_end(&self) -> Result<(), GrpcStatus> {
+        if self.parsed.not_after() <= self.clock.now() {
+            return Err(GrpcStatus::unauthenticated("the TLS certificate has expired"));
+        }
+        Ok(())
+    }
+
+    /// Consenters are known by their keys; a key whose certificate an MSP of the channel has revoked speaks for nobody.
+    fn check_certificate(&mut self, channel: &Channel) -> Result<(), GrpcStatus> {
+        self.check_end()?;
+        let bundle = channel.state().bundle();
+        if self.admitted.get(bundle.channel()) == Some(&bundle.sequence()) {
+            return Ok(());
+        }
+        let judged = bundle.msps().judge_tls(&self.parsed, self.clock.now()).and_then(|_known| {
+            // A certificate that its holder signed himself says nothing about the one that was revoked.
+            let is_revoked = revoked::is_key_revoked(&bundle, &self.parsed);
+            if is_revoked { Err(IdentityError::Revoked) } else { Ok(()) }
+        });
+        judged.map_err(|refusal| {
+            info!(channel = %bundle.channel(), subject = self.parsed.subject(), %refusal, "a consenter's TLS certificate is refused");
+            GrpcStatus::permission_denied(refusal.to_string())
+        })?;
+        self.admitted.insert(bundle.channel().clone(), bundle.sequence());
+        Ok(())
     }
 
     fn hello(&self, name: String, channel: &Channel, hello: Hello) -> Result<(), GrpcStatus> {

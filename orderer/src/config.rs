@@ -72,6 +72,6 @@ impl AdminConfig {
 pub struct LocalMspConfig {
     /// The MSP's id, for example `OrdererMSP`.
     pub id: MspId,
-    /// MSP folder with `signcerts` and `keystore`.
+    /// MSP folder: `signcerts` and `keystore`, and the own organisation's `cacerts`, `tlscacerts`, `crls`, `config.yaml`.
     pub folder: PathBuf,
 }

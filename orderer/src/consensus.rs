@@ -1,6 +1,7 @@
 //! The seam between ordering and agreeing: chosen per channel by the consensus type of its configuration.
 
 pub(crate) mod raft;
+pub(crate) mod revoked;
 
 use std::sync::Arc;
 

@@ -4,17 +4,18 @@ use std::{net::SocketAddr, sync::Arc};
 
 use async_trait::async_trait;
 use consort_crypto::certificate::Certificate;
-use consort_msp::SigningIdentity;
+use consort_msp::{MspManager, SigningIdentity};
 use consort_node::{
     Clock, Metrics, Tasks,
     config::{ClientAuth, ListenConfig},
     deliver::Deliver,
     dial::{ClientIdentity, Dialer},
-    operations::{self, HealthCheck, Operations, Version},
-    renewal::Current,
+    operations::{self, HealthCheck, Operations, OperationsConfig, Version},
+    renewal::{Current, load_msp},
     server::{self, GrpcServer, Limits, Listener, MESSAGE_BYTES_MAX},
     telemetry::LogHandle,
     tls::ServerTls,
+    trust::ClientTrust,
 };
 use consort_protos::{
     consort::orderer::cluster_server::ClusterServer,
@@ -91,8 +92,11 @@ impl Orderer {
         if identity.expires_at() <= clock.now() {
             return Err(OrdererError::Expired(identity.expires_at()));
         }
+        let local = Current::new(Arc::new(load_msp(&config.msp.folder, &config.msp.id)?));
         let tls = ServerTls::load(&config.tls)?;
         let admin_tls = ServerTls::load(&config.admin.tls())?;
+        let operations_tls =
+            config.operations.as_ref().map(OperationsConfig::server_tls).transpose()?.flatten();
         let (own_certificate, client_identity) = own_tls(config)?;
         let identity = Current::new(Arc::new(identity));
         let listener = Listener::bind(&config.listen).await?;
@@ -118,8 +122,18 @@ impl Orderer {
             clock: Arc::clone(&clock),
             tasks: tasks.clone(),
         };
-        let own =
-            OwnCertificates { config, identity, tls: &tls, admin_tls: &admin_tls, dialer, own_certificate };
+        let trust = client_trust(config, &registrar, &local, (&tls, &admin_tls, operations_tls.as_ref()));
+        registrar.follow_configurations(Arc::clone(&trust), tasks);
+        let own = OwnCertificates {
+            config,
+            identity,
+            tls: &tls,
+            admin_tls: &admin_tls,
+            dialer,
+            own_certificate,
+            local,
+            trust,
+        };
         own.watch(&registrar, &metrics, &clock, tasks);
         GrpcServer::new(listener, Some(tls))
             .add_service(
@@ -139,12 +153,32 @@ impl Orderer {
             Some(operations) => {
                 let checks: Vec<Arc<dyn HealthCheck>> = vec![Arc::new(ChannelHealth(registrar))];
                 let shown = Operations { version: VERSION, metrics, log, checks, clock };
-                Some(operations::serve(operations, shown, tasks).await?)
+                Some(operations::serve(operations, operations_tls, shown, tasks).await?)
             }
             None => None,
         };
         Ok(Self { address, admin_address, operations_address })
     }
+}
+
+/// Members of the channels and of the own organisation may use the main listener, and the configured ones; the other listeners
+/// are for configured ones only.
+fn client_trust(
+    config: &OrdererConfig,
+    registrar: &Arc<Registrar>,
+    local: &Current<MspManager>,
+    (tls, admin_tls, operations_tls): (&ServerTls, &ServerTls, Option<&ServerTls>),
+) -> Arc<ClientTrust> {
+    // The registrar holds what is told of its configurations: not the other way round as well.
+    let registrar = Arc::downgrade(registrar);
+    let bundles = move || registrar.upgrade().map(|registrar| registrar.bundles()).unwrap_or_default();
+    let trust = ClientTrust::new(local.clone(), bundles)
+        .of_members(tls, &config.tls.client_roots)
+        .of_files(admin_tls, &config.admin.client_roots);
+    Arc::new(match (operations_tls, &config.operations) {
+        (Some(tls), Some(operations)) => trust.of_files(tls, operations.client_roots()),
+        _ => trust,
+    })
 }
 
 /// The listener's TLS certificate, to be found among the consenters and to be shown to them.

@@ -3,16 +3,17 @@
 use std::sync::Arc;
 
 use consort_crypto::certificate::Certificate;
-use consort_msp::SigningIdentity;
+use consort_msp::{MspManager, SigningIdentity};
 use consort_node::{
     Clock, Metrics, Tasks,
     config::TlsConfig,
     dial::Dialer,
     renewal::{
-        CertificateWatch, Current, FromFiles, Renewable, WatchedCertificate, channel_authorities,
+        CertificateWatch, Current, FromFiles, Renewable, WatchedCertificate, channel_authorities, local_msp,
         signing_identity,
     },
     tls::ServerTls,
+    trust::ClientTrust,
 };
 
 use crate::{config::OrdererConfig, registrar::Registrar};
@@ -26,6 +27,9 @@ pub(crate) struct OwnCertificates<'a> {
     pub(crate) dialer: Dialer,
     /// As it was at the start; the channels know the orderer by its key.
     pub(crate) own_certificate: Certificate,
+    /// The own organisation's membership, by which its administrators are judged.
+    pub(crate) local: Current<MspManager>,
+    pub(crate) trust: Arc<ClientTrust>,
 }
 
 impl OwnCertificates<'_> {
@@ -40,6 +44,8 @@ impl OwnCertificates<'_> {
         let mut watch = CertificateWatch::new(metrics, Arc::clone(clock));
         let (tls, admin_tls, signer) = (self.tls.clone(), self.admin_tls.clone(), self.identity.clone());
         watch.renew(signing_identity(&self.config.msp.folder, &self.identity, clock));
+        let (msp, trust) = (&self.config.msp, self.trust);
+        watch.renew(local_msp(&msp.folder, &msp.id, &self.local, move || trust.renew()));
         watch.renew(admin_tls.renewable(&self.config.admin.tls()));
         let tls_files = self.config.tls.clone();
         watch.renew(among_consenters(tls_files, tls.clone(), self.dialer, self.own_certificate));

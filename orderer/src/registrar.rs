@@ -17,10 +17,11 @@ use consort_node::{
     Tasks,
     deliver::{self, Condition},
     dial::with_causes,
+    trust::ClientTrust,
 };
 use consort_protos::{block, fabric::common::Block, ids::ChannelId};
 use prost::Message as _;
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
 use crate::{
@@ -157,6 +158,8 @@ pub(crate) struct Registrar {
     entries: RwLock<BTreeMap<String, Entry>>,
     /// One join or removal at a time.
     changing: Mutex<()>,
+    /// Told whenever a configuration comes into force or a channel comes or goes.
+    configurations: watch::Sender<()>,
 }
 
 impl Registrar {
@@ -179,6 +182,7 @@ impl Registrar {
             tasks,
             entries: RwLock::default(),
             changing: Mutex::default(),
+            configurations: watch::Sender::new(()),
         });
         for entry in fs::read_dir(&registrar.folder)? {
             let entry = entry?;
@@ -234,7 +238,12 @@ impl Registrar {
     /// Serves a channel that has its first block.
     fn serve(self: &Arc<Self>, name: &str, target: Option<Target>) -> Result<(), String> {
         let folder = self.folder.join(name);
-        let state = Arc::new(ChannelState::open(&folder, self.judge.clone(), self.tasks.child())?);
+        let state = Arc::new(ChannelState::open(
+            &folder,
+            self.judge.clone(),
+            self.tasks.child(),
+            self.configurations.clone(),
+        )?);
         // A copy beside the original would speak in its name.
         if state.id().as_str() != name {
             return Err(format!("the folder {name} holds the channel {}: move it elsewhere", state.id()));
@@ -350,10 +359,36 @@ impl Registrar {
         if !matches!(entries.get(name), Some(Entry::Leaving { .. })) {
             entries.insert(name.to_owned(), entry);
         }
+        drop(entries);
+        self.configurations.send_replace(());
     }
 
     fn read<T>(&self, name: &str, read: impl FnOnce(&Entry) -> T) -> Option<T> {
         self.entries.read().unwrap_or_else(PoisonError::into_inner).get(name).map(read)
+    }
+
+    /// Renews whose TLS certificates count, now and whenever a configuration comes into force.
+    pub(crate) fn follow_configurations(&self, trust: Arc<ClientTrust>, tasks: &Tasks) {
+        let (mut changes, cancelled) = (self.configurations.subscribe(), tasks.cancelled());
+        trust.renew();
+        tasks.spawn("client trust", false, async move {
+            loop {
+                tokio::select! {
+                    () = cancelled.cancelled() => return,
+                    changed = changes.changed() => if changed.is_err() { return },
+                }
+                trust.renew();
+            }
+        });
+    }
+
+    /// The configurations in force.
+    pub(crate) fn bundles(&self) -> Vec<Arc<ChannelBundle>> {
+        self.names()
+            .iter()
+            .filter_map(|name| self.get(name))
+            .map(|channel| channel.state().bundle())
+            .collect()
     }
 
     /// The channel of that name, if its blocks are here.

@@ -8,17 +8,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use consort_msp::{FolderError, Msp, MspError, MspManager, SigningIdentity};
+use consort_msp::{FolderError, MspManager, SigningIdentity};
 use consort_node::config::ClientAuth;
-use consort_node::dial::{ClientIdentity, Dialer, with_causes};
+use consort_node::dial::{ClientIdentity, Dialer};
 use consort_node::operations::{self, Operations, OperationsError, Version};
 use consort_node::renewal::{
-    CertificateWatch, Current, WatchedCertificate, channel_authorities, signing_identity,
+    CertificateWatch, Current, WatchedCertificate, channel_authorities, load_msp, local_msp, signing_identity,
 };
 use consort_node::server::{GrpcServer, Listener, MESSAGE_BYTES_MAX, ServerError};
 use consort_node::telemetry::LogHandle;
 use consort_node::tls::{ServerTls, TlsError};
+use consort_node::trust::ClientTrust;
 use consort_node::{Clock, Metrics, Tasks};
 use consort_protos::consort::peer::membership_server::MembershipServer;
 use consort_protos::consort::sealed::proxy_server::ProxyServer;
@@ -60,15 +60,6 @@ pub enum StartError {
         /// The cause.
         #[source]
         source: FolderError,
-    },
-    /// The MSP in the folder is not a valid one.
-    #[error("the MSP in {path} is not valid")]
-    Msp {
-        /// The folder.
-        path: PathBuf,
-        /// The cause.
-        #[source]
-        source: MspError,
     },
     /// The peer's certificate is too old: nobody would accept what it signs.
     #[error("the peer's certificate in {path} expired at {expired}: enrol the peer again")]
@@ -143,26 +134,18 @@ struct Parts {
     channels: Arc<Channels>,
     following: FollowerParts,
     membership: Membership,
-    trust: ClientTrust,
     /// With the role of a proxy of sealed data.
     proxies: Option<Proxies>,
+    tls: ServerTls,
+    operations_tls: Option<ServerTls>,
+    trust: Arc<ClientTrust>,
+    local: Current<MspManager>,
 }
 
 /// Who the peer is.
 struct Local {
     signer: Arc<SigningIdentity>,
-    msp: Msp,
-    tls_roots: Vec<Bytes>,
-}
-
-/// Whose TLS certificates clients may show: the own organisation's, those of the joined channels' organisations, and the
-/// configured ones.
-#[derive(Clone)]
-struct ClientTrust {
-    own: Vec<Bytes>,
-    files: Vec<PathBuf>,
-    channels: Arc<Channels>,
-    tls: ServerTls,
+    msps: Current<MspManager>,
 }
 
 impl Peer {
@@ -189,9 +172,10 @@ impl Peer {
             checks: vec![Arc::new(ChannelsHealth(Arc::clone(&parts.channels)))],
             clock: Arc::clone(&parts.following.clock),
         };
-        let operations = operations::serve(&parts.config.operations, operations, tasks)
-            .await
-            .map_err(StartError::Operations)?;
+        let operations =
+            operations::serve(&parts.config.operations, parts.operations_tls.clone(), operations, tasks)
+                .await
+                .map_err(StartError::Operations)?;
         let channels = Arc::clone(&parts.channels);
         parts.membership.start(tasks);
         server.serve(tasks);
@@ -210,10 +194,12 @@ impl Parts {
     /// Takes over renewed certificates, and tells in time which ones end.
     fn watch_certificates(&self, metrics: &Metrics, tasks: &Tasks) {
         let mut watch = CertificateWatch::new(metrics, Arc::clone(&self.following.clock));
-        watch.renew(self.trust.tls.renewable(&self.config.tls));
+        watch.renew(self.tls.renewable(&self.config.tls));
         watch.renew(self.following.dialer.renewable(&self.config.tls));
         watch.renew(signing_identity(&self.config.msp.dir, &self.following.signer, &self.following.clock));
-        let (tls, signer) = (self.trust.tls.clone(), self.following.signer.clone());
+        let (trust, msp_id) = (Arc::clone(&self.trust), self.following.signer.get().msp_id().clone());
+        watch.renew(local_msp(&self.config.msp.dir, &msp_id, &self.local, move || trust.renew()));
+        let (tls, signer) = (self.tls.clone(), self.following.signer.clone());
         watch.certificates(move || {
             let signing = signer.get().certificate().clone();
             let tls = tls.certificate().ok().map(|shown| WatchedCertificate::own("tls", shown));
@@ -258,48 +244,23 @@ impl Parts {
         if let Some(proxies) = &self.proxies {
             proxies.start(channel, tasks);
         }
-        self.trust.clone().follow(channel, tasks);
+        follow(Arc::clone(&self.trust), channel, tasks);
     }
 }
 
-impl ClientTrust {
-    /// Renews the trust with every configuration of the channel: an organisation may have joined or left.
-    fn follow(self, channel: &ChannelHandle, tasks: &Tasks) {
-        let (mut bundle, cancelled) = (channel.watch_bundle(), tasks.cancelled());
-        tasks.spawn(format!("client trust {}", channel.id()), false, async move {
-            loop {
-                tokio::select! {
-                    () = cancelled.cancelled() => return,
-                    changed = bundle.changed() => if changed.is_err() { return },
-                }
-                bundle.borrow_and_update();
-                self.renew();
+/// Renews the trust with every configuration of the channel: an organisation may have joined or left, or revoked somebody.
+fn follow(trust: Arc<ClientTrust>, channel: &ChannelHandle, tasks: &Tasks) {
+    let (mut bundle, cancelled) = (channel.watch_bundle(), tasks.cancelled());
+    tasks.spawn(format!("client trust {}", channel.id()), false, async move {
+        loop {
+            tokio::select! {
+                () = cancelled.cancelled() => return,
+                changed = bundle.changed() => if changed.is_err() { return },
             }
-        });
-    }
-
-    fn renew(&self) {
-        let mut roots: BTreeSet<Bytes> = self.own.iter().cloned().collect();
-        for path in &self.files {
-            match std::fs::read(path) {
-                Ok(pem) => roots.extend([Bytes::from(pem)]),
-                Err(error) => {
-                    tracing::warn!(path = %path.display(), %error, "TLS client roots cannot be read");
-                }
-            }
+            bundle.borrow_and_update();
+            trust.renew();
         }
-        let mut lists = BTreeSet::new();
-        for channel in self.channels.list() {
-            let bundle = channel.bundle();
-            roots.extend(bundle.msps().tls_roots());
-            lists.extend(bundle.msps().revocation_lists());
-        }
-        let lists: Vec<Bytes> = lists.into_iter().collect();
-        let roots: Vec<Bytes> = roots.into_iter().collect();
-        if let Err(error) = self.tls.client_roots().replace_with_lists(&roots, &lists) {
-            tracing::warn!(reason = %with_causes(&error), "TLS client roots were not replaced");
-        }
-    }
+    });
 }
 
 fn assemble(
@@ -309,7 +270,7 @@ fn assemble(
     listener: Listener,
     tasks: &Tasks,
 ) -> Result<(Parts, GrpcServer), StartError> {
-    let Local { signer, msp, tls_roots } = Local::load(&config, &*clock)?;
+    let Local { signer, msps: local } = Local::load(&config, &*clock)?;
     let msp_id = signer.msp_id().clone();
     let signer = Current::new(signer);
     let tls = ServerTls::load(&config.tls).map_err(StartError::Tls)?;
@@ -320,7 +281,7 @@ fn assemble(
         .map_err(StartError::Override)?;
     let channels = open_channels(&config)?;
     let peer_metrics = Arc::new(PeerMetrics::new(metrics));
-    let access = Arc::new(Access::new(Arc::new(MspManager::new(vec![msp])), msp_id.clone()));
+    let access = Arc::new(Access::new(local.clone(), msp_id.clone()));
     let endorser = endorser(&config, &channels, &signer, &access, &clock)?;
     let membership = Membership::new(MembershipSetup {
         channels: Arc::clone(&channels),
@@ -359,8 +320,8 @@ fn assemble(
         .add_service(DiscoveryServer::new(discovery))
         .add_service(MembershipServer::new(membership.clone()));
     let server = with_proxies(server, proxies.as_ref());
-    let files = config.tls.client_roots.clone();
-    let trust = ClientTrust { own: tls_roots, files, channels: Arc::clone(&channels), tls };
+    let operations_tls = config.operations.server_tls().map_err(StartError::Operations)?;
+    let trust = client_trust(&config, &channels, &local, (&tls, operations_tls.as_ref()));
     let following = FollowerParts {
         orderers,
         connections,
@@ -371,7 +332,7 @@ fn assemble(
         config: config.deliver.clone(),
         metrics: peer_metrics,
     };
-    let parts = Parts { config, channels, following, membership, trust, proxies };
+    let parts = Parts { config, channels, following, membership, tls, operations_tls, trust, local, proxies };
     Ok((parts, server))
 }
 
@@ -427,6 +388,23 @@ fn proxies(
     Ok(Some(Proxies::new(setup, keys)))
 }
 
+/// The own organisation's members and those of the joined channels may use the listener, and the configured ones; the
+/// operations are for configured ones only.
+fn client_trust(
+    config: &PeerConfig,
+    channels: &Arc<Channels>,
+    local: &Current<MspManager>,
+    (tls, operations_tls): (&ServerTls, Option<&ServerTls>),
+) -> Arc<ClientTrust> {
+    let channels = Arc::clone(channels);
+    let bundles = move || channels.list().iter().map(|channel| channel.bundle()).collect();
+    let trust = ClientTrust::new(local.clone(), bundles).of_members(tls, &config.tls.client_roots);
+    Arc::new(match operations_tls {
+        Some(operations) => trust.of_files(operations, config.operations.client_roots()),
+        None => trust,
+    })
+}
+
 impl Local {
     fn load(config: &PeerConfig, clock: &dyn Clock) -> Result<Self, StartError> {
         let path = || config.msp.dir.clone();
@@ -437,10 +415,8 @@ impl Local {
         if expired <= clock.now() {
             return Err(StartError::Expired { path: path(), expired });
         }
-        let local = consort_msp::folder::load_config(&config.msp.dir, &msp_id).map_err(folder)?;
-        let msp = Msp::new(&local, consort_msp::MspVersion::V3_0)
-            .map_err(|source| StartError::Msp { path: path(), source })?;
-        Ok(Self { signer: Arc::new(signer), msp, tls_roots: local.tls_root_certs })
+        let msps = load_msp(&config.msp.dir, &msp_id).map_err(folder)?;
+        Ok(Self { signer: Arc::new(signer), msps: Current::new(Arc::new(msps)) })
     }
 }
 

@@ -3,7 +3,6 @@
 mod authorities;
 mod fabric_ca_client;
 mod http;
-mod parsing;
 mod refusals;
 mod rest_api;
 mod serving;

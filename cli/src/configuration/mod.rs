@@ -1,5 +1,6 @@
 //! `consort channel plan`, `sign` and `apply`: configuration changes from a readable file.
 
+mod policies;
 mod words;
 
 use std::path::{Path, PathBuf};
@@ -18,6 +19,8 @@ use serde_json::json;
 use crate::access::{Access, AccessOptions};
 use crate::files;
 use crate::output::Output;
+
+pub(crate) use policies::{PolicyOptions, show as policy};
 
 /// How long an accepted update may take until a peer has it.
 const APPLIED_LIMIT: Duration = Duration::from_secs(30);

@@ -1,12 +1,13 @@
 //! What differs between two configurations, in words: one line per change.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use consort_channel_config::update::Demand;
-use consort_msp::policy;
+use consort_msp::policy::{self, Policy};
 use consort_protos::fabric::common::{
     Config, ConfigGroup, ConfigPolicy, ImplicitMetaPolicy, SignaturePolicyEnvelope, policy::PolicyType,
 };
+use consort_protos::ids::MspId;
 use prost::Message;
 use serde_json::Value;
 
@@ -111,7 +112,7 @@ fn short(value: &Value) -> String {
 }
 
 /// A policy's rule as it is written in profiles.
-fn rule(policy: Option<&ConfigPolicy>) -> String {
+pub(super) fn rule(policy: Option<&ConfigPolicy>) -> String {
     let Some(policy) = policy.and_then(|policy| policy.policy.as_ref()) else { return "nothing".to_owned() };
     let kind = PolicyType::try_from(policy.r#type).unwrap_or(PolicyType::Unknown);
     match kind {
@@ -125,22 +126,30 @@ fn rule(policy: Option<&ConfigPolicy>) -> String {
 
 /// Whose signatures a changed element needs.
 pub(super) fn demand(demand: &Demand) -> String {
-    let sets: Vec<String> = demand
-        .signers
-        .iter()
-        .take(ALTERNATIVES)
-        .map(|set| {
-            let one = |(organisation, count): (&consort_protos::ids::MspId, &usize)| match count {
-                1 => organisation.to_string(),
-                count => format!("{count} of {organisation}"),
-            };
-            set.iter().map(one).collect::<Vec<_>>().join(" and ")
-        })
-        .collect();
-    let more = if demand.signers.len() > sets.len() { ", or others" } else { "" };
-    let who = if sets.is_empty() { "nobody can sign it".to_owned() } else { sets.join(", or ") };
+    let who = alternatives(&demand.signers);
     let state = if demand.unmet.is_none() { "signed" } else { "open  " };
-    format!("[{state}] {} (policy {}): {who}{more}", demand.element, demand.policy)
+    format!("[{state}] {} (policy {}): {who}", demand.element, demand.policy)
+}
+
+/// The smallest sets of organisations whose signatures satisfy a policy.
+pub(super) fn sets(policy: &Policy) -> String {
+    alternatives(&policy.organisation_sets())
+}
+
+fn alternatives(all: &[BTreeMap<MspId, usize>]) -> String {
+    let of = |set: &BTreeMap<MspId, usize>| {
+        let one = |(organisation, count): (&MspId, &usize)| match count {
+            1 => organisation.to_string(),
+            count => format!("{count} of {organisation}"),
+        };
+        match set.len() {
+            0 => "nobody needs to sign".to_owned(),
+            _ => set.iter().map(one).collect::<Vec<_>>().join(" and "),
+        }
+    };
+    let shown: Vec<String> = all.iter().take(ALTERNATIVES).map(of).collect();
+    let more = if all.len() > shown.len() { ", or others" } else { "" };
+    if shown.is_empty() { "nobody can sign it".to_owned() } else { format!("{}{more}", shown.join(", or ")) }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ mod load;
 mod participation;
 mod processes;
 mod recovery;
+mod revocation;
 mod support;
 
 use std::time::{Duration, Instant};

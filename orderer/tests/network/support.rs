@@ -207,6 +207,7 @@ impl Network {
             let key = write(&base.join("tls/server.key"), key.to_pem().as_bytes());
             let root = write(&base.join("tls/ca.crt"), orderers.tls_ca.certificate().pem());
             let (identity, identity_key) = orderers.enrol("orderer", validity().not_after);
+            orderers.write_msp(&base.join("msp"));
             write(&base.join("msp/signcerts/cert.pem"), identity.pem());
             write(&base.join("msp/keystore/priv_sk"), identity_key.to_pem().as_bytes());
             let pem = PemSource::Pem(certificate.pem().into());

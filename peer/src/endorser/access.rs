@@ -5,26 +5,27 @@ use std::sync::Arc;
 use consort_channel_config::ChannelBundle;
 use consort_msp::principal::{self, Role};
 use consort_msp::{Identity, MspManager};
+use consort_node::renewal::Current;
 use consort_protos::ids::MspId;
 
 /// The peer's view of callers. Shared as `Arc`.
 #[derive(Debug)]
 pub struct Access {
-    local: Arc<MspManager>,
+    local: Current<MspManager>,
     msp_id: MspId,
 }
 
 impl Access {
-    /// `local` knows the peer's own organisation, whose id is `msp_id`.
+    /// `local` knows the peer's own organisation, whose id is `msp_id`; it may be replaced while the peer runs.
     #[must_use]
-    pub fn new(local: Arc<MspManager>, msp_id: MspId) -> Self {
-        Self { local, msp_id }
+    pub fn new(local: impl Into<Current<MspManager>>, msp_id: MspId) -> Self {
+        Self { local: local.into(), msp_id }
     }
 
     /// The membership of the peer's own organisation.
     #[must_use]
-    pub fn local_msps(&self) -> &Arc<MspManager> {
-        &self.local
+    pub fn local_msps(&self) -> Arc<MspManager> {
+        self.local.get()
     }
 
     /// Whether an identity has a role in the peer's own organisation.
@@ -33,6 +34,7 @@ impl Access {
     /// Why not.
     pub fn local(&self, role: Role, identity: &Identity) -> Result<(), String> {
         self.local
+            .get()
             .satisfies(identity, &principal::role(self.msp_id.as_str(), role))
             .map_err(|error| error.to_string())
     }

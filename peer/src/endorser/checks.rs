@@ -36,7 +36,7 @@ impl Endorser {
         check_headers(&proposal, hash).map_err(invalid)?;
         let msps = match &channel {
             Some(channel) => channel.bundle().msps().clone(),
-            None => self.surroundings.access.local_msps().clone(),
+            None => self.surroundings.access.local_msps(),
         };
         let signer = match &channel {
             Some(channel) => identities::with_certificate(channel, &proposal.creator),

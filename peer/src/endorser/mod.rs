@@ -376,7 +376,7 @@ impl Endorser {
             transient: Arc::new(proposal.transient.clone()),
             proposal: proposal.bytes.clone(),
             signature: proposal.signature.clone(),
-            binding: consort_crypto::hash::sha256_parts(&[
+            binding: channel.bundle().hash_algorithm().hash_parts(&[
                 &proposal.nonce,
                 &proposal.creator,
                 // The epoch, which no proposal uses.

@@ -15,6 +15,7 @@ use prost::Message;
 use super::{machine::Books, membership::Membership};
 use crate::{
     channel::ChannelState,
+    consensus::revoked,
     metrics::{ChannelMetrics, timed},
     submission::{Refusal, Submission},
     writer::Writer,
@@ -172,6 +173,7 @@ impl Books for ChannelBooks {
         let block = block::assemble(BlockHeader::default(), vec![submission.ordered.clone()]);
         let next = self.state.next_bundle(&block).map_err(Refusal::bad_request)?;
         let Some(next) = next else { return Ok(None) };
+        revoked::check_majority(&self.state.bundle(), &next)?;
         let (current, consenters) = (self.state.bundle(), &next.orderer().consenters);
         let change = ConsenterChange::between(&current.orderer().consenters, consenters)
             .map_err(Refusal::bad_request)?;

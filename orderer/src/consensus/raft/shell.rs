@@ -10,6 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use consort_channel_config::Consenter;
 use consort_node::{
     Tasks,
     deliver::Condition,
@@ -40,7 +41,7 @@ use super::{
 };
 use crate::{
     channel::ChannelState,
-    consensus::Leadership,
+    consensus::{Leadership, revoked},
     metrics::{ChannelMetrics, timed},
     submission::{Refusal, Submission},
 };
@@ -412,7 +413,9 @@ impl Shell {
         self.connected_at = Some(at);
         let membership = shared.clone();
         drop(shared);
-        self.parts.transport.connect(&membership, own, &self.roots());
+        let bundle = self.parts.state.bundle();
+        let refuses = |consenter: &Consenter| revoked::is_revoked(bundle.msps(), consenter);
+        self.parts.transport.connect(&membership, own, &self.roots(), refuses);
     }
 
     fn roots(&self) -> Vec<Bytes> {

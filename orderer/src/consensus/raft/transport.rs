@@ -87,11 +87,18 @@ impl Transport {
         Arc::new(Self { channel, dialer, tasks, events, peers: Mutex::default() })
     }
 
-    /// Opens streams to new consenters, closes those to former ones, and reopens those whose address or roots changed.
-    pub(crate) fn connect(&self, membership: &Membership, own: Option<u64>, roots: &[Bytes]) {
+    /// Opens streams to new consenters, closes those to former ones and to those that `refuses` names, and reopens those whose address
+    /// or roots changed.
+    pub(crate) fn connect(
+        &self,
+        membership: &Membership,
+        own: Option<u64>,
+        roots: &[Bytes],
+        refuses: impl Fn(&Consenter) -> bool,
+    ) {
         let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
         let wanted: BTreeMap<u64, &Consenter> =
-            membership.partners().filter(|(id, _)| Some(*id) != own).collect();
+            membership.partners().filter(|(id, consenter)| Some(*id) != own && !refuses(consenter)).collect();
         peers.retain(|id, peer| {
             let keep =
                 wanted.get(id).is_some_and(|consenter| **consenter == peer.consenter) && peer.roots == roots;

@@ -1,6 +1,7 @@
 //! What clients and operators ask of the orderers of a test.
 
 use bytes::Bytes;
+use consort_crypto::{issue::CertificateAuthority, key::PrivateKey, name::DistinguishedName};
 use consort_msp::SigningIdentity;
 use consort_node::dial::{ClientIdentity, Dialer};
 use consort_protos::{
@@ -16,7 +17,7 @@ use consort_protos::{
 use prost::Message as _;
 use tokio_stream::StreamExt as _;
 
-use super::{CHANNEL, Network, PATIENCE, Running, eventually, host, now};
+use super::{CHANNEL, Network, PATIENCE, Running, eventually, host, now, validity};
 
 impl Network {
     /// Status and body of the description of one channel, or of another path below the channels.
@@ -102,6 +103,27 @@ impl Network {
     pub(crate) fn channel_of_stranger(&self, index: usize) -> tonic::transport::Channel {
         let (certificate, key) = self.members.tls("stranger.example.com");
         let identity = ClientIdentity::from_pem(certificate.pem().as_bytes(), key.to_pem().as_bytes());
+        self.channel_as(index, identity)
+    }
+
+    /// A connection to one orderer with the TLS certificate of another one.
+    pub(crate) fn channel_of(&self, index: usize, other: usize) -> tonic::transport::Channel {
+        let tls = &self.configs[other].tls;
+        let read = |path: &std::path::Path| std::fs::read(path).unwrap();
+        self.channel_as(index, ClientIdentity::from_pem(&read(&tls.cert), &read(&tls.key)))
+    }
+
+    /// A connection to one orderer with a certificate that holds the key of another one and is signed by nobody else.
+    pub(crate) fn channel_of_key(&self, index: usize, other: usize) -> tonic::transport::Channel {
+        let text = std::fs::read_to_string(&self.configs[other].tls.key).unwrap();
+        let name = DistinguishedName::common_name("self-made");
+        let key = PrivateKey::from_pem(&text).unwrap();
+        let made = CertificateAuthority::new_root(&name, key, validity()).unwrap();
+        let certificate = made.certificate().pem();
+        self.channel_as(index, ClientIdentity::from_pem(certificate.as_bytes(), text.as_bytes()))
+    }
+
+    fn channel_as(&self, index: usize, identity: ClientIdentity) -> tonic::transport::Channel {
         let overrides = self.configs[index].host_overrides.clone();
         let port = self.configs[index].listen.address.rsplit_once(':').unwrap().1;
         let roots = [self.orderers.tls_ca.certificate().pem()];

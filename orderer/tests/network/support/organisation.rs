@@ -1,5 +1,7 @@
 //! An organisation whose certificates are made here.
 
+use std::path::Path;
+
 use bytes::Bytes;
 use consort_channel_config::profile::OrganisationProfile;
 use consort_crypto::{
@@ -7,6 +9,7 @@ use consort_crypto::{
     issue::{CertificateAuthority, Template, Validity},
     key::{PrivateKey, PublicKey},
     name::{DistinguishedName, NamePart},
+    revocation::RevokedCertificate,
 };
 use consort_msp::SigningIdentity;
 use consort_node::{Clock as _, SystemClock};
@@ -15,6 +18,8 @@ use consort_protos::{
     ids::MspId,
 };
 use time::OffsetDateTime;
+
+use super::write;
 
 pub(crate) fn now() -> OffsetDateTime {
     SystemClock.now()
@@ -101,6 +106,27 @@ impl Organisation {
             }),
             ..FabricMspConfig::default()
         }
+    }
+
+    /// The same as a folder.
+    pub(super) fn write_msp(&self, folder: &Path) {
+        write(&folder.join("cacerts/ca.pem"), self.ca.certificate().pem());
+        write(&folder.join("tlscacerts/tlsca.pem"), self.tls_ca.certificate().pem());
+        let units = "NodeOUs:\n  Enable: true\n  AdminOUIdentifier: { OrganizationalUnitIdentifier: admin }\n  \
+                     OrdererOUIdentifier: { OrganizationalUnitIdentifier: orderer }\n";
+        write(&folder.join("config.yaml"), units);
+    }
+
+    /// A list that revokes TLS certificates.
+    pub(crate) fn revoke_tls(&self, certificates: &[Certificate]) -> Bytes {
+        let entry = |one: &Certificate| RevokedCertificate {
+            serial: one.serial().to_vec(),
+            revoked_at: now(),
+            reason: 1,
+        };
+        let entries: Vec<RevokedCertificate> = certificates.iter().map(entry).collect();
+        let list = self.tls_ca.issue_crl(&entries, 1, now(), now() + time::Duration::days(1)).unwrap();
+        list.pem().into_bytes().into()
     }
 
     pub(super) fn profile(&self, orderer_endpoints: Vec<String>) -> OrganisationProfile {

@@ -1,7 +1,4 @@
-//! The fuzzer's entry functions under random and mutated input, so that every run of the tests exercises them.
-
-#[path = "fuzzing/entry.rs"]
-mod entry;
+//! The functions of membership under proptest, which shrinks what fails.
 
 use std::sync::LazyLock;
 
@@ -45,13 +42,13 @@ proptest! {
         if let Some(cut) = cut {
             bytes.truncate(cut.index(bytes.len()));
         }
-        entry::certificate(&bytes);
+        consort_fuzz::certificate(&bytes);
     }
 
     #[test]
     fn random_bytes_never_panic_a_reader(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-        entry::certificate(&bytes);
-        entry::policy(&bytes);
+        consort_fuzz::certificate(&bytes);
+        consort_fuzz::policy(&bytes);
     }
 
     #[test]
@@ -63,6 +60,6 @@ proptest! {
         }
         let place = place.index(bytes.len());
         bytes[place] = value;
-        entry::policy(&bytes);
+        consort_fuzz::policy(&bytes);
     }
 }

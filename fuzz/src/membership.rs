@@ -1,4 +1,4 @@
-//! What a fuzzer calls: readers of foreign bytes. `fuzz/` runs them under libFuzzer, `msp/tests/fuzzing.rs` under proptest.
+//! Readers of what members show: certificates, requests, lists, keys, policies.
 
 use consort_crypto::{
     certificate::Certificate, key::PrivateKey, request::CertificateRequest, revocation::RevocationList,
@@ -6,7 +6,10 @@ use consort_crypto::{
 use consort_msp::policy::{self, SignaturePolicy};
 
 /// Certificates, requests, lists and keys: whatever is read is read again from what is written of it.
-pub(crate) fn certificate(bytes: &[u8]) {
+///
+/// # Panics
+/// When what was read breaks a rule: a finding.
+pub fn certificate(bytes: &[u8]) {
     if let Ok(read) = Certificate::from_der(bytes) {
         let again = Certificate::from_der(read.der()).expect("a certificate that was read is readable");
         assert_eq!(again.der(), read.der(), "reading settles after the first time");
@@ -23,7 +26,10 @@ pub(crate) fn certificate(bytes: &[u8]) {
 }
 
 /// Policies, as text and as messages: what compiles is printed and read back as itself.
-pub(crate) fn policy(bytes: &[u8]) {
+///
+/// # Panics
+/// When what was read breaks a rule: a finding.
+pub fn policy(bytes: &[u8]) {
     if let Ok(text) = std::str::from_utf8(bytes)
         && let Ok(read) = policy::parse(text)
     {

@@ -1,12 +1,14 @@
-//! What strangers send, as plain functions over bytes: called by the property tests of this folder and by the fuzz targets
-//! of `fuzz/`. A panic is a finding.
+//! Readers of what the certificate authority is sent before it knows by whom.
 
 use consort_ca::token::Token;
 use consort_crypto::certificate::Certificate;
 use consort_crypto::request::CertificateRequest;
 
 /// A signing request as it stands in the body of an enrolment: in PEM, or the contents of the PEM block alone.
-pub(crate) fn signing_request(bytes: &[u8]) {
+///
+/// # Panics
+/// When what was read breaks a rule: a finding.
+pub fn signing_request(bytes: &[u8]) {
     for request in
         [CertificateRequest::from_pem(bytes), CertificateRequest::from_der(bytes)].into_iter().flatten()
     {
@@ -19,7 +21,10 @@ pub(crate) fn signing_request(bytes: &[u8]) {
 }
 
 /// An `Authorization` header, judged as far as the registry is not needed.
-pub(crate) fn token(bytes: &[u8]) {
+///
+/// # Panics
+/// When what was read breaks a rule: a finding.
+pub fn token(bytes: &[u8]) {
     let Ok(token) =
         std::str::from_utf8(bytes).map_err(drop).and_then(|text| Token::parse(text).map_err(drop))
     else {
