@@ -46,9 +46,13 @@ pub(crate) fn write_identity(
     folder: &Path,
     credential: &Credential,
     roots: &Roots<'_>,
+    bls_key: Option<&SecretKey>,
 ) -> anyhow::Result<()> {
     write_whole(folder, |folder| {
         write_roots(folder, roots)?;
+        if let Some(key) = bls_key {
+            write_bls_key(folder, key)?;
+        }
         write(folder.join("signcerts").join(CERTIFICATE_FILE), &credential.certificate_pem)?;
         files::create_secret_folder(&folder.join("keystore"))?;
         let key = folder.join("keystore").join(KEY_FILE);
@@ -56,15 +60,18 @@ pub(crate) fn write_identity(
     })
 }
 
-/// Adds a BLS key to an MSP folder: a file that only its owner may read, named after the key, beside those of former keys.
+/// Adds a BLS key to an MSP folder and returns its file, which only its owner may read: named after the key,
+/// beside those of former keys.
 ///
 /// # Errors
 /// An I/O error.
-pub(crate) fn write_bls_key(folder: &Path, key: &SecretKey) -> anyhow::Result<()> {
+pub(crate) fn write_bls_key(folder: &Path, key: &SecretKey) -> anyhow::Result<PathBuf> {
     let keys = folder.join(BLS_KEYS);
     files::create_secret_folder(&keys)?;
     let name = format!("{}.pem", hex::encode(&key.public_key().as_bytes()[..8]));
-    files::write_atomically(&keys.join(name), key.to_pem().as_bytes(), true)
+    let file = keys.join(name);
+    files::write_atomically(&file, key.to_pem().as_bytes(), true)?;
+    Ok(file)
 }
 
 /// The BLS key of an MSP folder that a certificate carries, to be certified again.
@@ -298,7 +305,7 @@ mod tests {
     fn an_identity_folder_is_what_fabrics_tools_expect() {
         let data = tempfile::tempdir().unwrap();
         let msp = data.path().join("users/User1@org1.example.com/msp");
-        write_identity(&msp, &credential(), &roots()).unwrap();
+        write_identity(&msp, &credential(), &roots(), None).unwrap();
         let read = |path: &str| std::fs::read_to_string(msp.join(path)).unwrap();
         assert_eq!(read("signcerts/cert.pem"), "certificate");
         assert_eq!(read("keystore/priv_sk"), "key");
@@ -333,7 +340,7 @@ mod tests {
         let folder = data.path().join("msp");
         write_whole(&folder, |_| anyhow::bail!("disk full")).unwrap_err();
         assert!(!exists(&folder));
-        write_identity(&folder, &credential(), &roots()).unwrap();
+        write_identity(&folder, &credential(), &roots(), None).unwrap();
         assert!(exists(&folder));
     }
 

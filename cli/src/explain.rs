@@ -7,12 +7,14 @@ use bytes::Bytes;
 use clap::Args;
 use consort_channel_config::ChannelBundle;
 use consort_client_sdk::blocks::{BlockPosition, BlockServer, fetch_block};
-use consort_client_sdk::decode::{DecodedBlock, DecodedInvocation, DecodedTransaction, Kind};
+use consort_client_sdk::decode::{DecodedBlock, DecodedInvocation, DecodedTransaction, Kind, Signer};
 use consort_client_sdk::peer_admin::PeerAdmin;
 use consort_client_sdk::registered::EntryStatus;
 use consort_client_sdk::{ClientIdentity, Endpoint, Error, explain};
+use consort_crypto::bls::{self, HashedMessage, PublicKey};
 use consort_crypto::preimage;
 use consort_msp::policy::SignedData;
+use consort_protos::consort::endorsement::AggregateEndorsement;
 use consort_protos::entry::EntryNumber;
 use consort_protos::fabric::common::Block;
 use consort_protos::fabric::lifecycle::{QueryChaincodeDefinitionArgs, QueryChaincodeDefinitionResult};
@@ -20,7 +22,8 @@ use consort_protos::fabric::msp::SerializedIdentity;
 use consort_protos::fabric::protos::TxValidationCode;
 use consort_protos::ids::Height;
 use consort_protos::rwset::{HashedCollection, NamespaceReadWriteSet, RangeReads};
-use consort_protos::transaction::Body;
+use consort_protos::signers;
+use consort_protos::transaction::{Body, EndorserTransaction};
 use prost::Message;
 use serde_json::json;
 
@@ -213,6 +216,13 @@ impl Case {
                 signature: endorsement.signature.clone(),
             });
         }
+        if let Some(aggregate) = &body.aggregate {
+            let (together, wrong) = self.together(&bundle, body, aggregate).await?;
+            if !wrong.is_empty() {
+                return Ok(wrong);
+            }
+            notes.push(format!("note: {together} endorsed together, with a signature that holds"));
+        }
         let arguments = QueryChaincodeDefinitionArgs { name: invocation.chaincode.clone() };
         let arguments = vec![Bytes::from(arguments.encode_to_vec())];
         let answer =
@@ -238,6 +248,45 @@ impl Case {
             ));
         }
         Ok(reasons)
+    }
+
+    /// Those who endorsed together, in words; or what is wrong with their aggregate.
+    async fn together(
+        &self,
+        bundle: &ChannelBundle,
+        body: &EndorserTransaction,
+        aggregate: &AggregateEndorsement,
+    ) -> anyhow::Result<(String, Vec<String>)> {
+        let wrong = |reason: String| {
+            Ok((String::new(), vec![format!("the aggregated endorsement does not count: {reason}")]))
+        };
+        let Some(numbers) = signers::decode(&aggregate.signers) else {
+            return wrong("the set of its signers is not in its only form".to_owned());
+        };
+        let (mut names, mut keys) = (Vec::new(), Vec::new());
+        for number in numbers.into_iter().filter_map(EntryNumber::new) {
+            let entry = match registered::entry(&self.admin, &self.channel, number).await {
+                Ok(entry) => entry,
+                Err(error) => return wrong(format!("entry {number} is not known: {error}")),
+            };
+            if entry.status != EntryStatus::Active as i32 {
+                return wrong(format!("entry {number} is retired"));
+            }
+            let Some(key) = entry.bls.as_ref().and_then(|key| PublicKey::from_bytes(&key.public_key).ok())
+            else {
+                return wrong(format!("entry {number} has no BLS key"));
+            };
+            keys.push(key);
+            names.push(Signer::of_entry(&entry).to_string());
+        }
+        let message = bls::endorsement(bundle.channel().as_str(), &body.proposal_response_payload);
+        let keys: Vec<&PublicKey> = keys.iter().collect();
+        let holds = bls::Signature::from_bytes(&aggregate.signature)
+            .is_ok_and(|sum| bls::verify_aggregate(&keys, &HashedMessage::new(&message), &sum));
+        if !holds {
+            return wrong(format!("it is not the sum of the signatures of {}", names.join(", ")));
+        }
+        Ok((names.join(", "), Vec::new()))
     }
 
     /// A signer's identity with its certificate, also when the transaction names it by an entry of the channel's table; and

@@ -7,11 +7,13 @@ use clap::{Args, Subcommand};
 use consort_client_sdk::decode::DecodedBlock;
 use consort_client_sdk::peer_admin::PeerAdmin;
 use consort_client_sdk::registered::{Entry, EntryStatus, IDENTITIES, RegisteredIdentities};
+use consort_crypto::bls::{Owner, SecretKey};
 use consort_crypto::certificate::Certificate;
-use consort_protos::consort::identities::{EntryResult, GetArgs};
+use consort_protos::consort::identities::{BlsKey, EntryResult, GetArgs};
 use consort_protos::entry::EntryNumber;
 use prost::Message;
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use crate::access::{Access, AccessOptions};
 use crate::chaincode::deploy;
@@ -32,7 +34,7 @@ pub(crate) enum IdentitiesCommand {
     List(ListOptions),
     /// Register a certificate of the caller's organisation; it counts from the next block on
     #[command(
-        after_help = "Examples:\n  consort channel identities register organizations/peerOrganizations/org1.example.com/peers/peer0.org1.example.com/msp --as Admin@org1.example.com\n  consort channel identities register alice.pem --as Admin@org1.example.com"
+        after_help = "Examples:\n  consort channel identities register organizations/peerOrganizations/org1.example.com/peers/peer0.org1.example.com/msp --as Admin@org1.example.com\n  consort channel identities register alice.pem --as Admin@org1.example.com\n  consort channel identities register peer0/msp --bls-key peer0/msp/blskeystore/0123456789abcdef.pem --as Admin@org1.example.com"
     )]
     Register(RegisterOptions),
     /// Register a new certificate in the place of an entry's; both count until the old entry is retired
@@ -62,6 +64,10 @@ pub(crate) struct RegisterOptions {
     /// File with the certificate in PEM, or an MSP folder
     certificate: PathBuf,
 
+    /// File with a BLS key of the certificate's holder, for endorsements that add up [default: the key that the certificate carries, if any]
+    #[arg(long, value_name = "FILE")]
+    bls_key: Option<PathBuf>,
+
     #[command(flatten)]
     output: Output,
 }
@@ -87,6 +93,26 @@ pub(crate) struct RetireOptions {
     output: Output,
 }
 
+impl RegisterOptions {
+    /// The named BLS key with the proof that it belongs to the certificate's holder, on this channel.
+    fn bls_key(&self, certificate_pem: &[u8]) -> anyhow::Result<Option<BlsKey>> {
+        let Some(file) = &self.bls_key else { return Ok(None) };
+        let text = Zeroizing::new(
+            std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?,
+        );
+        let key =
+            SecretKey::from_pem(&text).with_context(|| format!("{} holds no BLS key", file.display()))?;
+        let certificate = Certificate::from_pem(certificate_pem)?;
+        let access = self.access.open()?;
+        let msp_id = access.identity(true)?.msp_id().to_owned();
+        let proof = key.prove(&Owner::new(&msp_id, certificate.public_key(), access.channel()));
+        Ok(Some(BlsKey {
+            public_key: key.public_key().as_bytes().to_vec().into(),
+            proof: proof.to_bytes().to_vec().into(),
+        }))
+    }
+}
+
 /// Runs one of the commands.
 ///
 /// # Errors
@@ -100,14 +126,16 @@ pub(crate) async fn run(command: IdentitiesCommand) -> anyhow::Result<()> {
         }
         IdentitiesCommand::Register(options) => {
             let certificate = read_certificate(&options.certificate)?;
-            let entry = open(&options.access, true).await?.register(certificate, None).await?;
+            let bls = options.bls_key(&certificate)?;
+            let entry = open(&options.access, true).await?.register(certificate, bls).await?;
             options.output.print(&described(&entry), || {
                 format!("{} is entry {} from the next block on", who(&entry), entry.number)
             })
         }
         IdentitiesCommand::Renew(RenewOptions { number, register }) => {
             let certificate = read_certificate(&register.certificate)?;
-            let entry = open(&register.access, true).await?.renew(number, certificate, None).await?;
+            let bls = register.bls_key(&certificate)?;
+            let entry = open(&register.access, true).await?.renew(number, certificate, bls).await?;
             register.output.print(&described(&entry), || {
                 format!(
                     "{} is entry {} from the next block on; entry {number} counts until it is retired: `consort channel \

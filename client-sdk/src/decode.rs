@@ -14,7 +14,8 @@ use consort_protos::fabric::msp::SerializedIdentity;
 use consort_protos::fabric::protos::ChaincodeInvocationSpec;
 use consort_protos::fabric::protos::{ChaincodeEvent, ChaincodeProposalPayload, Response, TxValidationCode};
 use consort_protos::rwset::TxReadWriteSet;
-use consort_protos::transaction::{Body, Transaction};
+use consort_protos::signers;
+use consort_protos::transaction::{Body, EndorserTransaction, Transaction};
 use prost::Message;
 
 use crate::error::Error;
@@ -263,16 +264,21 @@ fn kind(opened: &Transaction) -> Kind {
                 version: invocation.chaincode_id.version.clone(),
                 arguments: arguments(&body.chaincode_proposal_payload),
                 response: invocation.action.response.clone().unwrap_or_default(),
-                endorsers: body
-                    .endorsements
-                    .iter()
-                    .filter_map(|endorsement| Signer::decode(&endorsement.endorser).ok())
-                    .collect(),
+                endorsers: endorsers(body),
                 rwset: invocation.rwset.clone(),
                 event: invocation.event.clone(),
             })),
         },
     }
+}
+
+/// Those who endorsed alone, then those who did it together. Whether the channel knows aggregates is not asked.
+fn endorsers(body: &EndorserTransaction) -> Vec<Signer> {
+    let alone = body.endorsements.iter().filter_map(|endorsement| Signer::decode(&endorsement.endorser).ok());
+    let aggregate = body.aggregate.as_ref().and_then(|aggregate| signers::decode(&aggregate.signers));
+    let together = aggregate.unwrap_or_default().into_iter().filter_map(EntryNumber::new);
+    let entry = |number| Signer { msp_id: String::new(), name: String::new(), entry: Some(number) };
+    alone.chain(together.map(entry)).collect()
 }
 
 fn arguments(payload: &Bytes) -> Vec<Bytes> {

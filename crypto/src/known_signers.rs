@@ -179,6 +179,8 @@ impl<C: Curve> Tables<C> {
 }
 
 #[cfg(test)]
+mod comparison;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod wycheproof;

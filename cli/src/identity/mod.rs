@@ -1,5 +1,6 @@
 //! `consort identity`: enrol, renew, register and revoke identities, and look at certificates.
 
+mod bls_key;
 mod enroll;
 mod registry;
 mod show;
@@ -22,6 +23,9 @@ pub(crate) enum IdentityCommand {
         after_help = "Examples:\n  consort identity reenroll --msp alice/msp\n  consort identity reenroll --cert peer0/tls/server.crt --key peer0/tls/server.key --reuse-key\n  consort identity reenroll --msp peer9/msp --bls --msp-id Org1MSP"
     )]
     Reenroll(enroll::ReenrollOptions),
+    /// Make a BLS key, for endorsements that add up, without the authority; `reenroll --bls` has one certified
+    #[command(after_help = "Example:\n  consort identity bls-key --msp peer9/msp")]
+    BlsKey(bls_key::BlsKeyOptions),
     /// Register an identity; prints the secret by which it can enrol
     #[command(
         after_help = "Examples:\n  consort identity register --id alice\n  consort identity register --id peer9.org1.example.com --type peer --max-enrollments -1\n  consort identity register --id bob --attribute role=auditor:ecert --affiliation org1.department1"
@@ -52,6 +56,7 @@ pub(crate) async fn run(command: IdentityCommand) -> anyhow::Result<()> {
     match command {
         IdentityCommand::Enroll(options) => enroll::enroll(&options).await,
         IdentityCommand::Reenroll(options) => enroll::reenroll(&options).await,
+        IdentityCommand::BlsKey(options) => bls_key::make(&options),
         IdentityCommand::Register(options) => registry::register(&options).await,
         IdentityCommand::Revoke(options) => registry::revoke(&options).await,
         IdentityCommand::List(options) => registry::list(&options).await,

@@ -4,12 +4,14 @@
 //! run that was interrupted anywhere is finished by the next one.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
 use consort_client_sdk::Endpoint;
-use consort_client_sdk::ca::{CaClient, CaError, Enrollment, EnrollmentOptions, Registration};
+use consort_client_sdk::ca::{BlsWish, CaClient, CaError, Enrollment, EnrollmentOptions, Registration};
+use consort_crypto::bls::SecretKey;
 use consort_crypto::key::KeyAlgorithm;
 use futures::future::try_join_all;
 use zeroize::Zeroizing;
@@ -123,6 +125,8 @@ struct Applicant {
     folder: PathBuf,
     /// Names in its TLS certificate; none for a user.
     hosts: Vec<String>,
+    /// The organisation for which it gets a BLS key, if it gets one.
+    bls_of: Option<String>,
 }
 
 impl Applicant {
@@ -198,6 +202,7 @@ async fn enrol_member(
 /// Everybody of an organisation: its nodes, its administrator, its users.
 fn applicants(layout: &Layout, topology: &Topology, kind: MemberKind, member: &Member) -> Vec<Applicant> {
     let domain = &member.domain;
+    let endorse_together = topology.channel.capabilities.aggregated_endorsements;
     let (role, hosts): (_, Vec<&str>) = match kind {
         MemberKind::Peers => {
             let own = topology.peers().filter(|(organisation, _)| organisation.member.name == member.name);
@@ -213,6 +218,7 @@ fn applicants(layout: &Layout, topology: &Topology, kind: MemberKind, member: &M
         role,
         folder: layout.node(kind, domain, host),
         hosts: node_config::certificate_hosts(host),
+        bls_of: (endorse_together && kind == MemberKind::Peers).then(|| member.msp_id.clone()),
     });
     let users = std::iter::once((ADMINISTRATOR, "admin"))
         .chain(member.users.iter().map(|user| (user.as_str(), "client")))
@@ -221,6 +227,7 @@ fn applicants(layout: &Layout, topology: &Topology, kind: MemberKind, member: &M
             role,
             folder: layout.user(kind, domain, user),
             hosts: Vec::new(),
+            bls_of: None,
         });
     nodes.chain(users).collect()
 }
@@ -277,9 +284,17 @@ async fn serve(
     desk.register(applicant, &secret).await?;
     let msp = applicant.folder.join("msp");
     if !credentials::exists(&msp) {
-        let options = EnrollmentOptions { key_algorithm: desk.key_algorithm, ..EnrollmentOptions::default() };
+        let bls_key = match &applicant.bls_of {
+            Some(msp_id) => {
+                Some(BlsWish { secret: Arc::new(SecretKey::generate()?), msp_id: msp_id.clone() })
+            }
+            None => None,
+        };
+        let key = bls_key.as_ref().map(|wish| Arc::clone(&wish.secret));
+        let options =
+            EnrollmentOptions { key_algorithm: desk.key_algorithm, bls_key, ..EnrollmentOptions::default() };
         let enrollment = desk.client.enroll(&applicant.id, &secret, &options).await?;
-        credentials::write_identity(&msp, &credential(&enrollment), roots)?;
+        credentials::write_identity(&msp, &credential(&enrollment), roots, key.as_deref())?;
     }
     let tls = applicant.folder.join("tls");
     if !credentials::exists(&tls) {

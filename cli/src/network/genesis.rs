@@ -9,7 +9,7 @@ use consort_channel_config::profile::{
     AnchorPeerProfile, ApplicationProfile, BatchProfile, ConsenterProfile, MspSource, OrdererProfile,
     OrganisationProfile, PemSource, Policies, Profile, RaftProfile,
 };
-use consort_channel_config::{REGISTERED_IDENTITIES, SEALED_DATA};
+use consort_channel_config::{AGGREGATED_ENDORSEMENTS, REGISTERED_IDENTITIES, SEALED_DATA};
 use consort_protos::ids::{ChannelId, MspId};
 use prost::Message;
 
@@ -114,9 +114,13 @@ fn profile(layout: &Layout, topology: &Topology) -> anyhow::Result<Profile> {
 }
 
 fn application_capabilities(capabilities: &Capabilities) -> Vec<String> {
-    let identities = capabilities.registered_identities.then(|| REGISTERED_IDENTITIES.to_owned());
-    let sealed = capabilities.sealed_data.then(|| SEALED_DATA.to_owned());
-    [capabilities.application.clone()].into_iter().chain(identities).chain(sealed).collect()
+    let ours = [
+        (capabilities.registered_identities, REGISTERED_IDENTITIES),
+        (capabilities.aggregated_endorsements, AGGREGATED_ENDORSEMENTS),
+        (capabilities.sealed_data, SEALED_DATA),
+    ];
+    let ours = ours.into_iter().filter(|(wanted, _)| *wanted).map(|(_, name)| name.to_owned());
+    std::iter::once(capabilities.application.clone()).chain(ours).collect()
 }
 
 fn member(layout: &Layout, kind: MemberKind, member: &Member) -> anyhow::Result<OrganisationProfile> {

@@ -170,6 +170,9 @@ pub(crate) struct Capabilities {
     /// The channel has sealed data.
     #[serde(default)]
     pub(crate) sealed_data: bool,
+    /// Registered identities endorse together, with one signature; peers have BLS keys.
+    #[serde(default)]
+    pub(crate) aggregated_endorsements: bool,
 }
 
 /// A chaincode to deploy.

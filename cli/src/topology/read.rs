@@ -478,6 +478,7 @@ impl Reader<'_> {
             application: "V2_5".to_owned(),
             registered_identities: false,
             sealed_data: false,
+            aggregated_endorsements: false,
         };
         let Some(node) = section.optional("capabilities") else { return capabilities };
         let Some(mut section) = Section::new(node, "capabilities", self.faults) else { return capabilities };
@@ -500,6 +501,11 @@ impl Reader<'_> {
         capabilities.registered_identities =
             section.optional_flag("registered_identities", self.faults).unwrap_or_default();
         capabilities.sealed_data = section.optional_flag("sealed_data", self.faults).unwrap_or_default();
+        // What endorses together must be registered.
+        if section.optional_flag("aggregated_endorsements", self.faults).unwrap_or_default() {
+            capabilities.aggregated_endorsements = true;
+            capabilities.registered_identities = true;
+        }
         section.finish(self.faults);
         capabilities
     }

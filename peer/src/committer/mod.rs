@@ -1,7 +1,7 @@
 //! From a delivered block to a committed one.
 //!
 //! ```text
-//!  Intake     block::verify ─► structure::open (rayon)     ahead of the commit of the block before
+//!  Intake     block::verify ─► structure::open (rayon) ─► aggregate::settle     ahead of the commit of the block before
 //!  Committer  validator::validate (rayon) ─► Ledger::commit ─► ChannelHandle::publish
 //! ```
 //!
@@ -9,6 +9,7 @@
 //! that the block before can change, except its configuration: after a configuration block, [`pipeline::Intake`] waits
 //! for the commit; and except the table of identities: what named an entry that has changed is opened again. Everything that looks at the state (duplicate ids, definitions, policies of keys) is done after it.
 
+mod aggregate;
 pub mod block;
 mod dependencies;
 mod endorsement;
@@ -19,6 +20,8 @@ pub mod structure;
 pub mod validator;
 #[cfg(test)]
 pub(crate) use self::golden_tests::{feed, feed_until_it_stops, golden as golden_block};
+#[cfg(test)]
+pub(crate) mod aggregate_tests;
 #[cfg(test)]
 mod golden_tests;
 #[cfg(test)]

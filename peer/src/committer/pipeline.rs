@@ -11,9 +11,9 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::block::{self, BlockFault, Position};
-use super::private;
 use super::structure::{self, Opened};
 use super::validator;
+use super::{aggregate, private};
 use crate::channel::{ChannelFault, ChannelHandle, CommittedBlock};
 use crate::identities::table::{Table, Versions};
 use crate::telemetry::PeerMetrics;
@@ -180,8 +180,9 @@ fn prepare(
     let entries = block.data.as_ref().map_or(&[][..], |data| &data.data);
     let snapshot = ledger.snapshot();
     let table = Table::new(&bundle, &snapshot);
-    let transactions =
+    let mut transactions: Vec<Opened> =
         entries.par_iter().map(|entry| structure::open(&bundle, &table, entry.clone())).collect();
+    aggregate::settle(&mut transactions);
     let seen = table.into_versions();
     Ok(Prepared { block, transactions, seen, bundle })
 }

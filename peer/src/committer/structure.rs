@@ -15,6 +15,7 @@ use consort_protos::fabric::common::HeaderType;
 use consort_protos::fabric::protos::TxValidationCode;
 use consort_protos::transaction::{Body, EndorserTransaction, Rejection, Transaction};
 
+use super::aggregate::Aggregate;
 use crate::identities::table::Table;
 
 /// A transaction after the first half of its validation.
@@ -43,6 +44,8 @@ pub struct VerifiedTransaction {
     /// Who endorsed it with a signature that holds, each identity once. Whether an identity is valid is asked when a
     /// policy wants it.
     pub endorsers: Vec<Arc<Identity>>,
+    /// What became of those who endorsed it together.
+    pub aggregate: Aggregate,
 }
 
 impl VerifiedTransaction {
@@ -97,8 +100,8 @@ pub(crate) fn judge(bundle: &ChannelBundle, table: &Table<'_>, transaction: Arc<
     match check(bundle, table, &transaction) {
         Err(rejection) => Opened::Rejected { transaction: Some(transaction), rejection },
         Ok(None) => Opened::Config(transaction),
-        Ok(Some(Signers { creator, endorsers })) => {
-            Opened::Endorser(VerifiedTransaction { transaction, creator, endorsers })
+        Ok(Some(Signers { creator, endorsers, aggregate })) => {
+            Opened::Endorser(VerifiedTransaction { transaction, creator, endorsers, aggregate })
         }
     }
 }
@@ -107,6 +110,7 @@ pub(crate) fn judge(bundle: &ChannelBundle, table: &Table<'_>, transaction: Arc<
 struct Signers {
     creator: Arc<Identity>,
     endorsers: Vec<Arc<Identity>>,
+    aggregate: Aggregate,
 }
 
 /// The signers of an invocation; `None` for a configuration.
@@ -147,7 +151,8 @@ fn check(
             "the proposal hash is that of another proposal",
         );
     }
-    Ok(Some(Signers { creator, endorsers: endorsers(bundle, table, endorser) }))
+    let aggregate = Aggregate::open(bundle, table, endorser);
+    Ok(Some(Signers { creator, endorsers: endorsers(bundle, table, endorser), aggregate }))
 }
 
 /// The creator is a valid identity of the channel that the header names, and signed the payload.

@@ -13,6 +13,7 @@ use consort_protos::fabric::protos::TxValidationCode;
 use consort_protos::transaction::Rejection;
 use rayon::prelude::*;
 
+use super::aggregate::{self, Aggregate};
 use super::dependencies::Dependencies;
 use super::endorsement::{Endorsed, Policies, Refusal, Undecidable};
 use super::structure::{self, Opened, VerifiedTransaction};
@@ -93,6 +94,7 @@ pub(crate) fn validate(
             *opened = structure::judge(bundle, &table, transaction);
         }
     });
+    aggregate::settle(transactions);
     let transactions = &*transactions;
     let duplicates = duplicates(ledger, transactions)?;
     let judge = Judge { bundle, table: &table, policies: Policies::new(bundle, &snapshot), duplicates };
@@ -190,7 +192,8 @@ impl Judge<'_> {
             return self.one(index, transaction, dependencies, passed);
         };
         let table = self.table.without(retired);
-        let again = structure::judge(self.bundle, &table, Arc::clone(opened));
+        let mut again = structure::judge(self.bundle, &table, Arc::clone(opened));
+        aggregate::settle(std::slice::from_mut(&mut again));
         if let Some(reason) = table.failure() {
             return Err(ValidationError::Table(reason));
         }
@@ -240,6 +243,9 @@ fn invocation<'t>(
 ) -> Result<(), Refusal> {
     let endorser = verified.endorser();
     let invocation = endorser.invocation.as_ref().map_err(|rejection| Refusal::Invalid(rejection.clone()))?;
+    if let Aggregate::Refused(rejection) = &verified.aggregate {
+        return Err(Refusal::Invalid(rejection.clone()));
+    }
     let endorsed = Endorsed {
         index,
         transaction: &verified.transaction,

@@ -7,7 +7,7 @@ use consort_protos::fabric::protos::{
 };
 use prost::Message;
 
-use super::{Accepted, Endorser, Executed, STATUS_FAILED, STATUS_REFUSED, interest};
+use super::{Accepted, Endorser, Executed, STATUS_FAILED, STATUS_REFUSED, cosign, interest};
 use crate::identities::functions::CallError;
 
 /// Version of the response message.
@@ -35,9 +35,9 @@ impl Endorser {
     pub(super) fn answer(&self, accepted: &Accepted, executed: Executed) -> ProposalResponse {
         let status = executed.response.status;
         let refused = (STATUS_REFUSED..STATUS_FAILED).contains(&status);
-        if refused || accepted.channel.is_none() {
+        let Some(channel) = accepted.channel.as_ref().filter(|_| !refused) else {
             return ProposalResponse { response: Some(executed.response), ..ProposalResponse::default() };
-        }
+        };
         let payload = payload(accepted, &executed);
         let interest = executed
             .simulation
@@ -62,6 +62,7 @@ impl Endorser {
             Ok(signature) => ProposalResponse {
                 version: RESPONSE_VERSION,
                 response: Some(executed.response),
+                cosignature: cosign::cosign(channel, &signer, &payload),
                 payload,
                 endorsement: Some(Endorsement { endorser, signature: signature.into() }),
                 interest,

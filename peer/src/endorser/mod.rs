@@ -2,7 +2,7 @@
 //!
 //! [`checks`] says whether a proposal may be executed at all. System chaincodes answer by themselves; an application's
 //! chaincode runs in its sandbox over [`host`], which records what it reads and writes. [`answer`] turns the result into bytes
-//! that every honest endorser produces alike, and signs them; [`interest`] tells a gateway whose policies the
+//! that every honest endorser produces alike, and signs them, alone and (with [`cosign`]) for an aggregate; [`interest`] tells a gateway whose policies the
 //! transaction touches.
 //!
 //! What always holds: nothing is endorsed but what was executed here, over one snapshot; everything that differs between
@@ -11,6 +11,7 @@
 mod access;
 mod answer;
 mod checks;
+mod cosign;
 mod host;
 mod interest;
 mod sealed;

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use consort_channel_config::ChannelBundle;
 use consort_crypto::preimage;
 use consort_msp::{Identity, IdentityError, MspManager};
+use consort_protos::consort::endorsement::Cosignature;
 use consort_protos::fabric::gateway::ErrorDetail;
 use consort_protos::fabric::protos::{Endorsement, ProposalResponse};
 use consort_protos::ids::MspId;
@@ -22,8 +23,15 @@ const MISMATCH: &str = "ProposalResponsePayloads do not match";
 /// The resource whose readers see every value that a transaction writes.
 const BLOCKS: &str = "event/Block";
 
-/// An endorsement that counts, and whose it is.
-pub(super) type Endorsed = (Arc<Identity>, Endorsement);
+/// An endorsement that counts.
+pub(super) struct Endorsed {
+    /// Whose it is.
+    pub(super) identity: Arc<Identity>,
+    /// The ordinary endorsement.
+    pub(super) endorsement: Endorsement,
+    /// What the endorser offers for an aggregate, unchecked.
+    pub(super) cosignature: Option<Cosignature>,
+}
 
 /// The endorsements so far. All are over the same payload.
 pub(super) struct Collection {
@@ -50,12 +58,12 @@ impl Collection {
 
     /// The organisation whose endorsement came first.
     pub(super) fn first_organisation(&self) -> Option<&MspId> {
-        self.endorsed.first().map(|(identity, _)| identity.msp_id())
+        self.endorsed.first().map(|endorsed| endorsed.identity.msp_id())
     }
 
     /// Who has endorsed.
     pub(super) fn endorsers(&self) -> Vec<Arc<Identity>> {
-        self.endorsed.iter().map(|(identity, _)| Arc::clone(identity)).collect()
+        self.endorsed.iter().map(|endorsed| Arc::clone(&endorsed.identity)).collect()
     }
 
     /// What went wrong, endorser by endorser.
@@ -91,8 +99,8 @@ impl Collection {
                 return false;
             }
         }
-        if self.endorsed.iter().all(|(_, other)| other.endorser != endorsement.endorser) {
-            self.endorsed.push((endorser, endorsement));
+        if self.endorsed.iter().all(|other| other.endorsement.endorser != endorsement.endorser) {
+            self.endorsed.push(Endorsed { identity: endorser, endorsement, cosignature: answer.cosignature });
         }
         true
     }
@@ -115,7 +123,8 @@ impl Collection {
     pub(super) fn next_calls(&self, layout: &Layout, candidates: &[Member]) -> Option<Vec<Member>> {
         let mut next = Vec::new();
         for (organisation, count) in layout {
-            let has = self.endorsed.iter().filter(|(identity, _)| identity.msp_id() == organisation).count();
+            let has =
+                self.endorsed.iter().filter(|endorsed| endorsed.identity.msp_id() == organisation).count();
             let missing = count.saturating_sub(has);
             let fresh: Vec<&Member> = candidates
                 .iter()
@@ -146,7 +155,7 @@ impl Collection {
         let endorsements = self
             .endorsed
             .into_iter()
-            .filter(|(_, endorsement)| seen.insert(endorsement.endorser.clone()))
+            .filter(|endorsed| seen.insert(endorsed.endorsement.endorser.clone()))
             .collect();
         Ok((first.payload, endorsements))
     }

@@ -16,7 +16,7 @@ use super::network::Member;
 use super::outcome::judge;
 use super::plan::{Impossible, Plan, bare, plan};
 use super::request::{Request, is_system, within};
-use super::{Gateway, best_first, entries};
+use super::{Gateway, aggregate, best_first, entries};
 use crate::channel::ChannelHandle;
 use crate::identities::{IDENTITIES, with_certificate};
 
@@ -53,8 +53,10 @@ impl Gateway {
             within(deadline, TIMEOUT, work).await?
         };
         let (payload, endorsements) = collected.into_parts()?;
-        let endorsements = entries::by_number(&channel, endorsements);
-        let envelope = prepared_envelope(&proposal, payload, endorsements, None);
+        let (bundle, snapshot) = (channel.bundle(), channel.ledger().snapshot());
+        let (alone, together) = aggregate::join(&bundle, &snapshot, &payload, endorsements);
+        let endorsements = entries::by_number(&channel, alone);
+        let envelope = prepared_envelope(&proposal, payload, endorsements, together);
         Ok(EndorseResponse { prepared_transaction: Some(envelope) })
     }
 

@@ -15,10 +15,10 @@ use crate::identities::with_certificate;
 /// are: they cover the certificate, which validators take from the entry.
 pub(super) fn by_number(channel: &ChannelHandle, endorsements: Vec<Endorsed>) -> Vec<Endorsement> {
     if !channel.bundle().application().capabilities.registered_identities() {
-        return endorsements.into_iter().map(|(_, endorsement)| endorsement).collect();
+        return endorsements.into_iter().map(|endorsed| endorsed.endorsement).collect();
     }
     let snapshot = channel.ledger().snapshot();
-    let shortened = |(identity, endorsement): Endorsed| {
+    let shortened = |Endorsed { identity, endorsement, .. }: Endorsed| {
         let entry = entry_of(&snapshot, &identity).unwrap_or_else(|error| {
             tracing::error!(channel = %channel.id(), %error, "the table of identities cannot be read");
             None

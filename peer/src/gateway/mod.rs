@@ -5,6 +5,7 @@
 //! clients compare with them. It never signs for the client and keeps no state of its own.
 
 mod access;
+mod aggregate;
 mod chaincode_events;
 mod collection;
 mod commit_status;

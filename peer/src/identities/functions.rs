@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use consort_channel_config::ChannelBundle;
+use consort_crypto::bls::{Owner, Proof, PublicKey};
 use consort_ledger::{SimulationError, TxSimulator};
 use consort_msp::Identity;
 use consort_protos::consort::identities::{
@@ -109,7 +110,7 @@ fn result(entry: Entry) -> Bytes {
 
 fn register(call: &Call<'_>, books: &mut Books<'_>, input: RegisterArgs) -> Result<Entry, CallError> {
     check_administrator(call)?;
-    add(call, books, &input.certificate, input.bls)
+    add(call, books, &input.certificate, input.bls, None)
 }
 
 fn renew(call: &Call<'_>, books: &mut Books<'_>, input: RenewArgs) -> Result<Entry, CallError> {
@@ -118,7 +119,7 @@ fn renew(call: &Call<'_>, books: &mut Books<'_>, input: RenewArgs) -> Result<Ent
     if old.renewed_by != 0 {
         return refused(format!("entry {} is renewed by entry {} already", old.number, old.renewed_by - 1));
     }
-    let new = add(call, books, &input.certificate, input.bls)?;
+    let new = add(call, books, &input.certificate, input.bls, Some(input.number))?;
     old.renewed_by = new.number + 1;
     books.put_entry(&old)?;
     Ok(new)
@@ -177,21 +178,23 @@ fn add(
     books: &mut Books<'_>,
     certificate: &Bytes,
     bls: Option<BlsKey>,
+    renewed: Option<u64>,
 ) -> Result<Entry, CallError> {
     let identity = open(call.bundle, call.creator.msp_id().as_str(), certificate)?;
     identity.validate().map_err(|error| {
         CallError::Refused(format!("the certificate is not valid in {}: {error}", identity.msp_id()))
     })?;
     let index = state::certificate_key(identity.id());
-    if let Some(number) = books.number(&index)? {
+    // The certificate may stay when the BLS key changes.
+    if let Some(number) = books.number(&index)?.filter(|number| Some(*number) != renewed) {
         return refused(format!("{identity} is registered already, as entry {number}"));
     }
     let number = books.number(state::TOTAL)?.unwrap_or_default();
     if EntryNumber::new(number).is_none() {
         return refused("the table of identities is full");
     }
+    let bls = proved_key(call, &identity, bls)?;
     if let Some(bls) = &bls {
-        check_bls(call, &identity, bls)?;
         let index = state::bls_key(&bls.public_key);
         if let Some(owner) = books.number(&index)? {
             return refused(format!("the BLS key is registered already, with entry {owner}"));
@@ -212,9 +215,31 @@ fn add(
     Ok(entry)
 }
 
-/// A BLS key counts only with a proof of possession that is bound to the channel, the MSP id and the certificate.
-fn check_bls(_call: &Call<'_>, _identity: &Identity, _key: &BlsKey) -> Result<(), CallError> {
-    refused("this peer's version takes no BLS keys")
+/// The BLS key of an entry: the given one, whose proof must be for channel, organisation and the certificate's public key; or
+/// the one that the certificate carries, whose proof is for organisation and public key.
+fn proved_key(
+    call: &Call<'_>,
+    identity: &Identity,
+    given: Option<BlsKey>,
+) -> Result<Option<BlsKey>, CallError> {
+    let unusable =
+        |error: consort_crypto::Error| CallError::Refused(format!("the BLS key does not count: {error}"));
+    let (certificate, msp_id) = (identity.certificate(), identity.msp_id().as_str());
+    let Some(given) = given else {
+        let Some(certified) = certificate.bls_key().map_err(unusable)? else { return Ok(None) };
+        if certified.msp_id != msp_id {
+            return refused(format!(
+                "the certificate's BLS key is proved for {}, not for {msp_id}",
+                certified.msp_id
+            ));
+        }
+        let public_key = Bytes::copy_from_slice(certified.public_key.as_bytes());
+        return Ok(Some(BlsKey { public_key, proof: Bytes::copy_from_slice(&certified.proof.to_bytes()) }));
+    };
+    let key = PublicKey::from_bytes(&given.public_key).map_err(unusable)?;
+    let owner = Owner::new(msp_id, certificate.public_key(), call.bundle.channel().as_str());
+    Proof::from_bytes(&given.proof).and_then(|proof| proof.verify(&key, &owner)).map_err(unusable)?;
+    Ok(Some(given))
 }
 
 /// The identity that a certificate is under an MSP of the channel.

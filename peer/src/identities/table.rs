@@ -11,6 +11,7 @@ use consort_protos::consort::identities::{Entry, Status};
 use consort_protos::entry::EntryNumber;
 use consort_protos::fabric::msp::SerializedIdentity;
 use consort_protos::ids::Height;
+use consort_protos::signers;
 use consort_protos::transaction::Transaction;
 use prost::Message;
 
@@ -21,6 +22,8 @@ use consort_node::dial::with_causes;
 pub(crate) struct Table<'s> {
     /// Whether the channel has a table at all.
     enabled: bool,
+    /// Whether its entries endorse together.
+    aggregates: bool,
     snapshot: &'s StateSnapshot,
     found: Mutex<HashMap<EntryNumber, Found>>,
     /// Entries that do not count although the state has them.
@@ -33,8 +36,17 @@ pub(crate) struct Table<'s> {
 struct Found {
     /// The transaction that wrote the entry last.
     version: Option<Height>,
-    /// The `SerializedIdentity` with the certificate, if the entry counts.
-    serialized: Option<Bytes>,
+    /// Who it stands for, if the entry counts.
+    signer: Option<Signer>,
+}
+
+/// Who stands behind a number.
+#[derive(Clone)]
+pub(crate) struct Signer {
+    /// The `SerializedIdentity` with the certificate.
+    pub(crate) serialized: Bytes,
+    /// The BLS key, whose proof was checked when the entry was written.
+    pub(crate) bls_key: Option<Bytes>,
 }
 
 /// Which version of each entry a judgement saw; none for an entry that was not there.
@@ -46,6 +58,7 @@ impl<'s> Table<'s> {
     pub(crate) fn new(bundle: &ChannelBundle, snapshot: &'s StateSnapshot) -> Self {
         Self {
             enabled: bundle.application().capabilities.registered_identities(),
+            aggregates: bundle.application().capabilities.aggregated_endorsements(),
             snapshot,
             found: Mutex::default(),
             without: BTreeSet::new(),
@@ -57,6 +70,7 @@ impl<'s> Table<'s> {
     pub(crate) fn without(&self, entries: BTreeSet<EntryNumber>) -> Self {
         Self {
             enabled: self.enabled,
+            aggregates: self.aggregates,
             snapshot: self.snapshot,
             found: Mutex::new(self.found.lock().unwrap_or_else(PoisonError::into_inner).clone()),
             without: entries,
@@ -69,23 +83,33 @@ impl<'s> Table<'s> {
     pub(crate) fn certificate_of(&self, signer: &Bytes) -> Option<Bytes> {
         match EntryNumber::of_serialized(signer) {
             None => Some(signer.clone()),
-            Some(_) if !self.enabled => None,
-            Some(number) if self.without.contains(&number) => None,
-            Some(number) => self.find(number).serialized,
+            Some(number) => self.signer(number).map(|signer| signer.serialized),
         }
     }
 
-    /// The entries that a transaction names: its creator, then its endorsers. None on a channel without a table.
+    /// Who stands behind a number; none for a number that stands for nobody.
+    pub(crate) fn signer(&self, number: EntryNumber) -> Option<Signer> {
+        if !self.enabled || self.without.contains(&number) {
+            return None;
+        }
+        self.find(number).signer
+    }
+
+    /// The entries that a transaction names: its creator, its endorsers, and those who endorsed it together. None on a channel without a table.
     pub(crate) fn named(&self, transaction: &Transaction) -> BTreeSet<EntryNumber> {
         if !self.enabled {
             return BTreeSet::new();
         }
-        let endorsements = transaction.endorser().map(|endorser| endorser.endorsements.as_slice());
+        let endorser = transaction.endorser();
+        let endorsements = endorser.map(|endorser| endorser.endorsements.as_slice());
         let endorsers = endorsements.unwrap_or_default().iter().map(|endorsement| &endorsement.endorser);
-        std::iter::once(&transaction.creator)
+        let alone = std::iter::once(&transaction.creator)
             .chain(endorsers)
-            .filter_map(|signer| EntryNumber::of_serialized(signer))
-            .collect()
+            .filter_map(|signer| EntryNumber::of_serialized(signer));
+        let aggregate = endorser.and_then(|endorser| endorser.aggregate.as_ref()).filter(|_| self.aggregates);
+        let together =
+            aggregate.and_then(|aggregate| signers::decode(&aggregate.signers)).unwrap_or_default();
+        alone.chain(together.into_iter().filter_map(EntryNumber::new)).collect()
     }
 
     /// Whether an earlier judgement saw other entries than this table has.
@@ -115,7 +139,7 @@ impl<'s> Table<'s> {
         }
         let found = self.read(number).unwrap_or_else(|reason| {
             *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
-            Found { version: None, serialized: None }
+            Found { version: None, signer: None }
         });
         known.insert(number, found.clone());
         found
@@ -126,10 +150,11 @@ impl<'s> Table<'s> {
             .snapshot
             .get(IDENTITIES, &state::entry_key(number.get()))
             .map_err(|error| with_causes(&error))?;
-        let Some(stored) = stored else { return Ok(Found { version: None, serialized: None }) };
+        let Some(stored) = stored else { return Ok(Found { version: None, signer: None }) };
         let entry = state::read_entry(stored.value)?;
-        let serialized = (entry.status == Status::Active as i32).then(|| serialized(&entry));
-        Ok(Found { version: Some(stored.version), serialized })
+        let signer = (entry.status == Status::Active as i32)
+            .then(|| Signer { serialized: serialized(&entry), bls_key: entry.bls.map(|key| key.public_key) });
+        Ok(Found { version: Some(stored.version), signer })
     }
 }
 
@@ -138,11 +163,24 @@ impl<'s> Table<'s> {
 /// # Errors
 /// The state cannot be read.
 pub(crate) fn entry_of(snapshot: &StateSnapshot, identity: &Identity) -> Result<Option<Entry>, String> {
+    indexed(snapshot, &state::certificate_key(identity.id()))
+}
+
+/// The entry with a BLS key, if it counts.
+///
+/// # Errors
+/// The state cannot be read.
+pub(crate) fn entry_with_key(snapshot: &StateSnapshot, key: &[u8]) -> Result<Option<Entry>, String> {
+    indexed(snapshot, &state::bls_key(key))
+}
+
+/// The entry whose number lies under a key, if it counts.
+fn indexed(snapshot: &StateSnapshot, index: &str) -> Result<Option<Entry>, String> {
     let value = |key: &str| -> Result<Option<Bytes>, String> {
         let stored = snapshot.get(IDENTITIES, key).map_err(|error| with_causes(&error))?;
         Ok(stored.map(|stored| stored.value))
     };
-    let Some(number) = value(&state::certificate_key(identity.id()))? else { return Ok(None) };
+    let Some(number) = value(index)? else { return Ok(None) };
     let entry = value(&state::entry_key(state::read_number(&number)?))?.map(state::read_entry).transpose()?;
     Ok(entry.filter(|entry| entry.status == Status::Active as i32))
 }

@@ -11,8 +11,8 @@ use consort_protos::consort::identities::{
     BlsKey, GetArgs, ListArgs, ListResult, RegisterArgs, RenewArgs, RetireArgs,
 };
 use consort_protos::entry::EntryNumber;
-use consort_protos::fabric::common::{Block, ConfigGroup};
-use consort_protos::fabric::msp::{FabricMspConfig, MspConfig, SerializedIdentity};
+use consort_protos::fabric::common::Block;
+use consort_protos::fabric::msp::SerializedIdentity;
 use consort_protos::fabric::protos::TxValidationCode::{
     self, BadCreatorSignature, EndorsementPolicyFailure, IllegalWriteset, InvalidChaincode, MvccReadConflict,
     Valid,
@@ -23,6 +23,7 @@ use prost::Message;
 use super::testing::{change, number_of};
 use super::{IDENTITIES, state};
 use crate::committer::feed;
+use crate::testing::configuration::revoke;
 use crate::testing::{
     JoinedPeer, Network, TestChannel, TransactionBuilder, channel_policy, collections, write, writes,
 };
@@ -217,20 +218,6 @@ async fn an_entry_is_worth_what_the_configuration_makes_of_its_certificate() {
     assert_eq!(story.commit(vec![envelope]).await, [Valid]);
     assert_eq!(story.commit(vec![story.by_numbers([0, 1])]).await, [EndorsementPolicyFailure]);
     story.check_replay().await;
-}
-
-fn revoke(root: &mut ConfigGroup, msp_id: &str, list: &Bytes) {
-    for group in root.groups.values_mut() {
-        revoke(group, msp_id, list);
-    }
-    let Some(value) = root.values.get_mut("MSP") else { return };
-    let mut msp = MspConfig::decode(value.value.clone()).unwrap();
-    let mut fabric = FabricMspConfig::decode(msp.config).unwrap();
-    if fabric.name == msp_id {
-        fabric.revocation_list.push(list.clone());
-    }
-    msp.config = fabric.encode_to_vec().into();
-    value.value = msp.encode_to_vec().into();
 }
 
 #[tokio::test]

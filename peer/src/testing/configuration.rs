@@ -9,6 +9,7 @@ use consort_protos::fabric::common::{
     Capabilities, Capability, ChannelHeader, ConfigEnvelope, ConfigGroup, ConfigSignature,
     ConfigUpdateEnvelope, Envelope, Header, HeaderType, Payload, SignatureHeader,
 };
+use consort_protos::fabric::msp::{FabricMspConfig, MspConfig};
 use prost::Message;
 
 use super::{CHANNEL, Network};
@@ -72,6 +73,21 @@ pub(crate) fn demand(root: &mut ConfigGroup, name: &str) {
     let mut demanded = Capabilities::decode(entry.value.clone()).expect("capabilities");
     demanded.capabilities.insert(name.to_owned(), Capability {});
     entry.value = demanded.encode_to_vec().into();
+}
+
+/// Puts a list of revoked certificates into the definition of an organisation, wherever the channel has one.
+pub(crate) fn revoke(root: &mut ConfigGroup, msp_id: &str, list: &Bytes) {
+    for group in root.groups.values_mut() {
+        revoke(group, msp_id, list);
+    }
+    let Some(value) = root.values.get_mut("MSP") else { return };
+    let mut msp = MspConfig::decode(value.value.clone()).expect("readable");
+    let mut fabric = FabricMspConfig::decode(msp.config).expect("readable");
+    if fabric.name == msp_id {
+        fabric.revocation_list.push(list.clone());
+    }
+    msp.config = fabric.encode_to_vec().into();
+    value.value = msp.encode_to_vec().into();
 }
 
 fn header_of(signer: &SigningIdentity) -> Bytes {
