@@ -5,8 +5,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Messages whose fields hold secrets or private data; `src/secrets.rs` gives them a `Debug` that hides these.
-const HIDDEN_IN_DEBUG: [&str; 3] =
-    ["msp.KeyInfo", "protos.ChaincodeProposalPayload", "rwset.CollectionPvtReadWriteSet"];
+const HIDDEN_IN_DEBUG: [&str; 5] = [
+    "consort.privatedata.Found",
+    "consort.privatedata.Signed",
+    "msp.KeyInfo",
+    "protos.ChaincodeProposalPayload",
+    "rwset.CollectionPvtReadWriteSet",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");

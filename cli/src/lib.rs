@@ -34,6 +34,7 @@ mod messages;
 mod network;
 mod orderer;
 mod output;
+mod peer;
 mod processes;
 mod registered;
 mod report;
@@ -75,6 +76,9 @@ enum Command {
     /// Orderers: how they are, which channels they serve, who the consenters are
     #[command(subcommand)]
     Orderer(orderer::OrdererCommand),
+    /// Peers: what they lack of private data
+    #[command(subcommand)]
+    Peer(peer::PeerCommand),
     /// Drive a channel with transactions and report throughput, latency, CPU and memory
     Load(Box<load::LoadOptions>),
     /// Enrol, renew, register, revoke, and look at certificates
@@ -144,6 +148,7 @@ async fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Tx(command) => tx::run(command).await,
         Command::Channel(command) => channel::run(command).await,
         Command::Orderer(command) => orderer::run(command).await,
+        Command::Peer(command) => peer::run(command).await,
         Command::Load(options) => load::run(*options).await,
         Command::Identity(command) => identity::run(command).await,
         Command::Ca(command) => ca::run(command).await,

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use consort_crypto::hash::HashAlgorithm;
+use consort_crypto::preimage::{SALT_SECRET, SALT_SECRET_BYTES_MIN};
 use consort_protos::fabric::protos::SignedProposal;
 use consort_protos::proposal::{ProposalParts, new_proposal};
 use prost::Message;
@@ -107,7 +108,8 @@ impl Call {
         self
     }
 
-    /// Adds a value that only the endorsers see; it does not become part of the transaction.
+    /// Adds a value that only the endorsers see; it does not become part of the transaction. With it goes a fresh secret for the salts of
+    /// collections with salted hashes (entry `consort.salt`), unless the caller gives one.
     #[must_use]
     pub fn transient(mut self, key: impl Into<String>, value: impl Into<Bytes>) -> Self {
         self.transient.insert(key.into(), value.into());
@@ -176,8 +178,9 @@ impl Call {
         arguments.extend(self.arguments);
         let (channel, chaincode) = (self.network.channel(), &self.chaincode);
         let algorithm = self.network.hash_algorithm();
+        let transient = with_salt_secret(self.transient);
         let (tx_id, bytes) =
-            proposal_bytes(identity, channel, algorithm, chaincode, arguments, self.transient, self.init);
+            proposal_bytes(identity, channel, algorithm, chaincode, arguments, transient, self.init);
         UnsignedProposal {
             network: self.network,
             tx_id,
@@ -270,6 +273,16 @@ fn proposal_bytes(
     (tx_id, Bytes::from(proposal.encode_to_vec()))
 }
 
+/// Adds the secret from which all endorsers derive the same salts. Where nothing is private there is none: transient data would
+/// keep the proposal within the organisation.
+fn with_salt_secret(mut transient: BTreeMap<String, Bytes>) -> BTreeMap<String, Bytes> {
+    if !transient.is_empty() {
+        let secret = || Bytes::copy_from_slice(&rand::random::<[u8; SALT_SECRET_BYTES_MIN]>());
+        transient.entry(SALT_SECRET.to_owned()).or_insert_with(secret);
+    }
+    transient
+}
+
 /// Fresh random bytes that make a transaction id unique.
 pub(crate) fn new_nonce() -> Bytes {
     Bytes::copy_from_slice(&rand::random::<[u8; NONCE_BYTES]>())
@@ -282,4 +295,20 @@ pub(crate) fn new_nonce() -> Bytes {
 )]
 pub(crate) fn timestamp() -> prost_types::Timestamp {
     SystemTime::now().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn private_calls_carry_a_fresh_secret_for_salts() {
+        let transient = || BTreeMap::from([("value".to_owned(), Bytes::from_static(b"private"))]);
+        let (one, other) = (with_salt_secret(transient()), with_salt_secret(transient()));
+        assert_eq!(one[SALT_SECRET].len(), SALT_SECRET_BYTES_MIN);
+        assert_ne!(one[SALT_SECRET], other[SALT_SECRET]);
+        assert!(with_salt_secret(BTreeMap::new()).is_empty(), "a call without private data stays as it is");
+        let own = BTreeMap::from([(SALT_SECRET.to_owned(), Bytes::from_static(b"chosen"))]);
+        assert_eq!(with_salt_secret(own)[SALT_SECRET], "chosen");
+    }
 }

@@ -4,6 +4,7 @@
 
 use bytes::Bytes;
 use consort_crypto::hash::HashAlgorithm;
+use consort_protos::consort::privatedata::Status;
 use consort_protos::fabric::common::{Block, BlockchainInfo};
 use consort_protos::fabric::lifecycle::{
     InstallChaincodeArgs, InstallChaincodeResult, QueryInstalledChaincodesArgs,
@@ -136,6 +137,17 @@ impl PeerAdmin {
     pub async fn chain_info(&self, channel: &str) -> Result<BlockchainInfo, Error> {
         let arguments = vec![Bytes::copy_from_slice(channel.as_bytes())];
         decode("GetChainInfo", self.query("", "qscc", "GetChainInfo", arguments).await?)
+    }
+
+    /// What the peer lacks of a channel's private data, and how its search for it goes. A Consort peer answers; others know no such
+    /// function.
+    ///
+    /// # Errors
+    /// As [`PeerAdmin::query`]; the peer refuses who is no administrator of its organisation.
+    pub async fn private_data_status(&self, channel: &str) -> Result<Status, Error> {
+        let arguments = vec![Bytes::copy_from_slice(channel.as_bytes())];
+        let answer = self.query("", "cscc", "GetPrivateDataStatus", arguments).await?;
+        decode("GetPrivateDataStatus", answer)
     }
 
     /// Installs a chaincode package; a package that is there already is no error.

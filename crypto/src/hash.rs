@@ -35,6 +35,9 @@ pub fn sha256_parts(parts: &[&[u8]]) -> [u8; 32] {
     context.finish().as_ref().try_into().expect("invariant: SHA-256 has 32 bytes")
 }
 
+/// Length of the blocks that SHA-256 and SM3 work on, in bytes.
+const BLOCK_BYTES: usize = 64;
+
 /// The hash of a channel (its configuration's `HashingAlgorithm`): of blocks and their data, transaction ids, proposals and
 /// private data. Also that of an MSP (identities and certifiers). Both have 32 bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -81,11 +84,38 @@ impl HashAlgorithm {
             Self::Sm3 => sm3_parts(parts),
         }
     }
+
+    /// HMAC (RFC 2104) with this hash, over the concatenation of parts.
+    #[must_use]
+    pub fn hmac(self, key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
+        let mut block = [0_u8; BLOCK_BYTES];
+        if key.len() > BLOCK_BYTES {
+            block[..32].copy_from_slice(&self.hash(key));
+        } else {
+            block[..key.len()].copy_from_slice(key);
+        }
+        let padded = |pad: u8| block.map(|byte| byte ^ pad);
+        let (inner_pad, outer_pad) = (padded(0x36), padded(0x5c));
+        let mut message: Vec<&[u8]> = vec![&inner_pad];
+        message.extend(parts);
+        let inner = self.hash_parts(&message);
+        self.hash_parts(&[&outer_pad, &inner])
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn authentication_codes_are_those_of_the_standard() {
+        // RFC 4231, test cases 2 and 6.
+        let code = HashAlgorithm::Sha256.hmac(b"Jefe", &[b"what do ya want ", b"for nothing?"]);
+        assert_eq!(hex::encode(code), "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
+        let long = HashAlgorithm::Sha256
+            .hmac(&[0xaa; 131], &[b"Test Using Larger Than Block-Size Key - Hash Key First"]);
+        assert_eq!(hex::encode(long), "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54");
+    }
 
     #[test]
     fn parts_hash_like_their_concatenation() {

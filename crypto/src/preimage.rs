@@ -9,6 +9,30 @@ use der::{Encode, Sequence};
 
 use crate::hash::{HashAlgorithm, sha256};
 
+/// What precedes everything else in the preimage of a salt.
+const SALT_DOMAIN: &[u8] = b"consort.privatedata.salt/1\0";
+
+/// Name of the transient data's entry that holds the secret of salts.
+pub const SALT_SECRET: &str = "consort.salt";
+
+/// Least length of that secret, in bytes.
+pub const SALT_SECRET_BYTES_MIN: usize = 32;
+
+/// One private write of one transaction.
+#[derive(Clone, Copy, Debug)]
+pub struct PrivateWrite<'w> {
+    /// The channel.
+    pub channel: &'w str,
+    /// The transaction's id.
+    pub tx_id: &'w str,
+    /// The chaincode's namespace.
+    pub namespace: &'w str,
+    /// The collection.
+    pub collection: &'w str,
+    /// The key.
+    pub key: &'w str,
+}
+
 /// Preimages under the hash of a channel. The functions of the same names below are those of a channel with SHA-256.
 impl HashAlgorithm {
     /// Transaction id: lower-case hex of hash(nonce, creator).
@@ -41,6 +65,21 @@ impl HashAlgorithm {
     pub fn envelopes_hash(self, envelopes: &[bytes::Bytes]) -> [u8; 32] {
         let parts: Vec<&[u8]> = envelopes.iter().map(AsRef::as_ref).collect();
         self.hash_parts(&parts)
+    }
+
+    /// The salt of a private value in a collection with salted hashes: HMAC with the client's secret as its key, over a fixed text and
+    /// channel, transaction id, namespace, collection and key, each after its length in 8 bytes, most significant first. The value's hash
+    /// is then hash(salt, value).
+    #[must_use]
+    pub fn private_salt(self, secret: &[u8], write: &PrivateWrite<'_>) -> [u8; 32] {
+        let PrivateWrite { channel, tx_id, namespace, collection, key } = *write;
+        let texts = [channel, tx_id, namespace, collection, key];
+        let lengths = texts.map(|text| (text.len() as u64).to_be_bytes());
+        let mut parts: Vec<&[u8]> = vec![SALT_DOMAIN];
+        for (length, text) in lengths.iter().zip(texts) {
+            parts.extend([length.as_slice(), text.as_bytes()]);
+        }
+        self.hmac(secret, &parts)
     }
 
     /// Public stand-in of a private key: its hash, without salt.
@@ -134,4 +173,29 @@ pub fn value_hash(value: &[u8]) -> [u8; 32] {
 #[must_use]
 pub fn private_rwset_hash(rwset: &[u8]) -> [u8; 32] {
     sha256(rwset)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_salt_depends_on_every_part_of_the_write() {
+        let write = PrivateWrite { channel: "c", tx_id: "t", namespace: "n", collection: "o", key: "k" };
+        let salt = |write: PrivateWrite<'_>| HashAlgorithm::Sha256.private_salt(b"secret", &write);
+        let others = [
+            salt(PrivateWrite { channel: "d", ..write }),
+            salt(PrivateWrite { tx_id: "u", ..write }),
+            salt(PrivateWrite { namespace: "m", ..write }),
+            salt(PrivateWrite { collection: "p", ..write }),
+            salt(PrivateWrite { key: "l", ..write }),
+            salt(PrivateWrite { namespace: "no", collection: "", ..write }),
+            HashAlgorithm::Sha256.private_salt(b"another", &write),
+            HashAlgorithm::Sm3.private_salt(b"secret", &write),
+        ];
+        assert!(others.iter().all(|other| *other != salt(write)));
+        // HMAC-SHA-256, computed with Python's hmac over the definition.
+        let expected = "7d097020f64281f4fadb9431e5daf010859486dff9f6620008939a3621150234";
+        assert_eq!(hex::encode(salt(write)), expected);
+    }
 }

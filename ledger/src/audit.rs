@@ -254,7 +254,7 @@ impl Ledger {
             found.keys += 1;
             let collection = key.collection().unwrap_or_default();
             let hashed = snapshot.hashed(&key.namespace(), &collection, &hash.hash(key.key()))?;
-            if hashed.is_none_or(|hashed| hashed.value != hash.hash(&value.value).as_slice())
+            if hashed.is_none_or(|hashed| hashed.value != value.private_hash(hash).as_slice())
                 && !found.is_full()
             {
                 let key = StateKey::hashed(&key.namespace(), &collection, &hash.hash(key.key()));

@@ -153,6 +153,16 @@ pub enum Error {
         /// [`crate::transient::SETS_PER_TRANSACTION_MAX`].
         limit: usize,
     },
+
+    /// More private data waits for its transactions than this peer keeps.
+    #[error(
+        "{limit} bytes of private data wait for their transactions already; they go as these are committed, or after {} blocks",
+        crate::transient::RETENTION_BLOCKS
+    )]
+    TransientBytes {
+        /// [`crate::transient::WAITING_BYTES_MAX`].
+        limit: u64,
+    },
 }
 
 impl Error {

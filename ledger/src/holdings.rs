@@ -19,8 +19,9 @@ use crate::{
     ValidatedBlock,
     database::{Change, Column, Database},
     error::Error,
+    missing::{self, MissingPrivate},
     order::{prefix_end, push_number, push_part, split_number, split_part},
-    private::promise,
+    private::promised_collection,
     snapshot::Before,
     state::{self, RocksState, StateKey, StateReader as _},
     updates::{Update, UpdateBatch},
@@ -42,19 +43,6 @@ pub struct CollectionTerms {
     pub member: bool,
     /// Blocks after which values are forgotten; 0 stands for never.
     pub blocks_to_live: u64,
-}
-
-/// Private data that a valid transaction promised and that this peer does not have.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MissingPrivate {
-    /// The transaction.
-    pub place: Height,
-    /// The chaincode's namespace.
-    pub namespace: String,
-    /// The collection.
-    pub collection: String,
-    /// Whether this peer's organisation was a member when the block was committed.
-    pub member: bool,
 }
 
 /// The private side of one commit.
@@ -115,10 +103,7 @@ impl Holdings<'_> {
                             stage_set(place, namespace, set, self.hash(), change);
                         }
                     }
-                    None => {
-                        let key = missing_key(place, namespace, collection);
-                        change.put(Column::MissingPrivate, key, [u8::from(terms.member)]);
-                    }
+                    None => missing_at(place, namespace, collection, terms.member).stage(change),
                 }
             }
         }
@@ -250,21 +235,18 @@ pub(crate) fn sets_of(
     Ok(sets)
 }
 
-/// What members lack, newest first.
-pub(crate) fn missing(database: &Database, results_max: usize) -> Result<Vec<MissingPrivate>, Error> {
-    let mut found = Vec::new();
-    for record in database.scan(Column::MissingPrivate, &[], None) {
-        if found.len() == results_max {
-            break;
-        }
-        let (key, value) = record?;
-        let (place, namespace, collection) = split_missing_key(&key)?;
-        let member = value.as_ref() == [1];
-        if member {
-            found.push(MissingPrivate { place, namespace, collection, member });
-        }
-    }
-    Ok(found)
+/// One transaction's set for one collection, as far as it is held: without the keys that were purged since.
+pub(crate) fn set_at(
+    database: &Database,
+    place: Height,
+    namespace: &str,
+    collection: &str,
+) -> Result<Option<PrivateCollection>, Error> {
+    let stored = database.read(Column::PrivateSets, &set_key(place, namespace, collection))?;
+    stored
+        .map(|bytes| PrivateCollection::decode(collection, bytes))
+        .transpose()
+        .map_err(|cause| Error::damaged("private set", cause.to_string()))
 }
 
 /// Stages a set that was missing and has come; `None` when it is not missing. The caller has checked it against its hash.
@@ -276,26 +258,24 @@ pub(crate) fn supply(
     set: &PrivateCollection,
     change: &mut Change<'_>,
 ) -> Result<Option<()>, Error> {
-    let key = missing_key(place, namespace, set.name());
-    if !database.contains(Column::MissingPrivate, &key)? {
+    if !missing_at(place, namespace, set.name(), true).stage_removal(database, change)? {
         return Ok(None);
     }
-    change.delete(Column::MissingPrivate, key);
     let hash = state.hash_algorithm();
     let mut purged = BTreeSet::new();
-    for write in set.writes() {
+    for (write, salt) in set.salted_writes() {
         let hashed = StateKey::hashed(namespace, set.name(), &hash.key_hash(&write.key));
-        let marker = database.read(Column::PrivatePurges, hashed.as_bytes())?;
-        if marker.as_deref().is_some_and(|marker| marker >= place_bytes(place).as_slice()) {
+        if is_purged(database, &hashed, place)? {
             purged.insert(write.key.clone());
             continue;
         }
         let current = state.read_one(&hashed)?;
-        if let Some(current) = current.filter(|current| current.value == hash.hash(&write.value).as_slice()) {
+        let promise = hash.hash_parts(&[salt, &write.value]);
+        if let Some(current) = current.filter(|current| current.value == promise.as_slice()) {
             let plain = StateKey::private(namespace, set.name(), &write.key);
             let value = state::VersionedValue {
                 value: write.value.clone(),
-                metadata: Bytes::new(),
+                metadata: salt.clone(),
                 version: current.version,
             };
             state.stage_values(&[(plain, Some(value))], change);
@@ -395,22 +375,15 @@ fn forget_sets(
             change.delete(Column::PrivateSets, &key);
         }
     }
-    let start = (!block.get()).to_be_bytes();
-    for record in database.scan(Column::MissingPrivate, &start, prefix_end(&start).as_deref()) {
-        let (key, _) = record?;
-        let (_, of_namespace, of_collection) = split_missing_key(&key)?;
-        if of_namespace == namespace && of_collection == collection {
-            change.delete(Column::MissingPrivate, &key);
-        }
-    }
-    Ok(())
+    missing::forget(database, block, (namespace, collection), change)
 }
 
 /// A set without some of its keys.
 fn without(set: &PrivateCollection, leave_out: impl Fn(&str) -> bool) -> PrivateCollection {
-    let writes = set.writes().iter().filter(|write| !leave_out(&write.key)).cloned().collect();
+    let kept = set.salted_writes().filter(|(write, _)| !leave_out(&write.key));
+    let writes = kept.map(|(write, salt)| (write.clone(), salt.clone())).collect();
     let metadata = set.metadata_writes().iter().filter(|write| !leave_out(&write.key)).cloned().collect();
-    PrivateCollection::new(set.name(), writes, metadata)
+    PrivateCollection::salted(set.name(), writes, metadata)
 }
 
 fn names(namespace: &str, collection: &str) -> Vec<u8> {
@@ -442,27 +415,16 @@ fn split_place(bytes: &[u8]) -> Option<Height> {
     Some(Height::new(u64::from_be_bytes(*block), u32::from_be_bytes(tx)))
 }
 
-fn set_key(place: Height, namespace: &str, collection: &str) -> Vec<u8> {
+pub(crate) fn set_key(place: Height, namespace: &str, collection: &str) -> Vec<u8> {
     [place_bytes(place).as_slice(), &names(namespace, collection)].concat()
 }
 
-fn split_set_key(key: &[u8]) -> Result<(Height, String, String), Error> {
+pub(crate) fn split_set_key(key: &[u8]) -> Result<(Height, String, String), Error> {
     let split =
         key.split_at_checked(12).and_then(|(place, rest)| Some((split_place(place)?, split_names(rest)?)));
     let (place, (namespace, collection)) =
         split.ok_or_else(|| Error::damaged("private set", format!("key of {} bytes", key.len())))?;
     Ok((place, namespace, collection))
-}
-
-/// Newer blocks sort first: they are asked for first.
-fn missing_key(place: Height, namespace: &str, collection: &str) -> Vec<u8> {
-    let inverted = Height { block: BlockNumber::new(!place.block.get()), tx: place.tx };
-    set_key(inverted, namespace, collection)
-}
-
-fn split_missing_key(key: &[u8]) -> Result<(Height, String, String), Error> {
-    let (place, namespace, collection) = split_set_key(key)?;
-    Ok((Height { block: BlockNumber::new(!place.block.get()), tx: place.tx }, namespace, collection))
 }
 
 fn place_key(namespace: &str, collection: &str, key_hash: &[u8], place: Height) -> Vec<u8> {
@@ -474,12 +436,54 @@ fn expiry_key(end: BlockNumber, committed: BlockNumber, namespace: &str, collect
     [end.get().to_be_bytes().as_slice(), &committed.get().to_be_bytes(), &names].concat()
 }
 
-/// Whether a set is what its transaction promises.
+fn missing_at(place: Height, namespace: &str, collection: &str, member: bool) -> MissingPrivate {
+    MissingPrivate { place, namespace: namespace.to_owned(), collection: collection.to_owned(), member }
+}
+
+/// Whether a key was purged by a transaction that is not before the one at `place`.
+fn is_purged(database: &Database, hashed: &StateKey, place: Height) -> Result<bool, Error> {
+    let marker = database.read(Column::PrivatePurges, hashed.as_bytes())?;
+    Ok(marker.as_deref().is_some_and(|marker| marker >= place_bytes(place).as_slice()))
+}
+
+/// Whether a set is what its transaction promises: the whole of it, or all of it but keys that were purged since. Who holds the data has
+/// cut these out, so that the hash of the whole no longer shows it; the hashes of the single writes do.
 pub(crate) fn is_promised(
+    database: &Database,
     transaction: &Transaction,
+    place: Height,
     namespace: &str,
     set: &PrivateCollection,
     hash: HashAlgorithm,
-) -> bool {
-    promise(transaction, namespace, set.name()).is_some_and(|promise| promise[..] == hash.hash(set.bytes()))
+) -> Result<bool, Error> {
+    let Some(promised) = promised_collection(transaction, namespace, set.name()) else { return Ok(false) };
+    if promised.pvt_rwset_hash[..] == hash.hash(set.bytes()) {
+        return Ok(true);
+    }
+    let mut given: BTreeMap<[u8; 32], Bytes> = BTreeMap::new();
+    for (write, salt) in set.salted_writes() {
+        let value = match write.is_delete {
+            true => Bytes::new(),
+            false => Bytes::copy_from_slice(&hash.hash_parts(&[salt, &write.value])),
+        };
+        given.insert(hash.key_hash(&write.key), value);
+    }
+    for expected in &promised.hashed_writes {
+        let key_hash: Option<[u8; 32]> = expected.key_hash[..].try_into().ok();
+        match key_hash.and_then(|key_hash| given.remove(&key_hash)) {
+            Some(value) if value == expected.value_hash => {}
+            Some(_) => return Ok(false),
+            None => {
+                let hashed = StateKey::hashed(namespace, set.name(), &expected.key_hash);
+                if !is_purged(database, &hashed, place)? {
+                    return Ok(false);
+                }
+            }
+        }
+    }
+    let metadata_promised = |key: &str| {
+        let key_hash = hash.key_hash(key);
+        promised.metadata_writes.iter().any(|expected| expected.key_hash[..] == key_hash)
+    };
+    Ok(given.is_empty() && set.metadata_writes().iter().all(|write| metadata_promised(&write.key)))
 }

@@ -28,8 +28,9 @@ use crate::{
     error::Error,
     genesis::Genesis,
     history::{self, History},
-    holdings::{self, Holdings, MissingPrivate},
+    holdings::{self, Holdings},
     index::{TransactionIndex, TxLocation, code_byte},
+    missing::{self, MissingPrivate},
     mvcc::{self, CONFIG_KEY, KnownState},
     private::{PrivateChanges, has_private_writes},
     snapshot::{StateSnapshot, Views},
@@ -128,7 +129,7 @@ impl Ledger {
             channel,
             state: Arc::new(RocksState::over(database.clone(), hash)),
             index: TransactionIndex::over(database.clone()),
-            transient: TransientStore::over(database.clone()),
+            transient: TransientStore::over(database.clone())?,
             views: Views::new(blocks.height()),
             commit_hash: Mutex::new(commit_hash),
             blocks,
@@ -309,7 +310,41 @@ impl Ledger {
     /// # Errors
     /// When the records cannot be read.
     pub fn missing_private(&self, results_max: usize) -> Result<Vec<MissingPrivate>, Error> {
-        holdings::missing(&self.database, results_max)
+        missing::after(&self.database, None, results_max)
+    }
+
+    /// The same, from the record after `last` on.
+    ///
+    /// # Errors
+    /// When the records cannot be read.
+    pub fn missing_private_after(
+        &self,
+        last: &MissingPrivate,
+        results_max: usize,
+    ) -> Result<Vec<MissingPrivate>, Error> {
+        missing::after(&self.database, Some(last), results_max)
+    }
+
+    /// Takes the organisation for a member of further collections: what is missing of them counts as missing from now on. Says how many sets.
+    ///
+    /// # Errors
+    /// As for [`Ledger::commit`].
+    pub fn reconsider_missing(&self, is_member: impl Fn(&str, &str) -> bool) -> Result<usize, Error> {
+        let _no_commit_meanwhile = self.commit_hash.lock().unwrap_or_else(PoisonError::into_inner);
+        missing::reconsider(&self.database, is_member)
+    }
+
+    /// One transaction's private writes to one collection, where this peer holds them; keys that were purged since are cut out.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn private_set(
+        &self,
+        place: TxLocation,
+        namespace: &str,
+        collection: &str,
+    ) -> Result<Option<PrivateCollection>, Error> {
+        holdings::set_at(&self.database, place, namespace, collection)
     }
 
     /// Takes private data that was missing when its block was committed. Values that are still current become readable. Says whether the
@@ -324,13 +359,17 @@ impl Ledger {
         set: &PrivateCollection,
     ) -> Result<bool, Error> {
         let _no_commit_meanwhile = self.commit_hash.lock().unwrap_or_else(PoisonError::into_inner);
-        let promised = self.blocks.block(place.block)?.is_some_and(|block| {
+        let transaction = self.blocks.block(place.block)?.and_then(|block| {
             let envelope = block::envelopes(&block).get(place.tx.get() as usize).cloned();
-            let transaction = envelope.and_then(|envelope| Transaction::open(envelope).ok());
-            transaction.is_some_and(|transaction| {
-                holdings::is_promised(&transaction, namespace, set, self.hash_algorithm())
-            })
+            envelope.and_then(|envelope| Transaction::open(envelope).ok())
         });
+        let hash = self.hash_algorithm();
+        let promised = match &transaction {
+            Some(transaction) => {
+                holdings::is_promised(&self.database, transaction, place, namespace, set, hash)?
+            }
+            None => false,
+        };
         if !promised {
             return Err(Error::PrivateDataMismatch {
                 number: place.block,

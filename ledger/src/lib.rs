@@ -24,6 +24,7 @@ mod holdings;
 mod index;
 mod ledger;
 pub mod merkle;
+mod missing;
 pub mod mvcc;
 mod order;
 mod private;
@@ -40,9 +41,10 @@ pub use self::{
     block_store::BlockStore,
     error::Error,
     history::History,
-    holdings::{CollectionTerms, MissingPrivate},
+    holdings::CollectionTerms,
     index::TxLocation,
     ledger::{Committed, Ledger},
+    missing::MissingPrivate,
     simulator::{Simulation, SimulationError, TxSimulator},
     snapshot::{SNAPSHOT_LAG_BLOCKS_MAX, SNAPSHOT_LAG_BYTES_MAX, StateSnapshot},
     statistics::Statistics,

@@ -78,13 +78,13 @@ impl PrivateChanges {
         version: Height,
         hash: HashAlgorithm,
     ) {
-        for write in collection.writes() {
+        for (write, salt) in collection.salted_writes() {
             let key = StateKey::private(namespace, collection.name(), &write.key);
             let hashed = StateKey::hashed(namespace, collection.name(), &hash.key_hash(&write.key));
             let deleted = write.is_delete || write.value.is_empty();
             let value = (!deleted).then(|| VersionedValue {
                 value: write.value.clone(),
-                metadata: Bytes::new(),
+                metadata: salt.clone(),
                 version,
             });
             self.keys.insert(hashed.as_bytes().to_vec(), (!deleted).then(|| key.clone()));
@@ -141,15 +141,18 @@ fn stored_key(
 }
 
 /// The hash of a collection's private writes, as the endorsed transaction states it.
-pub(crate) fn promise<'t>(
+fn promise<'t>(transaction: &'t Transaction, namespace: &str, collection: &str) -> Option<&'t Bytes> {
+    Some(&promised_collection(transaction, namespace, collection)?.pvt_rwset_hash)
+}
+
+/// What a transaction states about its private writes to a collection.
+pub(crate) fn promised_collection<'t>(
     transaction: &'t Transaction,
     namespace: &str,
     collection: &str,
-) -> Option<&'t Bytes> {
+) -> Option<&'t HashedCollection> {
     let namespace = transaction.invocation()?.rwset.namespace(namespace)?;
-    let collection: &HashedCollection =
-        namespace.collections.iter().find(|candidate| candidate.name == collection)?;
-    Some(&collection.pvt_rwset_hash)
+    namespace.collections.iter().find(|candidate| candidate.name == collection)
 }
 
 /// Whether a transaction has private writes somewhere.

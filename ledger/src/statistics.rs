@@ -8,7 +8,7 @@ use crate::{
     Ledger,
     database::Column,
     error::Error,
-    holdings,
+    missing,
     state::{KeyRange, Space, StateReader as _},
 };
 
@@ -66,7 +66,7 @@ impl Ledger {
                 *keys.entry(name).or_default() += 1;
             }
         }
-        counted.missing_private = holdings::missing(self.database(), MISSING_COUNTED_MAX)?.len() as u64;
+        counted.missing_private = missing::after(self.database(), None, MISSING_COUNTED_MAX)?.len() as u64;
         for (name, columns) in [
             ("blocks", &[Column::Blocks, Column::Headers, Column::HeaderHashes, Column::CommitHashes][..]),
             ("transaction index", &[Column::Transactions]),

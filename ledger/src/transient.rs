@@ -3,7 +3,10 @@
 //! An endorser, and the members it hands data to, keep a transaction's private writes here until the transaction arrives in a block,
 //! or until so many blocks passed that it will not (Fabric `core/transientstore/store.go`).
 
-use std::sync::Arc;
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
 
 use bytes::Bytes;
 use consort_crypto::hash::sha256;
@@ -18,11 +21,17 @@ use crate::{
 /// Different private sets that one transaction may have waiting: one per endorser that simulated it differently. More are an attack on the disk.
 pub const SETS_PER_TRANSACTION_MAX: usize = 32;
 
+/// Bytes of private sets that may wait in all: what members hand over without ever ordering the transaction must not fill the disk.
+pub const WAITING_BYTES_MAX: u64 = 1 << 30;
+
 /// Blocks after which an endorsement is not expected to be ordered any more; Fabric's `transientstoreMaxBlockRetention`.
 pub const RETENTION_BLOCKS: u64 = 20_000;
 
 /// Outdated sets that one commit removes at most, so that clearing up never delays a block noticeably.
 const EXPIRED_PER_COMMIT_MAX: usize = 256;
+
+/// Locks that puts are spread over: two puts of one set wait for each other, and others hardly ever.
+const LOCKS: usize = 64;
 
 /// The columns of this store.
 pub(crate) const COLUMNS: [Column; 2] = [Column::Transient, Column::TransientArrivals];
@@ -31,20 +40,32 @@ pub(crate) const COLUMNS: [Column; 2] = [Column::Transient, Column::TransientArr
 #[derive(Clone)]
 pub struct TransientStore {
     database: Arc<Database>,
+    /// Of the sets that wait.
+    bytes: Arc<AtomicU64>,
+    locks: Arc<[Mutex<()>; LOCKS]>,
 }
 
 impl TransientStore {
-    pub(crate) fn over(database: Arc<Database>) -> Self {
-        Self { database }
+    pub(crate) fn over(database: Arc<Database>) -> Result<Self, Error> {
+        let mut bytes = 0;
+        for record in database.scan(Column::TransientArrivals, &[], None) {
+            bytes += size(&record?.1);
+        }
+        let locks = Arc::new(std::array::from_fn(|_| Mutex::new(())));
+        Ok(Self { database, bytes: Arc::new(AtomicU64::new(bytes)), locks })
     }
 
     /// Keeps a private set that arrived at ledger height `height`, and waits until it is on the disk. The same set twice is kept once.
     ///
     /// # Errors
-    /// [`Error::TransientFull`] when too many different sets wait for this transaction; else when it cannot be written.
+    /// [`Error::TransientFull`] when too many different sets wait for this transaction, [`Error::TransientBytes`] when too many wait in
+    /// all; else when it cannot be written.
     pub fn put(&self, tx_id: &str, height: BlockNumber, set: &PrivateReadWriteSet) -> Result<(), Error> {
         let bytes = set.encode();
-        let key = [transaction_prefix(tx_id).as_slice(), &sha256(&bytes)].concat();
+        let hash = sha256(&bytes);
+        let lock = &self.locks[usize::from(hash[0]) % LOCKS];
+        let _same_set = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = [transaction_prefix(tx_id).as_slice(), &hash].concat();
         if self.database.contains(Column::Transient, &key)? {
             return Ok(());
         }
@@ -54,11 +75,17 @@ impl TransientStore {
                 limit: SETS_PER_TRANSACTION_MAX,
             });
         }
+        let length = bytes.len() as u64;
+        if self.bytes.load(Ordering::Relaxed).saturating_add(length) > WAITING_BYTES_MAX {
+            return Err(Error::TransientBytes { limit: WAITING_BYTES_MAX });
+        }
         let mut change = self.database.change();
         let arrival = height.get().to_be_bytes();
-        change.put(Column::TransientArrivals, arrival_key(&arrival, &key), b"");
+        change.put(Column::TransientArrivals, arrival_key(&arrival, &key), length.to_be_bytes());
         change.put(Column::Transient, key, [arrival.as_slice(), &bytes].concat());
-        change.write()
+        change.write()?;
+        self.bytes.fetch_add(length, Ordering::Relaxed);
+        Ok(())
     }
 
     /// The private sets that wait for a transaction.
@@ -84,7 +111,8 @@ impl TransientStore {
     ) -> Result<(), Error> {
         for tx_id in tx_ids {
             for (key, value) in self.records(tx_id)? {
-                let (arrival, _) = split_arrival(&value)?;
+                let (arrival, set) = split_arrival(&value)?;
+                self.forget(set.len() as u64);
                 change.delete(Column::TransientArrivals, arrival_key(&arrival, &key));
                 change.delete(Column::Transient, key);
             }
@@ -97,13 +125,20 @@ impl TransientStore {
         let Some(limit) = block.get().checked_sub(RETENTION_BLOCKS) else { return Ok(()) };
         let outdated = self.database.scan(Column::TransientArrivals, &[], Some(&limit.to_be_bytes()));
         for record in outdated.take(EXPIRED_PER_COMMIT_MAX) {
-            let (key, _) = record?;
+            let (key, length) = record?;
+            self.forget(size(&length));
             if let Some(set) = key.get(8..) {
                 change.delete(Column::Transient, set);
             }
             change.delete(Column::TransientArrivals, key);
         }
         Ok(())
+    }
+
+    /// The count only bounds the disk: if the block's write fails, nothing is written here either.
+    fn forget(&self, bytes: u64) {
+        let rest = |now: u64| Some(now.saturating_sub(bytes));
+        let _before = self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, rest);
     }
 
     fn keys(&self, tx_id: &str) -> Result<Vec<Bytes>, Error> {
@@ -127,6 +162,11 @@ fn transaction_prefix(tx_id: &str) -> Vec<u8> {
 
 fn arrival_key(arrival: &[u8; 8], key: &[u8]) -> Vec<u8> {
     [arrival.as_slice(), key].concat()
+}
+
+/// The size of a set, as its arrival's record tells it.
+fn size(length: &Bytes) -> u64 {
+    length.as_ref().try_into().map_or(0, u64::from_be_bytes)
 }
 
 fn split_arrival(value: &Bytes) -> Result<([u8; 8], Bytes), Error> {

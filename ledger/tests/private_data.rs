@@ -197,3 +197,44 @@ fn expired_data_is_no_longer_missing() {
     let hashed = consort_ledger::state::KeyRange::all(consort_ledger::state::Space::Hashed);
     assert_eq!(scratch.scan(&hashed).unwrap().count(), 0);
 }
+
+#[test]
+fn a_set_without_keys_that_were_purged_is_taken_and_no_other_part_of_one() {
+    let (_folder, ledger) = ledger();
+    let both = simulate(&ledger, |simulator| {
+        for key in ["kept", "purged"] {
+            simulator.put_private(CHAINCODE, COLLECTION, key, "v".into()).unwrap();
+        }
+    });
+    commit(&ledger, &[(&both, false)], 0);
+    let rest = put(&ledger, "kept", "v");
+    let rest = rest.private.collection(CHAINCODE, COLLECTION).unwrap();
+    let early = ledger.supply_private(Height::new(1, 0), CHAINCODE, rest).unwrap_err();
+    assert!(matches!(early, Error::PrivateDataMismatch { .. }), "nothing has been purged yet: {early}");
+    let purge = purge(&ledger, "purged");
+    commit(&ledger, &[(&purge, true)], 0);
+    let other = put(&ledger, "kept", "another");
+    let other = other.private.collection(CHAINCODE, COLLECTION).unwrap();
+    assert!(ledger.supply_private(Height::new(1, 0), CHAINCODE, other).is_err(), "another value");
+    assert!(ledger.supply_private(Height::new(1, 0), CHAINCODE, rest).unwrap());
+    assert_eq!(plain(&ledger, "kept"), Some("v".to_owned()));
+    assert_eq!(held_keys(&ledger, 1), ["kept"]);
+    examine(&ledger);
+}
+
+#[test]
+fn what_others_hold_is_searched_for_once_the_organisation_is_a_member() {
+    let (_folder, ledger) = ledger();
+    let first = put(&ledger, "a", "1");
+    let block = blocks::next_block(&ledger, vec![blocks::envelope("1", &first.rwset)]);
+    ledger.commit(blocks::accepted(block)).unwrap();
+    assert_eq!(ledger.missing_private(10).unwrap(), []);
+    assert_eq!(ledger.reconsider_missing(|_, collection| collection == "other").unwrap(), 0);
+    assert_eq!(ledger.reconsider_missing(|_, collection| collection == COLLECTION).unwrap(), 1);
+    let missing = ledger.missing_private(10).unwrap();
+    assert_eq!(missing.len(), 1);
+    assert_eq!(ledger.missing_private_after(&missing[0], 10).unwrap(), []);
+    let set = first.private.collection(CHAINCODE, COLLECTION).unwrap();
+    assert!(ledger.supply_private(missing[0].place, CHAINCODE, set).unwrap());
+    assert_eq!(plain(&ledger, "a"), Some("1".to_owned()));
+}

@@ -13,6 +13,8 @@ use consort_protos::ids::{BlockNumber, ChannelId, MspId};
 use consort_protos::transaction::Transaction;
 use tokio::sync::{broadcast, watch};
 
+use crate::private::Progress;
+
 /// Committed blocks that a slow reader may fall behind before it has to read them from the ledger again. Blocks of
 /// 500 transactions are about 2 MB, so that the queue holds some 30 MB at worst.
 const COMMIT_NOTIFICATIONS: usize = 16;
@@ -137,6 +139,8 @@ pub struct ChannelHandle {
     commits: broadcast::Sender<Arc<CommittedBlock>>,
     /// Peers whose commit hash differs, by endpoint.
     diverging: Mutex<BTreeMap<String, BooksOf>>,
+    /// How the search for missing private data goes.
+    search: Mutex<Progress>,
 }
 
 impl ChannelHandle {
@@ -151,6 +155,7 @@ impl ChannelHandle {
             condition: watch::Sender::new(Condition::Serving),
             commits: broadcast::Sender::new(COMMIT_NOTIFICATIONS),
             diverging: Mutex::default(),
+            search: Mutex::default(),
             ledger,
         }
     }
@@ -237,6 +242,17 @@ impl ChannelHandle {
             );
             diverging.insert(peer.endpoint.clone(), peer);
         }
+    }
+
+    /// How the search for missing private data goes.
+    #[must_use]
+    pub fn search_progress(&self) -> Progress {
+        self.search.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes how the search for missing private data goes.
+    pub(crate) fn note_search(&self, progress: Progress) {
+        *self.search.lock().unwrap_or_else(PoisonError::into_inner) = progress;
     }
 
     /// Follows the channel's fault.

@@ -60,6 +60,9 @@ pub struct PeerConfig {
     /// What the peer does for sealed data.
     #[serde(default)]
     pub sealed: SealedConfig,
+    /// How private data goes between peers.
+    #[serde(default)]
+    pub private_data: PrivateDataConfig,
 }
 
 /// The local MSP.
@@ -249,6 +252,38 @@ pub struct SealedConfig {
     pub proxy: bool,
 }
 
+/// How private data goes between peers.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PrivateDataConfig {
+    /// How long a member's peer may take to acknowledge what an endorsement hands it, in milliseconds. 3 s, as in Fabric.
+    pub push_timeout_ms: u64,
+    /// How long a commit waits for missing private data, in milliseconds; 0 never waits. 2 s: data that exists comes in a fraction of it, and
+    /// what does not come is searched for after the commit.
+    pub fetch_at_commit_ms: u64,
+    /// First pause between two searches for what is missing, in milliseconds; it doubles as long as nothing comes. 1 s.
+    pub search_first_ms: u64,
+    /// Longest pause, in milliseconds. 1 min; a peer that appears is asked within a second all the same.
+    pub search_max_ms: u64,
+    /// Other peers of the organisation that must have the data of its implicit collections before this one endorses. 0.
+    pub implicit_required_peers: usize,
+    /// Other peers of the organisation that get the data of its implicit collections. 1.
+    pub implicit_max_peers: usize,
+}
+
+impl Default for PrivateDataConfig {
+    fn default() -> Self {
+        Self {
+            push_timeout_ms: 3_000,
+            fetch_at_commit_ms: 2_000,
+            search_first_ms: 1_000,
+            search_max_ms: 60_000,
+            implicit_required_peers: 0,
+            implicit_max_peers: 1,
+        }
+    }
+}
+
 /// Why a configuration was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -312,11 +347,25 @@ impl PeerConfig {
             ("deliver.stall_ms", self.deliver.stall_ms),
             ("membership.interval_ms", self.membership.interval_ms),
             ("chaincode.execute_timeout_ms", self.chaincode.execute_timeout_ms),
+            ("private_data.push_timeout_ms", self.private_data.push_timeout_ms),
+            ("private_data.search_first_ms", self.private_data.search_first_ms),
         ];
         for (key, value) in positive {
             if value == 0 {
                 return Err(LoadError::Value { key, reason: "must be at least 1".to_owned() });
             }
+        }
+        if self.private_data.search_max_ms < self.private_data.search_first_ms {
+            return Err(LoadError::Value {
+                key: "private_data.search_max_ms",
+                reason: "must be at least private_data.search_first_ms".to_owned(),
+            });
+        }
+        if self.private_data.implicit_max_peers < self.private_data.implicit_required_peers {
+            return Err(LoadError::Value {
+                key: "private_data.implicit_max_peers",
+                reason: "must be at least private_data.implicit_required_peers".to_owned(),
+            });
         }
         if self.membership.expiry_ms <= self.membership.interval_ms {
             return Err(LoadError::Value {

@@ -12,8 +12,8 @@ use tonic::transport::Channel;
 /// Connections that are kept. A channel of 20 organisations has fewer nodes; what is beyond the bound is dialled anew.
 const CONNECTIONS_MAX: usize = 1_024;
 
-/// A connection is told by where it goes and whom it trusts there.
-type Key = (String, Vec<Bytes>);
+/// A connection is told by where it goes, whom it trusts there, and which certificate of this node it shows.
+type Key = (String, Vec<Bytes>, Bytes);
 
 /// Dials each node once per set of TLS roots and shares the connection.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ impl Connections {
     /// # Errors
     /// When endpoint or roots cannot be used at all.
     pub fn to(&self, endpoint: &str, roots: &[Bytes]) -> Result<Channel, DialError> {
-        let key = (endpoint.to_owned(), roots.to_vec());
+        let key = (endpoint.to_owned(), roots.to_vec(), self.certificate_hash());
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(channel) = open.get(&key) {
             return Ok(channel.clone());
@@ -45,6 +45,12 @@ impl Connections {
         }
         open.insert(key, channel.clone());
         Ok(channel)
+    }
+
+    /// SHA-256 of the certificate (DER) that connections show now; empty without one.
+    #[must_use]
+    pub fn certificate_hash(&self) -> Bytes {
+        self.dialer.identity().map(|identity| identity.certificate_hash()).unwrap_or_default()
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Owns the channels that this peer has joined ([`registry`], [`channel`]), the way of a block from the orderers to the
 //! ledger ([`deliver_client`], [`committer`]), the services that applications and other peers call ([`gateway`],
-//! [`discovery`], [`events`], [`membership`], [`endorser`]), the chaincodes that run here ([`chaincode`]) and the system chaincodes
+//! [`discovery`], [`events`], [`membership`], [`endorser`], [`private`]), the chaincodes that run here ([`chaincode`]) and the system chaincodes
 //! ([`lifecycle`], [`system`], [`identities`]).
 //!
 //! Does not own: formats and hashes (`protos`, `crypto`), who is who (`msp`), what a configuration means
@@ -37,6 +37,7 @@ pub mod health;
 pub mod identities;
 pub mod lifecycle;
 pub mod membership;
+pub mod private;
 pub mod registry;
 pub mod sealed;
 pub mod server;

@@ -21,6 +21,7 @@ use consort_node::tls::{ServerTls, TlsError};
 use consort_node::trust::ClientTrust;
 use consort_node::{Clock, Metrics, Tasks};
 use consort_protos::consort::peer::membership_server::MembershipServer;
+use consort_protos::consort::privatedata::private_data_server::PrivateDataServer;
 use consort_protos::consort::sealed::proxy_server::ProxyServer;
 use consort_protos::fabric::discovery::discovery_server::DiscoveryServer;
 use consort_protos::fabric::gateway::gateway_server::GatewayServer;
@@ -41,6 +42,7 @@ use crate::events::BlockEvents;
 use crate::gateway::Gateway;
 use crate::health::ChannelsHealth;
 use crate::membership::{LocalChaincodes, Membership, MembershipSetup};
+use crate::private::{PrivateData, PrivateDataSetup};
 use crate::registry::Channels;
 use crate::sealed::keys::{Keys, KeysError};
 use crate::sealed::service::{Proxies, ProxiesSetup};
@@ -134,6 +136,7 @@ struct Parts {
     channels: Arc<Channels>,
     following: FollowerParts,
     membership: Membership,
+    private: PrivateData,
     /// With the role of a proxy of sealed data.
     proxies: Option<Proxies>,
     tls: ServerTls,
@@ -238,7 +241,10 @@ impl Parts {
         );
         self.following.metrics.height(channel.id(), channel.ledger().height());
         let follower = Follower::new(Arc::clone(channel), intake, self.following.clone());
+        let committer = committer.fetching(self.private.clone());
         tasks.spawn(format!("commit {}", channel.id()), false, committer.run(tasks.cancelled()));
+        let search = self.private.clone().run_search(Arc::clone(channel), tasks.cancelled());
+        tasks.spawn(format!("search for private data {}", channel.id()), false, search);
         tasks.spawn(format!("follow {}", channel.id()), false, follower.run(tasks.cancelled()));
         self.membership.watch(channel, tasks);
         if let Some(proxies) = &self.proxies {
@@ -283,21 +289,24 @@ fn assemble(
     let peer_metrics = Arc::new(PeerMetrics::new(metrics));
     let access = Arc::new(Access::new(local.clone(), msp_id.clone()));
     let endorser = endorser(&config, &channels, &signer, &access, &clock)?;
-    let membership = Membership::new(MembershipSetup {
-        channels: Arc::clone(&channels),
-        chaincodes: Arc::clone(&endorser) as Arc<dyn LocalChaincodes>,
-        signer: signer.clone(),
-        endpoint: config.endpoint.clone(),
+    let membership = membership(&config, &channels, &endorser, &signer, &connections, &clock, &peer_metrics);
+    let following = FollowerParts {
+        orderers: orderers.clone(),
         connections: Arc::clone(&connections),
+        directory: Arc::new(membership.clone()),
+        signer,
+        dialer,
         clock: Arc::clone(&clock),
-        config: config.membership.clone(),
+        config: config.deliver.clone(),
         metrics: Arc::clone(&peer_metrics),
-    });
+    };
+    let private = private_data(&config, &channels, &following, tasks);
+    endorser.distribute_through(&private);
     let gateway = Gateway::new(
         Arc::clone(&channels),
         Arc::new(membership.clone()),
-        Arc::new(Endorsers::new(Arc::clone(&endorser), Arc::clone(&connections), Arc::clone(&peer_metrics))),
-        Arc::new(orderers.clone()),
+        Arc::new(Endorsers::new(Arc::clone(&endorser), connections, Arc::clone(&peer_metrics))),
+        Arc::new(orderers),
         msp_id,
         config.gateway.clone(),
         Arc::clone(&clock),
@@ -310,29 +319,31 @@ fn assemble(
         clock: Arc::clone(&clock),
         tls_binding,
     });
-    let events = BlockEvents::new(Arc::clone(&channels), Arc::clone(&clock), tasks, tls_binding);
-    let counted = CountedEndorser::new(EndorserService::new(endorser), Arc::clone(&peer_metrics));
-    let proxies = proxies(&config, &signer, &membership, &clock)?;
+    let proxies = proxies(&config, &following.signer, &membership, &clock)?;
+    let events = BlockEvents::new(Arc::clone(&channels), clock, tasks, tls_binding);
+    let counted = CountedEndorser::new(EndorserService::new(endorser), peer_metrics);
     let server = GrpcServer::new(listener, Some(tls.clone()))
         .add_service(limited!(GatewayServer::new(gateway)))
         .add_service(limited!(EndorserServer::new(counted)))
         .add_service(limited!(DeliverServer::new(events)))
         .add_service(DiscoveryServer::new(discovery))
+        .add_service(limited!(PrivateDataServer::new(private.clone())))
         .add_service(MembershipServer::new(membership.clone()));
     let server = with_proxies(server, proxies.as_ref());
     let operations_tls = config.operations.server_tls().map_err(StartError::Operations)?;
     let trust = client_trust(&config, &channels, &local, (&tls, operations_tls.as_ref()));
-    let following = FollowerParts {
-        orderers,
-        connections,
-        directory: Arc::new(membership.clone()),
-        signer,
-        dialer,
-        clock,
-        config: config.deliver.clone(),
-        metrics: peer_metrics,
+    let parts = Parts {
+        config,
+        channels,
+        following,
+        membership,
+        private,
+        tls,
+        operations_tls,
+        trust,
+        local,
+        proxies,
     };
-    let parts = Parts { config, channels, following, membership, tls, operations_tls, trust, local, proxies };
     Ok((parts, server))
 }
 
@@ -418,6 +429,45 @@ impl Local {
         let msps = load_msp(&config.msp.dir, &msp_id).map_err(folder)?;
         Ok(Self { signer: Arc::new(signer), msps: Current::new(Arc::new(msps)) })
     }
+}
+
+fn membership(
+    config: &PeerConfig,
+    channels: &Arc<Channels>,
+    endorser: &Arc<Endorser>,
+    signer: &Current<SigningIdentity>,
+    connections: &Arc<Connections>,
+    clock: &Arc<dyn Clock>,
+    metrics: &Arc<PeerMetrics>,
+) -> Membership {
+    Membership::new(MembershipSetup {
+        channels: Arc::clone(channels),
+        chaincodes: Arc::clone(endorser) as Arc<dyn LocalChaincodes>,
+        signer: signer.clone(),
+        endpoint: config.endpoint.clone(),
+        connections: Arc::clone(connections),
+        clock: Arc::clone(clock),
+        config: config.membership.clone(),
+        metrics: Arc::clone(metrics),
+    })
+}
+
+fn private_data(
+    config: &PeerConfig,
+    channels: &Arc<Channels>,
+    following: &FollowerParts,
+    tasks: &Tasks,
+) -> PrivateData {
+    PrivateData::new(PrivateDataSetup {
+        channels: Arc::clone(channels),
+        directory: Arc::clone(&following.directory),
+        signer: following.signer.clone(),
+        connections: Arc::clone(&following.connections),
+        clock: Arc::clone(&following.clock),
+        config: config.private_data.clone(),
+        metrics: Arc::clone(&following.metrics),
+        tasks: tasks.clone(),
+    })
 }
 
 /// How other nodes are reached.

@@ -25,6 +25,13 @@ struct OutcomeLabel {
     outcome: &'static str,
 }
 
+/// A channel and whether a member's peer acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PushLabel {
+    channel: String,
+    outcome: &'static str,
+}
+
 /// A channel and the address of a node that delivers its blocks.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct SourceLabel {
@@ -41,6 +48,9 @@ pub struct PeerMetrics {
     behind: Family<ChannelLabel, Gauge>,
     wrong_blocks: Family<SourceLabel, Counter>,
     diverging: Family<ChannelLabel, Gauge>,
+    private_missing: Family<ChannelLabel, Gauge>,
+    private_supplied: Family<ChannelLabel, Counter>,
+    private_pushes: Family<PushLabel, Counter>,
 }
 
 impl PeerMetrics {
@@ -65,7 +75,25 @@ impl PeerMetrics {
             "Blocks that were dropped because they are not the channel's, by the node that delivered them",
             wrong_blocks.clone(),
         );
+        let private_supplied = Family::<ChannelLabel, Counter>::default();
+        metrics.register(
+            "private_data_supplied",
+            "Private sets that came after their block had been committed",
+            private_supplied.clone(),
+        );
+        let private_pushes = Family::<PushLabel, Counter>::default();
+        metrics.register(
+            "private_data_pushes",
+            "Calls that handed private data to another peer, by outcome: acknowledged or failed",
+            private_pushes.clone(),
+        );
         Self {
+            private_missing: metrics.channel_gauges(
+                "private_data_missing",
+                "Private sets that this peer should hold and does not, counted up to 10000",
+            ),
+            private_supplied,
+            private_pushes,
             behind: metrics.channel_gauges(
                 "blocks_behind",
                 "Blocks that peers of the organisation have and this one does not",
@@ -105,6 +133,25 @@ impl PeerMetrics {
     pub fn diverging(&self, channel: &ChannelId, peers: usize) {
         let label = ChannelLabel { channel: channel.to_string() };
         self.diverging.get_or_create(&label).set(i64::try_from(peers).unwrap_or(i64::MAX));
+    }
+
+    /// Notes how many private sets are missing.
+    pub fn private_missing(&self, channel: &ChannelId, sets: usize) {
+        let label = ChannelLabel { channel: channel.to_string() };
+        self.private_missing.get_or_create(&label).set(i64::try_from(sets).unwrap_or(i64::MAX));
+    }
+
+    /// Notes private sets that came late.
+    pub fn private_supplied(&self, channel: &ChannelId, sets: u64) {
+        let label = ChannelLabel { channel: channel.to_string() };
+        self.private_supplied.get_or_create(&label).inc_by(sets);
+    }
+
+    /// Notes how a call ended that handed private data to another peer.
+    pub fn private_push(&self, channel: &ChannelId, acknowledged: bool) {
+        let outcome = if acknowledged { "acknowledged" } else { "failed" };
+        let label = PushLabel { channel: channel.to_string(), outcome };
+        self.private_pushes.get_or_create(&label).inc();
     }
 
     /// Notes a committed block.

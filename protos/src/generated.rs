@@ -25,6 +25,9 @@ pub mod consort {
     pub mod peer {
         tonic::include_proto!("consort.peer");
     }
+    pub mod privatedata {
+        tonic::include_proto!("consort.privatedata");
+    }
     pub mod sealed {
         tonic::include_proto!("consort.sealed");
     }

@@ -13,18 +13,30 @@ use prost::Message;
 use crate::fabric::{kvrwset, rwset};
 use crate::ids::Height;
 
+/// Length of the salt of a private value's hash, in bytes. It is fixed, so that salt and value are told apart in what is hashed.
+pub const SALT_BYTES: usize = 32;
+
 /// The bytes are no read-write set.
 #[derive(Debug, thiserror::Error)]
 #[error("malformed read-write set of {place}")]
 pub struct MalformedReadWriteSet {
     place: String,
     #[source]
-    cause: prost::DecodeError,
+    cause: Cause,
+}
+
+/// What is wrong with it.
+#[derive(Debug, thiserror::Error)]
+enum Cause {
+    #[error(transparent)]
+    Decode(#[from] prost::DecodeError),
+    #[error("a salt of {0} bytes, where {SALT_BYTES} are due")]
+    Salt(usize),
 }
 
 impl MalformedReadWriteSet {
-    fn new(place: &str, cause: prost::DecodeError) -> Self {
-        Self { place: place.to_owned(), cause }
+    fn new(place: &str, cause: impl Into<Cause>) -> Self {
+        Self { place: place.to_owned(), cause: cause.into() }
     }
 }
 
@@ -316,7 +328,16 @@ impl RangeQuery {
 
 impl Write {
     fn to_message(&self) -> kvrwset::KvWrite {
-        kvrwset::KvWrite { key: self.key.clone(), is_delete: self.is_delete, value: self.value.clone() }
+        self.to_salted_message(&Bytes::new())
+    }
+
+    fn to_salted_message(&self, salt: &Bytes) -> kvrwset::KvWrite {
+        kvrwset::KvWrite {
+            key: self.key.clone(),
+            is_delete: self.is_delete,
+            value: self.value.clone(),
+            salt: salt.clone(),
+        }
     }
 
     fn from_message(message: kvrwset::KvWrite) -> Self {
@@ -429,6 +450,8 @@ pub struct PrivateCollection {
     name: String,
     bytes: Bytes,
     writes: Vec<Write>,
+    /// One for each write; empty where there is none.
+    salts: Vec<Bytes>,
     metadata_writes: Vec<MetadataWrite>,
 }
 
@@ -504,26 +527,40 @@ impl PrivateCollection {
     /// entries.
     #[must_use]
     pub fn new(name: &str, writes: Vec<Write>, metadata_writes: Vec<MetadataWrite>) -> Self {
+        let unsalted = writes.into_iter().map(|write| (write, Bytes::new())).collect();
+        Self::salted(name, unsalted, metadata_writes)
+    }
+
+    /// The same with a salt for each write: [`SALT_BYTES`], or none.
+    #[must_use]
+    pub fn salted(name: &str, writes: Vec<(Write, Bytes)>, metadata_writes: Vec<MetadataWrite>) -> Self {
         let set = kvrwset::KvrwSet {
             reads: Vec::new(),
             range_queries_info: Vec::new(),
-            writes: writes.iter().map(Write::to_message).collect(),
+            writes: writes.iter().map(|(write, salt)| write.to_salted_message(salt)).collect(),
             metadata_writes: metadata_writes.iter().map(MetadataWrite::to_message).collect(),
         };
-        Self { name: name.to_owned(), bytes: set.encode_to_vec().into(), writes, metadata_writes }
+        let bytes = set.encode_to_vec().into();
+        let (writes, salts) = writes.into_iter().unzip();
+        Self { name: name.to_owned(), bytes, writes, salts, metadata_writes }
     }
 
     /// Opens the bytes of a private `kvrwset.KVRWSet` and keeps them.
     ///
     /// # Errors
     ///
-    /// When they do not parse.
+    /// When they do not parse, or a salt has another length than [`SALT_BYTES`].
     pub fn decode(name: &str, bytes: Bytes) -> Result<Self, MalformedReadWriteSet> {
         let set = kvrwset::KvrwSet::decode(bytes.clone())
             .map_err(|cause| MalformedReadWriteSet::new(name, cause))?;
+        let salts: Vec<Bytes> = set.writes.iter().map(|write| write.salt.clone()).collect();
+        if let Some(wrong) = salts.iter().find(|salt| !matches!(salt.len(), 0 | SALT_BYTES)) {
+            return Err(MalformedReadWriteSet::new(name, Cause::Salt(wrong.len())));
+        }
         Ok(Self {
             name: name.to_owned(),
             bytes,
+            salts,
             writes: set.writes.into_iter().map(Write::from_message).collect(),
             metadata_writes: set.metadata_writes.into_iter().map(MetadataWrite::from_message).collect(),
         })
@@ -545,6 +582,12 @@ impl PrivateCollection {
     #[must_use]
     pub fn writes(&self) -> &[Write] {
         &self.writes
+    }
+
+    /// The writes, each with the salt of its value's hash, which is that of salt and value; the salt is empty where the collection asks
+    /// for none.
+    pub fn salted_writes(&self) -> impl Iterator<Item = (&Write, &Bytes)> {
+        self.writes.iter().zip(&self.salts)
     }
 
     /// Keys whose metadata is replaced.

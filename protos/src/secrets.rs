@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::consort::privatedata::{Found, Signed};
 use crate::fabric::{msp::KeyInfo, protos::ChaincodeProposalPayload, rwset::CollectionPvtReadWriteSet};
 
 impl fmt::Debug for KeyInfo {
@@ -29,6 +30,22 @@ impl fmt::Debug for CollectionPvtReadWriteSet {
             .debug_struct("CollectionPvtReadWriteSet")
             .field("collection_name", &self.collection_name)
             .field("rwset_bytes", &self.rwset.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Signed {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Signed").field("body_bytes", &self.body.len()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Found {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Found")
+            .field("index", &self.index)
+            .field("set_bytes", &self.set.len())
             .finish_non_exhaustive()
     }
 }

@@ -132,6 +132,7 @@ fn collection(collection: &Collection) -> anyhow::Result<CollectionConfig> {
         block_to_live: collection.block_to_live,
         member_only_read: collection.member_only_read,
         member_only_write: collection.member_only_write,
+        salted_hashes: collection.salted_hashes,
         endorsement_policy: endorsement.map(|policy| policy.to_application_policy()),
     };
     Ok(CollectionConfig { payload: Some(collection_config::Payload::StaticCollectionConfig(payload)) })
@@ -153,6 +154,9 @@ struct JsonCollection {
     member_only_read: bool,
     #[serde(default)]
     member_only_write: bool,
+    /// Consort's, not Fabric's.
+    #[serde(default)]
+    salted_hashes: bool,
     #[serde(default)]
     endorsement_policy: Option<JsonPolicy>,
 }
@@ -178,6 +182,7 @@ impl JsonCollection {
             block_to_live: self.block_to_live,
             member_only_read: self.member_only_read,
             member_only_write: self.member_only_write,
+            salted_hashes: self.salted_hashes,
             endorsement_policy: self.endorsement_policy.map(|policy| match policy {
                 JsonPolicy::SignaturePolicy(text) => text,
                 JsonPolicy::ChannelConfigPolicy(path) if path.starts_with('/') => path,

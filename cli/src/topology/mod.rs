@@ -208,6 +208,9 @@ pub(crate) struct Collection {
     pub(crate) block_to_live: u64,
     pub(crate) member_only_read: bool,
     pub(crate) member_only_write: bool,
+    /// Whether values are hashed with a salt that outsiders cannot guess.
+    #[serde(default)]
+    pub(crate) salted_hashes: bool,
     pub(crate) endorsement_policy: Option<String>,
 }
 

@@ -26,7 +26,7 @@ impl TxSimulator {
         let plain = self.snapshot.private(namespace, collection, key)?;
         let available = match (&hashed, &plain) {
             (None, None) => true,
-            (Some(hashed), Some(plain)) => hashed.value == self.hash().hash(&plain.value).as_slice(),
+            (Some(hashed), Some(plain)) => hashed.value == plain.private_hash(self.hash()).as_slice(),
             _ => false,
         };
         if !available {
@@ -117,7 +117,24 @@ impl TxSimulator {
         key: &str,
         value: Bytes,
     ) -> Result<(), SimulationError> {
-        let write = if value.is_empty() { PrivateWrite::Delete } else { PrivateWrite::Put(value) };
+        let write = if value.is_empty() { PrivateWrite::Delete } else { PrivateWrite::Put(value, None) };
+        self.write_private(namespace, collection, key, write)
+    }
+
+    /// Writes a private value that stands on the ledger as the hash of salt and value. An empty value deletes the key.
+    ///
+    /// # Errors
+    /// As for [`TxSimulator::put_private`].
+    pub fn put_private_salted(
+        &mut self,
+        namespace: &str,
+        collection: &str,
+        key: &str,
+        value: Bytes,
+        salt: [u8; 32],
+    ) -> Result<(), SimulationError> {
+        let write =
+            if value.is_empty() { PrivateWrite::Delete } else { PrivateWrite::Put(value, Some(salt)) };
         self.write_private(namespace, collection, key, write)
     }
 

@@ -48,7 +48,8 @@ pub(super) struct CollectionRecord {
 
 /// A change of a private key.
 pub(super) enum PrivateWrite {
-    Put(Bytes),
+    /// A value, with the salt of its hash where the collection asks for one.
+    Put(Bytes, Option<[u8; 32]>),
     Delete,
     Purge,
 }
@@ -103,6 +104,7 @@ impl Record {
 impl CollectionRecord {
     /// The hashed form, and the plain one where something was written.
     fn finish(self, name: String, hash: HashAlgorithm) -> (HashedCollection, Option<PrivateCollection>) {
+        let salted = |salt: &[u8], value: &[u8]| Bytes::copy_from_slice(&hash.hash_parts(&[salt, value]));
         let hash = |bytes: &[u8]| Bytes::copy_from_slice(&hash.hash(bytes));
         let hashed_reads = self
             .reads
@@ -114,8 +116,11 @@ impl CollectionRecord {
             .iter()
             .map(|(key, write)| HashedWrite {
                 key_hash: hash(key.as_bytes()),
-                is_delete: !matches!(write, PrivateWrite::Put(_)),
-                value_hash: if let PrivateWrite::Put(value) = write { hash(value) } else { Bytes::new() },
+                is_delete: !matches!(write, PrivateWrite::Put(..)),
+                value_hash: match write {
+                    PrivateWrite::Put(value, salt) => salted(salt_bytes(salt), value),
+                    PrivateWrite::Delete | PrivateWrite::Purge => Bytes::new(),
+                },
                 is_purge: matches!(write, PrivateWrite::Purge),
             })
             .collect();
@@ -132,7 +137,7 @@ impl CollectionRecord {
             let writes = self.writes.into_iter().map(plain_write).collect();
             let metadata_writes =
                 self.metadata_writes.into_keys().map(|key| MetadataWrite { key, entries: Vec::new() });
-            PrivateCollection::new(&name, writes, metadata_writes.collect())
+            PrivateCollection::salted(&name, writes, metadata_writes.collect())
         });
         let pvt_rwset_hash = plain.as_ref().map(|plain| hash(plain.bytes())).unwrap_or_default();
         (HashedCollection { name, hashed_reads, hashed_writes, metadata_writes, pvt_rwset_hash }, plain)
@@ -140,11 +145,20 @@ impl CollectionRecord {
 }
 
 /// A purge looks like a delete to those who hold the data.
-fn plain_write((key, write): (String, PrivateWrite)) -> Write {
+fn plain_write((key, write): (String, PrivateWrite)) -> (Write, Bytes) {
     match write {
-        PrivateWrite::Put(value) => Write { key, is_delete: false, value },
-        PrivateWrite::Delete | PrivateWrite::Purge => Write { key, is_delete: true, value: Bytes::new() },
+        PrivateWrite::Put(value, salt) => {
+            (Write { key, is_delete: false, value }, Bytes::copy_from_slice(salt_bytes(&salt)))
+        }
+        PrivateWrite::Delete | PrivateWrite::Purge => {
+            (Write { key, is_delete: true, value: Bytes::new() }, Bytes::new())
+        }
     }
+}
+
+/// No bytes where there is no salt: the hash is then Fabric's.
+fn salt_bytes(salt: &Option<[u8; 32]>) -> &[u8] {
+    salt.as_ref().map_or(&[], |salt| salt)
 }
 
 fn metadata_write((key, entries): (String, Entries)) -> MetadataWrite {

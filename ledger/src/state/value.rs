@@ -1,6 +1,7 @@
 //! A value with the transaction that wrote it, and the form in which it is stored.
 
 use bytes::Bytes;
+use consort_crypto::hash::HashAlgorithm;
 use consort_protos::{
     fabric::kvrwset::{KvMetadataEntry, KvMetadataWrite},
     ids::Height,
@@ -16,15 +17,22 @@ use crate::{
 /// A value of the state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VersionedValue {
-    /// The bytes; for hashed keys the SHA-256 of the private value.
+    /// The bytes; for hashed keys the hash of the private value.
     pub value: Bytes,
-    /// Metadata in Fabric's stored form (a `KVMetadataWrite` without its key); empty when the key has none.
+    /// Metadata in Fabric's stored form (a `KVMetadataWrite` without its key); empty when the key has none. For private values the salt
+    /// of their hash; empty in collections without salts.
     pub metadata: Bytes,
     /// The transaction that wrote the value or its metadata last.
     pub version: Height,
 }
 
 impl VersionedValue {
+    /// The hash by which a private value stands on the ledger: of its salt and the value.
+    #[must_use]
+    pub fn private_hash(&self, hash: HashAlgorithm) -> [u8; 32] {
+        hash.hash_parts(&[&self.metadata, &self.value])
+    }
+
     /// One entry of the metadata, such as `VALIDATION_PARAMETER`.
     ///
     /// # Errors

@@ -16,6 +16,7 @@ use super::validator;
 use super::{aggregate, private};
 use crate::channel::{ChannelFault, ChannelHandle, CommittedBlock};
 use crate::identities::table::{Table, Versions};
+use crate::private::PrivateData;
 use crate::telemetry::PeerMetrics;
 use consort_node::dial::with_causes;
 
@@ -59,6 +60,8 @@ pub struct Committer {
     channel: Arc<ChannelHandle>,
     /// The peer's organisation, which decides what private data it keeps.
     own: MspId,
+    /// Where missing private data is fetched.
+    others: Option<PrivateData>,
     queue: mpsc::Receiver<Prepared>,
     metrics: Arc<PeerMetrics>,
 }
@@ -76,7 +79,8 @@ pub fn pipeline(channel: &Arc<ChannelHandle>, own: MspId, metrics: Arc<PeerMetri
         queue: sender,
         channel: Arc::clone(channel),
     };
-    (intake, Committer { channel: Arc::clone(channel), own, queue: receiver, metrics })
+    let committer = Committer { channel: Arc::clone(channel), own, others: None, queue: receiver, metrics };
+    (intake, committer)
 }
 
 fn last_hash(channel: &ChannelHandle) -> [u8; 32] {
@@ -139,6 +143,13 @@ impl std::fmt::Debug for Intake {
 }
 
 impl Committer {
+    /// Asks other peers for private data that is not at hand. Without this it is noted as missing.
+    #[must_use]
+    pub fn fetching(mut self, others: PrivateData) -> Self {
+        self.others = Some(others);
+        self
+    }
+
     /// Commits what the intake queues, until the peer stops (the block at hand is finished), the intake is gone or the
     /// channel has a fault.
     pub async fn run(mut self, cancelled: CancellationToken) {
@@ -151,8 +162,9 @@ impl Committer {
             let Some(prepared) = prepared else { return };
             let channel = Arc::clone(&self.channel);
             let metrics = Arc::clone(&self.metrics);
-            let own = self.own.clone();
-            let done = tokio::task::spawn_blocking(move || commit(&channel, &own, prepared, &metrics)).await;
+            let (own, others) = (self.own.clone(), self.others.clone());
+            let work = move || commit(&channel, &own, others.as_ref(), prepared, &metrics);
+            let done = tokio::task::spawn_blocking(work).await;
             let fault = match done {
                 Ok(Ok(())) => continue,
                 Ok(Err(fault)) => fault,
@@ -190,6 +202,7 @@ fn prepare(
 fn commit(
     channel: &ChannelHandle,
     own: &MspId,
+    others: Option<&PrivateData>,
     prepared: Prepared,
     metrics: &PeerMetrics,
 ) -> Result<(), ChannelFault> {
@@ -208,7 +221,7 @@ fn commit(
     let opened: Vec<_> = transactions.into_iter().map(Opened::into_transaction).collect();
     let committed = ValidatedBlock::new(block, opened.clone(), outcome.codes)
         .and_then(|validated| {
-            let private = private::of_block(&bundle, ledger, own, &validated)?;
+            let private = private::of_block(channel, own, others, &validated)?;
             ledger.commit(validated.with_private(private.sets).with_terms(private.terms))
         })
         .map_err(|error| ChannelFault {

@@ -1,17 +1,21 @@
-//! The private data that this peer keeps with a block: what it holds since the endorsement, of the collections that its
-//! organisation is a member of.
+//! The private data that this peer keeps with a block, of the collections that its organisation is a member of: what it holds since the
+//! endorsement, and what other peers give it in the time that a commit waits.
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use consort_channel_config::ChannelBundle;
-use consort_ledger::{CollectionTerms, Ledger, StateSnapshot, ValidatedBlock};
+use consort_ledger::{CollectionTerms, StateSnapshot, ValidatedBlock};
 use consort_protos::fabric::protos::TxValidationCode;
-use consort_protos::ids::{MspId, TxNumber};
+use consort_protos::ids::{Height, MspId, TxNumber};
 use consort_protos::rwset::{
     HashedCollection, PrivateCollection, PrivateNamespace, PrivateReadWriteSet, TxReadWriteSet,
 };
+use consort_protos::transaction::{Body, Transaction};
 
 use super::governance::Governance;
+use crate::channel::ChannelHandle;
+use crate::private::{PrivateData, WantedSet};
 
 /// What the books need to know of a block's private data.
 #[derive(Debug, Default)]
@@ -23,13 +27,15 @@ pub(super) struct BlockPrivate {
 }
 
 /// Collects it. Data that does not have the hash that the transaction promises is left out: whoever endorsed twice may
-/// have several sets for one transaction.
+/// have several sets for one transaction. What is missing is asked of other peers, when there is a way to.
 pub(super) fn of_block(
-    bundle: &ChannelBundle,
-    ledger: &Ledger,
+    channel: &ChannelHandle,
     own: &MspId,
+    others: Option<&PrivateData>,
     block: &ValidatedBlock,
 ) -> Result<BlockPrivate, consort_ledger::Error> {
+    let (bundle, ledger) = (&*channel.bundle(), channel.ledger());
+    let mut wanted = Vec::new();
     let mut private = BlockPrivate::default();
     let mut definitions = Definitions { bundle, own, state: ledger.snapshot(), known: BTreeMap::new() };
     for ((transaction, code), number) in block.transactions().iter().zip(block.codes()).zip(0_u32..) {
@@ -46,12 +52,60 @@ pub(super) fn of_block(
             continue;
         }
         let held = ledger.transient().sets(&transaction.tx_id)?;
+        let place = Height { block: block.number(), tx: TxNumber::new(number) };
         let kept = keep(bundle, &private.terms, &invocation.rwset, &held);
+        wanted.extend(lacking(transaction, place, &private.terms, &invocation.rwset, &kept));
         if !kept.is_empty() {
-            private.sets.insert(TxNumber::new(number), kept);
+            private.sets.insert(place.tx, kept);
+        }
+    }
+    if let Some(others) = others.filter(|_| !wanted.is_empty()) {
+        for (set, data) in others.fetch_for_commit(channel, wanted) {
+            add(private.sets.entry(set.place.tx).or_default(), set.namespace, data);
         }
     }
     Ok(private)
+}
+
+/// What a transaction promises to the organisation and what is not at hand.
+fn lacking(
+    transaction: &Transaction,
+    place: Height,
+    terms: &BTreeMap<(String, String), CollectionTerms>,
+    set: &TxReadWriteSet,
+    kept: &PrivateReadWriteSet,
+) -> Vec<WantedSet> {
+    let member = |namespace: &str, collection: &str| {
+        terms.get(&(namespace.to_owned(), collection.to_owned())).is_some_and(|terms| terms.member)
+    };
+    let missing = promised(set).filter(|(namespace, collection)| {
+        member(namespace, &collection.name) && kept.collection(namespace, &collection.name).is_none()
+    });
+    let wanted = missing.map(|(namespace, collection)| WantedSet {
+        tx_id: transaction.tx_id.clone(),
+        place,
+        namespace: namespace.to_owned(),
+        collection: collection.name.clone(),
+        hash: collection.pvt_rwset_hash.clone(),
+        endorsers: endorsers(transaction),
+    });
+    wanted.collect()
+}
+
+fn endorsers(transaction: &Transaction) -> Vec<Bytes> {
+    match &transaction.body {
+        Ok(Body::Endorser(body)) => {
+            body.endorsements.iter().map(|endorsement| endorsement.endorser.clone()).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn add(sets: &mut PrivateReadWriteSet, namespace: String, data: PrivateCollection) {
+    match sets.namespaces.iter_mut().find(|known| known.namespace == namespace) {
+        Some(known) => known.collections.push(data),
+        None => sets.namespaces.push(PrivateNamespace { namespace, collections: vec![data] }),
+    }
 }
 
 /// The definitions that a block's collections stand under, each read once.

@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use consort_channel_config::ChannelBundle;
+use consort_crypto::preimage::{PrivateWrite, SALT_SECRET, SALT_SECRET_BYTES_MIN};
 use consort_ledger::simulator::RangeId;
 use consort_ledger::{Ledger, Simulation, SimulationError, StateSnapshot, TxSimulator};
 use consort_msp::Identity;
 use consort_protos::fabric::msp::SerializedIdentity;
-use consort_protos::fabric::protos::{StaticCollectionConfig, collection_config, collection_policy_config};
+use consort_protos::fabric::protos::{StaticCollectionConfig, collection_policy_config};
 use consort_protos::ids::MspId;
 use prost::Message;
 
@@ -20,6 +21,7 @@ use crate::chaincode::{
     TransactionContext,
 };
 use crate::lifecycle::{Definition, IMPLICIT_COLLECTION, LIFECYCLE, sources, state};
+use crate::private::collections;
 use crate::registry::{Channels, with_causes};
 
 /// Metadata entry that holds a key's endorsement policy (Fabric `peer/policy.proto`, `MetaDataKeys`).
@@ -46,6 +48,8 @@ pub(super) struct ChannelHost {
     snapshot: StateSnapshot,
     context: TransactionContext,
     creator: Arc<Identity>,
+    /// From which the salts of private values are derived; chaincode does not see it.
+    salt_secret: Option<Bytes>,
     work: Mutex<Work>,
 }
 
@@ -68,6 +72,8 @@ struct RangeState {
 struct Rights {
     read: bool,
     write: bool,
+    /// Whether values are hashed with a salt.
+    salted: bool,
 }
 
 impl ChannelHost {
@@ -77,6 +83,7 @@ impl ChannelHost {
         ledger: Arc<Ledger>,
         context: TransactionContext,
         creator: Arc<Identity>,
+        salt_secret: Option<Bytes>,
     ) -> Self {
         let snapshot = ledger.snapshot();
         let work = Work {
@@ -85,7 +92,8 @@ impl ChannelHost {
             rights: BTreeMap::new(),
             definitions: BTreeMap::new(),
         };
-        Self { surroundings, bundle, ledger, snapshot, context, creator, work: Mutex::new(work) }
+        let work = Mutex::new(work);
+        Self { surroundings, bundle, ledger, snapshot, context, creator, salt_secret, work }
     }
 
     /// The state that the transaction reads.
@@ -179,7 +187,7 @@ impl ChannelHost {
         definition: &Definition,
         collection: &str,
     ) -> Result<Rights, HostError> {
-        let everything = Rights { read: true, write: true };
+        let everything = Rights { read: true, write: true, salted: false };
         if let Some(msp_id) = collection.strip_prefix(IMPLICIT_COLLECTION) {
             let known = &self.bundle.application().organisations;
             if known.iter().any(|organisation| organisation.msp_id.as_str() == msp_id) {
@@ -196,20 +204,21 @@ impl ChannelHost {
                 ),
             ));
         }
-        let config = find_collection(definition, collection).ok_or_else(|| {
+        let config = collections::find(&definition.collections, collection).ok_or_else(|| {
             let text = format!(
                 "collection [{collection}] not defined in the collection config for chaincode [{}]",
                 definition.name
             );
             self.refused(message, &text)
         })?;
+        let everything = Rights { salted: config.salted_hashes, ..everything };
         if !config.member_only_read && !config.member_only_write {
             return Ok(everything);
         }
         if self.is_member(config) {
             return Ok(everything);
         }
-        Ok(Rights { read: !config.member_only_read, write: !config.member_only_write })
+        Ok(Rights { read: !config.member_only_read, write: !config.member_only_write, ..everything })
     }
 
     fn is_member(&self, config: &StaticCollectionConfig) -> bool {
@@ -251,6 +260,32 @@ impl ChannelHost {
         ))
     }
 
+    /// The salt of a value, where the collection asks for one: the same at all endorsers of the proposal, and unknown to whom the client does
+    /// not give its secret.
+    fn salt(
+        &self,
+        message: &str,
+        chaincode: &str,
+        collection: &str,
+        key: &str,
+    ) -> Result<Option<[u8; 32]>, HostError> {
+        if !self.rights(message, chaincode, collection)?.salted {
+            return Ok(None);
+        }
+        let secret = self.salt_secret.as_ref().filter(|secret| secret.len() >= SALT_SECRET_BYTES_MIN);
+        let Some(secret) = secret else {
+            let text = format!(
+                "collection [{collection}] of chaincode [{chaincode}] hashes values with a salt, and the proposal's transient data has \
+                 no entry {SALT_SECRET} of at least {SALT_SECRET_BYTES_MIN} bytes; remedy: Consort's client SDK adds it to calls with \
+                 transient data, with other clients set it to random bytes, fresh for each proposal"
+            );
+            return Err(self.refused(message, &text));
+        };
+        let TransactionContext { channel, tx_id, .. } = &self.context;
+        let write = PrivateWrite { channel, tx_id, namespace: chaincode, collection, key };
+        Ok(Some(self.bundle.hash_algorithm().private_salt(secret, &write)))
+    }
+
     fn may_set_key_policies(&self, message: &str) -> Result<(), HostError> {
         if self.bundle.application().capabilities.key_level_endorsement() {
             return Ok(());
@@ -273,19 +308,6 @@ fn policy_entries(policy: Bytes) -> BTreeMap<String, Bytes> {
 
 fn ended() -> HostError {
     HostError::Broken("the simulation has ended".to_owned())
-}
-
-/// A collection of a definition, by name.
-pub(super) fn find_collection<'d>(
-    definition: &'d Definition,
-    name: &str,
-) -> Option<&'d StaticCollectionConfig> {
-    definition.collections.config.iter().find_map(|config| match &config.payload {
-        Some(collection_config::Payload::StaticCollectionConfig(config)) if config.name == name => {
-            Some(config)
-        }
-        _ => None,
-    })
 }
 
 impl Host for ChannelHost {
@@ -412,7 +434,14 @@ impl Host for ChannelHost {
     ) -> Result<(), HostError> {
         let message = if value.is_empty() { "DEL_STATE" } else { "PUT_STATE" };
         self.may_write(message, namespace, collection)?;
-        self.simulate(message, |simulator| simulator.put_private(namespace, collection, key, value))
+        match self.salt(message, namespace, collection, key)? {
+            Some(salt) => self.simulate(message, |simulator| {
+                simulator.put_private_salted(namespace, collection, key, value, salt)
+            }),
+            None => {
+                self.simulate(message, |simulator| simulator.put_private(namespace, collection, key, value))
+            }
+        }
     }
 
     fn private_validation_parameter(
@@ -502,6 +531,7 @@ impl Host for ChannelHost {
             .deserialize(self.creator.serialized())
             .map_err(|error| self.refused(MESSAGE, &error.to_string()))?;
         let ledger = Arc::clone(handle.ledger());
-        Ok(Arc::new(Self::new(self.surroundings.clone(), bundle, ledger, context, creator)))
+        let secret = self.salt_secret.clone();
+        Ok(Arc::new(Self::new(self.surroundings.clone(), bundle, ledger, context, creator, secret)))
     }
 }

@@ -6,7 +6,8 @@
 //! transaction touches.
 //!
 //! What always holds: nothing is endorsed but what was executed here, over one snapshot; everything that differs between
-//! peers stays out of the signed bytes; private writes are durable in the transient store before the endorsement leaves.
+//! peers stays out of the signed bytes; before the endorsement leaves, private writes are durable in the transient store and with as many
+//! other members' peers as their collections require.
 
 mod access;
 mod answer;
@@ -17,12 +18,13 @@ mod interest;
 mod sealed;
 mod service;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 pub use self::access::Access;
 pub use self::service::EndorserService;
 use bytes::Bytes;
+use consort_crypto::preimage::SALT_SECRET;
 use consort_ledger::{Simulation, TxSimulator};
 use consort_msp::{Identity, SigningIdentity};
 use consort_node::Clock;
@@ -30,16 +32,15 @@ use consort_node::renewal::Current;
 use consort_protos::fabric::protos::{ChaincodeEvent, ProposalResponse, Response, SignedProposal};
 use consort_protos::proposal::Proposal;
 
-use self::host::{ChannelHost, Surroundings, find_collection};
+use self::host::{ChannelHost, Surroundings};
 use crate::chaincode::{
     ChaincodeRuntime, Execution, Host, HostError, Invocation, RuntimeError, TransactionContext, WasmRuntime,
 };
 use crate::channel::ChannelHandle;
 use crate::identities::{IDENTITIES, functions};
-use crate::lifecycle::{
-    Definition, IMPLICIT_COLLECTION, Installed, LIFECYCLE, LifecycleCall, LifecycleChaincode, sources,
-};
+use crate::lifecycle::{Definition, Installed, LIFECYCLE, LifecycleCall, LifecycleChaincode, sources};
 use crate::membership::LocalChaincodes;
+use crate::private::{PrivateData, WeakPrivateData, Written};
 use crate::registry::{Channels, with_causes};
 use crate::sealed::SEALED;
 use crate::system::SystemCall;
@@ -98,6 +99,8 @@ pub struct Endorser {
     lifecycle: Arc<LifecycleChaincode>,
     cscc: Arc<Cscc>,
     qscc: Arc<Qscc>,
+    /// How private writes reach other peers; set once when the peer is put together, and absent where there are no others.
+    private: OnceLock<WeakPrivateData>,
 }
 
 /// A proposal that may be executed.
@@ -140,7 +143,13 @@ impl Endorser {
             qscc: Arc::new(Qscc::new(Arc::clone(&channels), Arc::clone(&access))),
             surroundings: Surroundings { channels, packages: Arc::clone(runtime.packages()), access, msp_id },
             runtime,
+            private: OnceLock::new(),
         }
+    }
+
+    /// From now on private writes are handed to other peers in this way. The first call counts.
+    pub fn distribute_through(&self, private: &PrivateData) {
+        let _already = self.private.set(private.downgrade());
     }
 
     /// Executes a signed proposal and endorses the result. A failure of chaincode or of this peer is a response with a
@@ -239,7 +248,8 @@ impl Endorser {
         .map_err(|error| error.to_string())?;
         let simulation = finished(&host)?;
         if response.status < STATUS_REFUSED {
-            store_private(channel, &host, &accepted.proposal.tx_id, &simulation)
+            self.keep_private(channel, &host, &accepted.proposal, &simulation)
+                .await
                 .map_err(|reason| format!("error in simulation: {reason}"))?;
         }
         Ok(Executed {
@@ -330,7 +340,8 @@ impl Endorser {
             payload: execution.response.payload,
         };
         if response.status < STATUS_REFUSED {
-            keep_private(channel, &host, &definition, proposal, &simulation)
+            self.keep_private(channel, &host, proposal, &simulation)
+                .await
                 .map_err(|reason| format!("error in simulation: {reason}"))?;
         }
         Ok(Executed { response, version: definition.version, event, simulation: Some((simulation, host)) })
@@ -368,13 +379,59 @@ impl Endorser {
             .await
     }
 
+    /// Makes private writes durable here, where this peer's organisation is a member, and hands them to other members' peers.
+    async fn keep_private(
+        &self,
+        channel: &Arc<ChannelHandle>,
+        host: &ChannelHost,
+        proposal: &Proposal,
+        simulation: &Simulation,
+    ) -> Result<(), String> {
+        if simulation.private.is_empty() {
+            return Ok(());
+        }
+        let tx_id = &proposal.tx_id;
+        let undistributed = |reason: String| {
+            format!(
+                "failed to distribute private collection, txID {tx_id}, channel {}: {reason}",
+                proposal.channel
+            )
+        };
+        let (own, height) = (&self.surroundings.msp_id, host.snapshot().height());
+        let written = Written::of(channel, host.snapshot(), &simulation.private).map_err(undistributed)?;
+        written.check_membership(own)?;
+        let (held, ledger, id) = (written.held_by(own), Arc::clone(channel.ledger()), tx_id.clone());
+        let stored = async {
+            if held.is_empty() {
+                return Ok(());
+            }
+            blocking(move || ledger.transient().put(&id, height, &held)).await?.map_err(|error| {
+                format!("failed to store private data of transaction {tx_id}: {}", with_causes(&error))
+            })
+        };
+        let distributed = async {
+            match self.private.get() {
+                Some(private) => {
+                    let private = private.upgrade().ok_or("the peer is stopping")?;
+                    private.distribute(channel, tx_id, height.get(), &written).await
+                }
+                None => written.check_alone(),
+            }
+        };
+        let (stored, distributed) = tokio::join!(stored, distributed);
+        distributed.map_err(undistributed)?;
+        stored
+    }
+
     fn host(&self, accepted: &Accepted, channel: &ChannelHandle) -> ChannelHost {
         let proposal = &accepted.proposal;
+        let mut transient = proposal.transient.clone();
+        let salt_secret = transient.remove(SALT_SECRET);
         let context = TransactionContext {
             tx_id: proposal.tx_id.clone(),
             channel: proposal.channel.clone(),
             timestamp: proposal.timestamp.unwrap_or_default(),
-            transient: Arc::new(proposal.transient.clone()),
+            transient: Arc::new(transient),
             proposal: proposal.bytes.clone(),
             signature: proposal.signature.clone(),
             binding: channel.bundle().hash_algorithm().hash_parts(&[
@@ -391,6 +448,7 @@ impl Endorser {
             Arc::clone(channel.ledger()),
             context,
             Arc::clone(&accepted.creator),
+            salt_secret,
         )
     }
 }
@@ -439,53 +497,6 @@ fn check_initialization(
             host.simulate("INIT", |simulator| simulator.put(name, INITIALIZED_KEY, version))
         }
     }
-}
-
-/// Makes private writes durable here, so that they are at hand when the transaction is committed.
-fn keep_private(
-    channel: &ChannelHandle,
-    host: &ChannelHost,
-    definition: &Definition,
-    proposal: &Proposal,
-    simulation: &Simulation,
-) -> Result<(), String> {
-    let Proposal { tx_id, channel: channel_name, .. } = proposal;
-    for namespace in &simulation.private.namespaces {
-        let called = (namespace.namespace != definition.name)
-            .then(|| Definition::read(host.snapshot(), &namespace.namespace))
-            .transpose()
-            .map_err(|error| with_causes(&error))?
-            .flatten();
-        let definition = called.as_ref().unwrap_or(definition);
-        for collection in &namespace.collections {
-            let required =
-                find_collection(definition, collection.name()).map_or(0, |config| config.required_peer_count);
-            if required > 0 && !collection.name().starts_with(IMPLICIT_COLLECTION) {
-                return Err(format!(
-                    "failed to distribute private collection, txID {tx_id}, channel {channel_name}: could not build private \
-                     data dissemination plan for chaincode {} and collection {}: required to disseminate to at least \
-                     {required} peers, but know of only 0 eligible peers",
-                    definition.name,
-                    collection.name()
-                ));
-            }
-        }
-    }
-    store_private(channel, host, tx_id, simulation)
-}
-
-fn store_private(
-    channel: &ChannelHandle,
-    host: &ChannelHost,
-    tx_id: &str,
-    simulation: &Simulation,
-) -> Result<(), String> {
-    if simulation.private.is_empty() {
-        return Ok(());
-    }
-    channel.ledger().transient().put(tx_id, host.snapshot().height(), &simulation.private).map_err(|error| {
-        format!("failed to store private data of transaction {tx_id}: {}", with_causes(&error))
-    })
 }
 
 /// Whether a name belongs to a system chaincode.

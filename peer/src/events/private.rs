@@ -4,27 +4,15 @@
 //! later does not see what was written before (Fabric `core/peer/deliverevents.go`).
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use bytes::Bytes;
-use consort_channel_config::ChannelBundle;
-use consort_ledger::Ledger;
-use consort_msp::Identity;
 use consort_node::dial::with_causes;
-use consort_protos::fabric::lifecycle::{StateData, state_data};
-use consort_protos::fabric::protos::{CollectionConfigPackage, collection_config, collection_policy_config};
 use consort_protos::fabric::rwset::TxPvtReadWriteSet;
 use consort_protos::ids::BlockNumber;
-use consort_protos::rwset::PrivateReadWriteSet;
-use prost::Message;
+use consort_protos::rwset::{PrivateNamespace, PrivateReadWriteSet};
 
 use crate::channel::ChannelHandle;
-use crate::committer::governance::Rule;
-
-/// Namespace of chaincode definitions.
-const LIFECYCLE: &str = "_lifecycle";
-/// Prefix of the collection that every organisation has in every namespace.
-const IMPLICIT_COLLECTION: &str = "_implicit_org_";
+use crate::private::collections::Rules;
 
 /// The sets of a block by the transaction's position, without the collections that the reader is no member of.
 ///
@@ -41,17 +29,18 @@ pub(super) fn readable(
     }
     let bundle = channel.bundle();
     let identity = bundle.msps().deserialize(reader).map_err(|error| error.to_string())?;
-    let mut known: BTreeMap<String, CollectionConfigPackage> = BTreeMap::new();
+    let mut rules = Rules::new(channel);
     let mut readable = BTreeMap::new();
     for (tx, mut set) in sets {
-        for namespace in &mut set.namespaces {
-            let name = namespace.namespace.clone();
-            if !known.contains_key(&name) {
-                let definition = collections_before(channel.ledger(), &name, block)?;
-                known.insert(name.clone(), definition);
+        for PrivateNamespace { namespace, collections } in &mut set.namespaces {
+            let mut kept = Vec::new();
+            for set in std::mem::take(collections) {
+                let rule = rules.before(namespace, set.name(), block)?;
+                if rule.is_some_and(|rule| rule.includes(&identity)) {
+                    kept.push(set);
+                }
             }
-            let collections = &known[&name];
-            namespace.collections.retain(|set| is_member(&bundle, &identity, collections, set.name()));
+            *collections = kept;
         }
         set.namespaces.retain(|namespace| !namespace.collections.is_empty());
         if !set.is_empty() {
@@ -59,46 +48,6 @@ pub(super) fn readable(
         }
     }
     Ok(readable)
-}
-
-/// The collections of a chaincode as they were defined before a block.
-fn collections_before(
-    ledger: &Ledger,
-    chaincode: &str,
-    block: BlockNumber,
-) -> Result<CollectionConfigPackage, String> {
-    let key = format!("namespaces/fields/{chaincode}/Collections");
-    let Some(definition) = ledger.history(LIFECYCLE, &key, block).next() else {
-        return Ok(CollectionConfigPackage::default());
-    };
-    let definition = definition.map_err(|error| with_causes(&error))?;
-    let data = StateData::decode(definition.value).map_err(|error| error.to_string())?;
-    match data.r#type {
-        Some(state_data::Type::Bytes(package)) => {
-            CollectionConfigPackage::decode(package).map_err(|error| error.to_string())
-        }
-        _ => Ok(CollectionConfigPackage::default()),
-    }
-}
-
-fn is_member(
-    bundle: &ChannelBundle,
-    reader: &Arc<Identity>,
-    collections: &CollectionConfigPackage,
-    name: &str,
-) -> bool {
-    if let Some(msp_id) = name.strip_prefix(IMPLICIT_COLLECTION) {
-        return reader.msp_id().as_str() == msp_id;
-    }
-    let policy = collections.config.iter().find_map(|config| match &config.payload {
-        Some(collection_config::Payload::StaticCollectionConfig(config)) if config.name == name => {
-            let collection_policy_config::Payload::SignaturePolicy(policy) =
-                config.member_orgs_policy.as_ref()?.payload.as_ref()?;
-            Some(policy.encode_to_vec())
-        }
-        _ => None,
-    });
-    policy.is_some_and(|policy| Rule::of_key(bundle, &policy).evaluate(std::slice::from_ref(reader)).is_ok())
 }
 
 #[cfg(test)]

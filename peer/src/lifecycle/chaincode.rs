@@ -190,6 +190,7 @@ impl Step<'_> {
         let in_force = self.books.in_force(&definition.name)?;
         let committed = in_force.as_ref().map(|definition| &definition.collections);
         names::check_collections(&definition.collections, committed).map_err(invalid)?;
+        names::check_members(self.bundle, &definition.collections).map_err(invalid)?;
         // Nothing chosen is the same as no limits, in the same bytes.
         definition.limits = definition.limits.filter(|limits| *limits != SandboxLimits::default());
         definition.allowance().map_err(StepError::Refused)?;

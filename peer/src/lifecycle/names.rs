@@ -2,10 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use consort_protos::fabric::common::{SignaturePolicy, signature_policy};
+use consort_channel_config::ChannelBundle;
+use consort_msp::principal;
+use consort_protos::fabric::common::{
+    MspPrincipal, SignaturePolicy, msp_principal::Classification, signature_policy,
+};
 use consort_protos::fabric::protos::{
     CollectionConfigPackage, StaticCollectionConfig, collection_config, collection_policy_config,
 };
+use consort_protos::ids::MspId;
 
 /// Names that belong to system chaincodes.
 const RESERVED: [&str; 5] = ["cscc", "escc", "lscc", "qscc", "vscc"];
@@ -137,6 +142,41 @@ fn check_collection(collection: &StaticCollectionConfig) -> Result<(), String> {
     Ok(())
 }
 
+/// Checks that the members of proposed collections are of the channel: a misspelled MSP id would be a collection that nobody reads.
+pub(super) fn check_members(
+    bundle: &ChannelBundle,
+    proposed: &CollectionConfigPackage,
+) -> Result<(), String> {
+    for collection in static_collections(proposed)? {
+        let policy = collection.member_orgs_policy.as_ref().and_then(|policy| policy.payload.as_ref());
+        let Some(collection_policy_config::Payload::SignaturePolicy(envelope)) = policy else { continue };
+        for principal in &envelope.identities {
+            check_member(bundle, principal)
+                .map_err(|reason| format!("collection-name: {} -- {reason}", collection.name))?;
+        }
+    }
+    Ok(())
+}
+
+fn check_member(bundle: &ChannelBundle, principal: &MspPrincipal) -> Result<(), String> {
+    match Classification::try_from(principal.principal_classification) {
+        Ok(Classification::Role | Classification::OrganizationUnit) => {
+            let named = principal::msp_id(principal).unwrap_or_default();
+            let known = MspId::parse(&named).is_ok_and(|msp_id| bundle.msps().msp(&msp_id).is_some());
+            if known {
+                Ok(())
+            } else {
+                Err(format!("collection member '{named}' is not part of the channel"))
+            }
+        }
+        Ok(Classification::Identity) => match bundle.msps().deserialize(&principal.principal) {
+            Ok(_) => Ok(()),
+            Err(_) => Err("contains an identity that is not part of the channel".to_owned()),
+        },
+        _ => Err(format!("principal type {} is not supported", principal.principal_classification)),
+    }
+}
+
 /// Whether every node asks for one of its branches: members are those who could satisfy it alone.
 fn is_choice(rule: &SignaturePolicy, depth: usize) -> bool {
     match &rule.r#type {
@@ -192,6 +232,50 @@ mod tests {
         let both = "AND('Org1MSP.member','Org2MSP.member')";
         assert!(
             check_collections(&collection("both", both, 0), None).unwrap_err().contains("OR concatenation")
+        );
+    }
+
+    #[test]
+    fn members_are_of_the_channel() {
+        let network = crate::testing::Network::new(&[]);
+        let bundle = ChannelBundle::from_block(&network.genesis).unwrap();
+        assert_eq!(check_members(&bundle, &collection("both", EITHER, 0)), Ok(()));
+        assert_eq!(
+            check_members(&bundle, &collection("typo", "OR('Org1MSP.member','Org7MSP.member')", 0))
+                .unwrap_err(),
+            "collection-name: typo -- collection member 'Org7MSP' is not part of the channel"
+        );
+    }
+
+    #[test]
+    fn contradictory_settings_are_refused_by_name() {
+        let refused = |change: &dyn Fn(&mut StaticCollectionConfig)| {
+            let mut package = collection("both", EITHER, 0);
+            let Some(collection_config::Payload::StaticCollectionConfig(both)) =
+                &mut package.config[0].payload
+            else {
+                panic!("a static collection")
+            };
+            change(both);
+            check_collections(&package, None).unwrap_err()
+        };
+        assert_eq!(
+            refused(&|both| both.required_peer_count = 2),
+            "collection-name: both -- maximum peer count (1) cannot be less than the required peer count (2)"
+        );
+        assert_eq!(
+            refused(&|both| both.required_peer_count = -1),
+            "collection-name: both -- requiredPeerCount (-1) cannot be less than zero"
+        );
+        assert_eq!(
+            refused(&|both| both.member_orgs_policy = None),
+            "collection member policy is not set for collection 'both'"
+        );
+        let mut twice = collection("both", EITHER, 0);
+        twice.config.extend(collection("both", EITHER, 0).config);
+        assert_eq!(
+            check_collections(&twice, None).unwrap_err(),
+            "collection-name: both -- found duplicate in collection configuration"
         );
     }
 

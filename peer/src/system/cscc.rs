@@ -1,4 +1,4 @@
-//! `cscc`: which channels this peer has joined, joining one, and a channel's configuration.
+//! `cscc`: which channels this peer has joined, joining one, a channel's configuration, and what is missing of its private data.
 
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use prost::Message;
 use super::{SystemCall, channel, failure, success};
 use crate::channel::ChannelHandle;
 use crate::endorser::Access;
+use crate::private;
 use crate::registry::{Channels, with_causes};
 
 /// The name under which it is called.
@@ -38,6 +39,7 @@ impl Cscc {
             "GetChannels" => self.list(call),
             "GetConfigBlock" => self.config_block(call),
             "GetChannelConfig" => self.config(call),
+            "GetPrivateDataStatus" => self.private_data(call),
             "" => Err("Incorrect number of arguments, 0".to_owned()),
             other => Err(format!("Requested function {other} not found.")),
         };
@@ -76,6 +78,15 @@ impl Cscc {
     fn config(&self, call: &SystemCall<'_>) -> Result<Vec<u8>, String> {
         let handle = self.readable("GetChannelConfig", call)?;
         Ok(handle.bundle().config().encode_to_vec())
+    }
+
+    /// Consort's own function, for administrators of the organisation: what this peer lacks of a channel's private data.
+    fn private_data(&self, call: &SystemCall<'_>) -> Result<Vec<u8>, String> {
+        self.access
+            .local(Role::Admin, call.creator)
+            .map_err(|reason| format!("access denied for [GetPrivateDataStatus]: [{reason}]"))?;
+        let handle = channel(&self.channels, &call.text(1))?;
+        private::status(&handle).map(|status| status.encode_to_vec()).map_err(|error| with_causes(&error))
     }
 
     fn readable(&self, function: &str, call: &SystemCall<'_>) -> Result<Arc<ChannelHandle>, String> {

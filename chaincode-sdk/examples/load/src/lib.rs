@@ -22,6 +22,8 @@ pub fn contract() -> Functions<'static> {
         .function("Get", get)
         .function("Range", range)
         .function("PutPrivate", put_private)
+        .function("GetPrivate", get_private)
+        .function("HashPrivate", hash_private)
 }
 
 consort_chaincode_sdk::export!(contract);
@@ -95,6 +97,17 @@ fn range(context: &Context<'_>, start: String, end: String) -> Result<String, Er
 fn put_private(context: &Context<'_>, collection: String, key: String) -> Result<(), Error> {
     let value = context.transient("value").ok_or_else(|| Error::new("the transient map lacks 'value'"))?;
     context.private(&collection).put(&key, &value)
+}
+
+/// Reads a key of a private data collection, on a peer that holds it.
+fn get_private(context: &Context<'_>, collection: String, key: String) -> Result<Vec<u8>, Error> {
+    context.private(&collection).get(&key)?.ok_or_else(|| missing(&key))
+}
+
+/// The hash of a private value in hexadecimal, which every peer has.
+fn hash_private(context: &Context<'_>, collection: String, key: String) -> Result<String, Error> {
+    let hash = context.private(&collection).hash(&key)?.ok_or_else(|| missing(&key))?;
+    Ok(hash.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 fn numbers(first: u32, count: u32) -> Result<std::ops::Range<u32>, Error> {

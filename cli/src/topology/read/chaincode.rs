@@ -115,6 +115,7 @@ impl Reader<'_> {
         let block_to_live = section.optional_number("block_to_live", 0..=u64::MAX, self.faults);
         let member_only_read = section.optional_flag("member_only_read", self.faults).unwrap_or(true);
         let member_only_write = section.optional_flag("member_only_write", self.faults).unwrap_or(true);
+        let salted_hashes = section.optional_flag("salted_hashes", self.faults).unwrap_or(false);
         section.finish(self.faults);
         Some(Collection {
             name: name?.value,
@@ -124,6 +125,7 @@ impl Reader<'_> {
             block_to_live: block_to_live.map_or(0, |blocks| blocks.value),
             member_only_read,
             member_only_write,
+            salted_hashes,
             endorsement_policy: endorsement.map(|policy| policy.value),
         })
     }
