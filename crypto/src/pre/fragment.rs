@@ -9,6 +9,9 @@ use super::random::{Random, System};
 use super::share::INDEX_BYTES;
 use super::{Capsule, Error, Share, Suite, hash};
 
+/// Fragments that are verified together: their weights take less than the 255 hashes that one expansion gives.
+const BATCH_MAX: usize = 64;
+
 /// A proxy's contribution to opening one record for one request. It is useless without the reader's secret key, so it may be
 /// public.
 #[derive(Clone, PartialEq, Eq)]
@@ -29,13 +32,63 @@ struct EqualityProof {
     response: Scalar,
 }
 
-/// What a fragment is made for and held to.
-struct Statement<'a> {
-    capsule: &'a Capsule,
-    aux: &'a [u8],
-    commitment: &'a Point,
-    grant: &'a [u8],
-    request: &'a [u8],
+/// What fragments are made for and held to.
+#[derive(Clone, Copy)]
+pub(super) struct Statement<'a> {
+    pub(super) capsule: &'a Capsule,
+    pub(super) aux: &'a [u8],
+    pub(super) grant: &'a [u8],
+    pub(super) request: &'a [u8],
+}
+
+impl Statement<'_> {
+    /// Whether fragments, each with its commitment, hold for a capsule that was checked; all of one suite. At most [`BATCH_MAX`].
+    ///
+    /// The three equations of each proof are added up, every one with a weight that depends on all proofs (and on nothing else, so
+    /// that all verifiers agree): wrong ones cancel out with a probability of 2^-128.
+    fn holds(&self, fragments: &[(&Fragment, &Point)]) -> bool {
+        let suite = self.capsule.suite();
+        let challenges: Vec<Scalar> =
+            fragments.iter().map(|(fragment, commitment)| fragment.challenge(self, commitment)).collect();
+        let proofs: Vec<[u8; SCALAR_BYTES]> = challenges
+            .iter()
+            .zip(fragments)
+            .flat_map(|(challenge, (fragment, _))| [challenge.to_bytes(), fragment.proof.response.to_bytes()])
+            .collect();
+        let proofs: Vec<&[u8]> = proofs.iter().map(<[u8; SCALAR_BYTES]>::as_slice).collect();
+        let mut weights = vec![[[0; 16]; 3]; fragments.len()];
+        hash::expand(suite, "weights", &proofs, weights.as_flattened_mut().as_flattened_mut());
+        let mut shared = [Scalar::from_index(suite, 0); 3];
+        let mut terms = Vec::with_capacity(6 * fragments.len() + shared.len());
+        for (((fragment, commitment), challenge), weights) in fragments.iter().zip(challenges).zip(weights) {
+            let proof = &fragment.proof;
+            let equations = [(&proof.e, &fragment.e), (&proof.v, &fragment.v), (&proof.u, *commitment)];
+            for (((blinded, image), weight), shared) in equations.into_iter().zip(weights).zip(&mut shared) {
+                let weight = Scalar::from_half(suite, weight);
+                terms.push((*blinded.element(), weight));
+                terms.push((*image.element(), weight.times(&challenge)));
+                *shared = shared.minus(&weight.times(&proof.response));
+            }
+        }
+        let bases = [&self.capsule.e, &self.capsule.v, Point::second_generator(suite)];
+        terms.extend(bases.into_iter().map(|base| *base.element()).zip(shared));
+        Element::public_sum_vanishes(suite, &terms)
+    }
+
+    /// Verifies fragments of a capsule that was checked, each with its commitment, all of one suite.
+    ///
+    /// # Errors
+    /// [`Error::Fragment`] names the first one that is wrong.
+    pub(super) fn verify(&self, fragments: &[(&Fragment, &Point)]) -> Result<(), Error> {
+        for batch in fragments.chunks(BATCH_MAX) {
+            if !self.holds(batch) {
+                let wrong = batch.iter().find(|fragment| !self.holds(&[**fragment]));
+                let (fragment, _) = wrong.unwrap_or(&batch[0]);
+                return Err(Error::Fragment { index: fragment.index });
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Fragment {
@@ -107,55 +160,16 @@ impl Fragment {
     ) -> Result<(), Error> {
         one_suite(&[self.suite(), capsule.suite(), commitment.suite()])?;
         capsule.check(aux)?;
-        self.verify_checked(capsule, aux, commitment, grant, request)
+        Statement { capsule, aux, grant, request }.verify(&[(self, commitment)])
     }
 
-    /// Verifies a fragment of a capsule that was checked, all of one suite.
-    pub(super) fn verify_checked(
-        &self,
-        capsule: &Capsule,
-        aux: &[u8],
-        commitment: &Point,
-        grant: &[u8],
-        request: &[u8],
-    ) -> Result<(), Error> {
-        let statement = Statement { capsule, aux, commitment, grant, request };
-        if self.holds(&statement) { Ok(()) } else { Err(Error::Fragment { index: self.index }) }
-    }
-
-    /// The proof's three equations at once, the second and third weighted by numbers that depend on the whole proof (and on
-    /// nothing else, so that all verifiers agree): wrong ones cancel out with a probability of 2^-128.
-    fn holds(&self, statement: &Statement<'_>) -> bool {
-        let suite = self.suite();
-        let challenge = self.challenge(statement);
-        let response = self.proof.response.negated();
-        let mut weights = [[0; 16]; 2];
-        let parts: [&[u8]; 2] = [&challenge.to_bytes(), &self.proof.response.to_bytes()];
-        hash::expand(suite, "weights", &parts, weights.as_flattened_mut());
-        let [first, second] = weights.map(|weight| Scalar::from_half(suite, weight));
-        let second_generator = Point::second_generator(suite);
-        let term = |point: &Point, scalar: Scalar| (*point.element(), scalar);
-        let terms = [
-            term(&self.proof.e, Scalar::from_index(suite, 1)),
-            term(&self.e, challenge),
-            term(&statement.capsule.e, response),
-            term(&self.proof.v, first),
-            term(&self.v, first.times(&challenge)),
-            term(&statement.capsule.v, first.times(&response)),
-            term(&self.proof.u, second),
-            term(statement.commitment, second.times(&challenge)),
-            term(second_generator, second.times(&response)),
-        ];
-        Element::public_sum_vanishes(suite, &terms)
-    }
-
-    fn challenge(&self, statement: &Statement<'_>) -> Scalar {
+    fn challenge(&self, statement: &Statement<'_>, commitment: &Point) -> Scalar {
         let parts: [&[u8]; 12] = [
             &statement.capsule.to_bytes(),
             statement.aux,
             self.e.as_bytes(),
             self.v.as_bytes(),
-            statement.commitment.as_bytes(),
+            commitment.as_bytes(),
             self.proof.e.as_bytes(),
             self.proof.v.as_bytes(),
             self.proof.u.as_bytes(),
@@ -212,7 +226,7 @@ pub(super) fn re_encrypt_with(
     let proof = EqualityProof { e: proof_e, v: proof_v, u: proof_u, response };
     let mut fragment = Fragment { index: share.index(), e, v, proof };
     let commitment = share.commitment()?;
-    let challenge = fragment.challenge(&Statement { capsule, aux, commitment: &commitment, grant, request });
+    let challenge = fragment.challenge(&Statement { capsule, aux, grant, request }, &commitment);
     fragment.proof.response = blind.plus(&challenge.times(&share.scalar));
     Ok(fragment)
 }

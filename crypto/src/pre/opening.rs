@@ -3,6 +3,7 @@
 use zeroize::Zeroizing;
 
 use super::element::{Element, Point, one_suite};
+use super::fragment::Statement;
 use super::share::{GrantKeys, GrantSecret, weights};
 use super::{Capsule, Error, Fragment, PublicKey, SecretKey};
 
@@ -38,14 +39,16 @@ pub fn open(
     suites.extend(fragments.iter().map(Fragment::suite));
     let suite = one_suite(&suites)?;
     capsule.check(aux)?;
+    let mut committed = Vec::with_capacity(fragments.len());
     for (number, fragment) in fragments.iter().enumerate() {
         let index = fragment.index();
         let commitment = commitments.get(usize::from(index) - 1).ok_or(Error::Index { index })?;
         if fragments[..number].iter().any(|earlier| earlier.index() == index) {
             return Err(Error::Duplicate { index });
         }
-        fragment.verify_checked(capsule, aux, commitment, grant, request)?;
+        committed.push((fragment, commitment));
     }
+    Statement { capsule, aux, grant, request }.verify(&committed)?;
     if threshold == 0 {
         return Err(Error::Threshold {
             threshold,

@@ -238,6 +238,19 @@ fn a_wrong_fragment_among_enough_right_ones_is_named() {
 }
 
 #[test]
+fn every_one_of_many_fragments_is_found_when_it_is_wrong() {
+    // More than are verified at once.
+    let case = Case::new(Suite::P256, 2, 66);
+    assert_eq!(case.open(&case.fragments).unwrap(), b"blood group 0-");
+    for wrong in [0, 31, 63, 64, 65] {
+        let mut fragments = case.fragments.clone();
+        let share = &case.split.shares[wrong];
+        fragments[wrong] = re_encrypt(share, &case.sealed.capsule, AUX, GRANT, b"other").unwrap();
+        assert_eq!(case.open(&fragments), Err(Error::Fragment { index: fragments[wrong].index() }));
+    }
+}
+
+#[test]
 fn impossible_thresholds_are_refused() {
     let [owner, reader] = [(); 2].map(|()| SecretKey::generate(Suite::P256).unwrap());
     for (threshold, proxies) in [(0, 3), (4, 3), (0, 0), (1, PROXIES_MAX + 1), (u16::MAX, u16::MAX)] {
