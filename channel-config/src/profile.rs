@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use consort_crypto::{hash::HashAlgorithm, key::KeyAlgorithm};
+use consort_crypto::{hash::HashAlgorithm, key::KeyAlgorithm, pem};
 use consort_msp::{FolderError, folder};
 use consort_protos::{fabric::msp::FabricMspConfig, ids::MspId};
 use serde::Deserialize;
@@ -231,11 +231,18 @@ impl From<PathBuf> for PemSource {
 }
 
 impl PemSource {
+    /// The certificate alone: a server's file may have its issuers behind it.
     pub(crate) fn read(&self) -> Result<Bytes, ProfileError> {
         match self {
-            Self::File(path) => std::fs::read(path)
-                .map(Bytes::from)
-                .map_err(|source| ProfileError::Unreadable { path: path.clone(), source }),
+            Self::File(path) => {
+                let text = std::fs::read(path)
+                    .map_err(|source| ProfileError::Unreadable { path: path.clone(), source })?;
+                let blocks: Vec<pem::Block> = pem::blocks(&text).take(2).collect();
+                Ok(match blocks.as_slice() {
+                    [first, _behind] => pem::encode(&first.label, &first.contents).into(),
+                    _ => text.into(),
+                })
+            }
             Self::Pem(pem) => Ok(pem.clone()),
         }
     }

@@ -24,7 +24,10 @@ pub(crate) struct Roots<'a> {
     /// Domain of the organisation; names the certificate files.
     pub(crate) domain: &'a str,
     pub(crate) identity_pem: &'a str,
+    /// Authorities between the root and the certificates, the lowest first; empty when the root issues them.
+    pub(crate) identity_between_pem: &'a str,
     pub(crate) tls_pem: &'a str,
+    pub(crate) tls_between_pem: &'a str,
 }
 
 /// File name of a client's or node's certificate in `signcerts`, as fabric-ca-client writes it.
@@ -254,15 +257,25 @@ fn write_roots(folder: &Path, roots: &Roots<'_>) -> anyhow::Result<()> {
     let domain = roots.domain;
     write(folder.join("cacerts").join(format!("ca.{domain}-cert.pem")), roots.identity_pem)?;
     write(folder.join("tlscacerts").join(format!("tlsca.{domain}-cert.pem")), roots.tls_pem)?;
-    write(folder.join("config.yaml"), &node_ous(domain))
+    for (name, prefix, between) in [
+        ("intermediatecerts", "ca", roots.identity_between_pem),
+        ("tlsintermediatecerts", "tlsca", roots.tls_between_pem),
+    ] {
+        if !between.is_empty() {
+            write(folder.join(name).join(format!("{prefix}.{domain}-cert.pem")), between)?;
+        }
+    }
+    write(folder.join("config.yaml"), &node_ous(roots))
 }
 
-/// The roles that certificates carry as organisational units (Fabric's NodeOUs).
-fn node_ous(domain: &str) -> String {
+/// The roles that certificates carry as organisational units (Fabric's NodeOUs), as the issuing authority certifies them.
+fn node_ous(roots: &Roots<'_>) -> String {
+    let folder = if roots.identity_between_pem.is_empty() { "cacerts" } else { "intermediatecerts" };
+    let domain = roots.domain;
     let mut text = "NodeOUs:\n    Enable: true\n".to_owned();
     for (key, unit) in [("Client", "client"), ("Peer", "peer"), ("Admin", "admin"), ("Orderer", "orderer")] {
         text.push_str(&format!(
-            "    {key}OUIdentifier:\n        Certificate: cacerts/ca.{domain}-cert.pem\n        OrganizationalUnitIdentifier: {unit}\n"
+            "    {key}OUIdentifier:\n        Certificate: {folder}/ca.{domain}-cert.pem\n        OrganizationalUnitIdentifier: {unit}\n"
         ));
     }
     text
@@ -298,7 +311,13 @@ mod tests {
     }
 
     fn roots() -> Roots<'static> {
-        Roots { domain: "org1.example.com", identity_pem: "identity roots", tls_pem: "tls roots" }
+        Roots {
+            domain: "org1.example.com",
+            identity_pem: "identity roots",
+            identity_between_pem: "",
+            tls_pem: "tls roots",
+            tls_between_pem: "",
+        }
     }
 
     #[test]
@@ -323,6 +342,18 @@ mod tests {
         for folder in ["signcerts", "keystore"] {
             assert_eq!(std::fs::read_dir(msp.join(folder)).unwrap().count(), 1);
         }
+    }
+
+    #[test]
+    fn authorities_below_the_root_have_their_own_folders_and_certify_the_roles() {
+        let data = tempfile::tempdir().unwrap();
+        let msp = data.path().join("msp");
+        let between = Roots { identity_between_pem: "below", tls_between_pem: "tls below", ..roots() };
+        write_identity(&msp, &credential(), &between, None).unwrap();
+        let read = |path: &str| std::fs::read_to_string(msp.join(path)).unwrap();
+        assert_eq!(read("intermediatecerts/ca.org1.example.com-cert.pem"), "below");
+        assert_eq!(read("tlsintermediatecerts/tlsca.org1.example.com-cert.pem"), "tls below");
+        assert!(read("config.yaml").contains("Certificate: intermediatecerts/ca.org1.example.com-cert.pem"));
     }
 
     #[test]

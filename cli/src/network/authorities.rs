@@ -10,8 +10,11 @@ use std::time::Duration;
 use anyhow::Context;
 use bytes::Bytes;
 use consort_client_sdk::Endpoint;
-use consort_client_sdk::ca::{BlsWish, CaClient, CaError, Enrollment, EnrollmentOptions, Registration};
+use consort_client_sdk::ca::{
+    Attribute, BlsWish, CaClient, CaError, Enrollment, EnrollmentOptions, Registration,
+};
 use consort_crypto::bls::SecretKey;
+use consort_crypto::certificate::Certificate;
 use consort_crypto::key::KeyAlgorithm;
 use futures::future::try_join_all;
 use zeroize::Zeroizing;
@@ -25,10 +28,13 @@ use crate::credentials::{self, Credential, Roots};
 use crate::files;
 use crate::layout::{ADMINISTRATOR, Layout, MemberKind, members};
 use crate::report::count;
-use crate::topology::{Member, Topology};
+use crate::topology::{Authority, Member, Topology};
 
 /// Enrolment id of the first administrator of every authority, who registers everybody else.
 const REGISTRAR: &str = "admin";
+
+/// The attribute by which an identity may enrol as an authority (Fabric CA's user guide, "Registering a new identity").
+const INTERMEDIATE: &str = "hf.IntermediateCA";
 
 /// How long an authority may take until it answers.
 const START_LIMIT: Duration = Duration::from_secs(20);
@@ -49,18 +55,11 @@ pub(super) async fn start(
     programs: &Programs,
     session: &Session,
 ) -> anyhow::Result<((), String)> {
-    let mut started = 0;
-    for member in topology.members() {
-        let name = &member.authority.name;
-        let secret = secret(&layout.secret(name, REGISTRAR))?;
-        let config = node_config::authority(layout, topology, member, REGISTRAR, &secret)?;
-        files::write_atomically(&layout.config(name), config.as_bytes(), true)?;
-        files::create_secret_folder(&layout.authority_data(name))?;
-        files::create_secret_folder(&layout.authority_data(&member.tls_authority()))?;
-        started += usize::from(session.ensure(name, programs.of(Role::Authority), &layout.config(name))?);
-    }
-    let all = topology.members().count();
-    try_join_all(topology.members().map(|member| answers(layout, topology, member, session))).await?;
+    let place = Place { layout, topology, programs, session };
+    let roots: Vec<Server<'_>> = topology.members().filter_map(Server::root).collect();
+    let issuing: Vec<Server<'_>> = topology.members().map(Server::issuing).collect();
+    let started = place.start(&roots).await? + place.start(&issuing).await?;
+    let all = roots.len() + issuing.len();
     let authorities = count(all, "certificate authority");
     let outcome = match started {
         0 => format!("{authorities} are running already"),
@@ -69,37 +68,141 @@ pub(super) async fn start(
     Ok(((), outcome))
 }
 
-async fn answers(
-    layout: &Layout,
-    topology: &Topology,
-    member: &Member,
-    session: &Session,
-) -> anyhow::Result<()> {
-    let name = &member.authority.name;
-    let what = format!("certificate authority {name} does not answer");
-    session.wait(name, &what, START_LIMIT, || is_healthy(layout, topology, member)).await
+/// One server of an organisation's authorities, and the one above it.
+struct Server<'a> {
+    member: &'a Member,
+    authority: &'a Authority,
+    parent: Option<&'a Authority>,
+}
+
+impl<'a> Server<'a> {
+    /// The server of the root, where the organisation has one above its own.
+    fn root(member: &'a Member) -> Option<Self> {
+        member.root_authority.as_ref().map(|authority| Self { member, authority, parent: None })
+    }
+
+    /// The server that issues the organisation's certificates.
+    fn issuing(member: &'a Member) -> Self {
+        Self { member, authority: &member.authority, parent: member.root_authority.as_ref() }
+    }
+}
+
+/// What starting a server takes.
+struct Place<'a> {
+    layout: &'a Layout,
+    topology: &'a Topology,
+    programs: &'a Programs,
+    session: &'a Session,
+}
+
+impl Place<'_> {
+    /// Starts servers and waits until all answer; answers how many did not run before.
+    async fn start(&self, servers: &[Server<'_>]) -> anyhow::Result<usize> {
+        let started = try_join_all(servers.iter().map(|server| self.ensure(server))).await?;
+        try_join_all(servers.iter().map(|server| self.answers(server))).await?;
+        Ok(started.into_iter().filter(|started| *started).count())
+    }
+
+    async fn ensure(&self, server: &Server<'_>) -> anyhow::Result<bool> {
+        let (layout, Server { member, authority, parent }) = (self.layout, server);
+        let name = &authority.name;
+        let own_secret = secret(&layout.secret(name, REGISTRAR))?;
+        let parent_secret = match parent {
+            Some(parent) => Some(self.register_below(server, parent).await?),
+            None => None,
+        };
+        let parent = parent.zip(parent_secret.as_ref());
+        let parent = parent.map(|(authority, secret)| node_config::Parent { authority, secret });
+        let config = node_config::authority(
+            layout,
+            self.topology,
+            (member, authority),
+            (REGISTRAR, &own_secret),
+            parent.as_ref(),
+        )?;
+        files::write_atomically(&layout.config(name), config.as_bytes(), true)?;
+        files::create_secret_folder(&layout.authority_data(name))?;
+        files::create_secret_folder(&layout.authority_data(&member.tls_authority_of(authority)))?;
+        self.session.ensure(name, self.programs.of(Role::Authority), &layout.config(name))
+    }
+
+    /// Registers an authority at the one above it, unless it has its certificate already; answers the secret that it enrols with.
+    async fn register_below(
+        &self,
+        server: &Server<'_>,
+        parent: &Authority,
+    ) -> anyhow::Result<Zeroizing<String>> {
+        let (layout, Server { member, authority, .. }) = (self.layout, server);
+        let secret = secret(&layout.secret(&parent.name, &authority.host))?;
+        let (tls, above) = (member.tls_authority_of(authority), member.tls_authority_of(parent));
+        let identities = (&authority.name, &parent.name, authority.host.clone(), member.key_algorithm);
+        let of_tls = (&tls, &above, node_config::tls_common_name(&authority.host), KeyAlgorithm::P256);
+        let apart = (tls != authority.name).then_some(of_tls);
+        for (name, above, id, key_algorithm) in std::iter::once(identities).chain(apart) {
+            if layout.authority_data(name).join("ca-cert.pem").exists() {
+                continue;
+            }
+            let desk = Desk::open(layout, self.topology, (member, parent), above, key_algorithm).await?;
+            let may = Attribute { name: INTERMEDIATE.to_owned(), value: "true".to_owned(), ecert: false };
+            desk.register(&id, "client", &secret, vec![may])
+                .await
+                .with_context(|| format!("{id} cannot be registered at {above}"))?;
+        }
+        Ok(secret)
+    }
+
+    async fn answers(&self, server: &Server<'_>) -> anyhow::Result<()> {
+        let Server { member, authority, .. } = server;
+        let what = format!("certificate authority {} does not answer", authority.name);
+        let asks = || is_healthy(self.layout, self.topology, member, authority);
+        self.session.wait(&authority.name, &what, START_LIMIT, asks).await
+    }
 }
 
 /// Asks an authority for its name and certificates.
 ///
 /// # Errors
 /// Why it does not answer, in words.
-pub(super) async fn is_healthy(layout: &Layout, topology: &Topology, member: &Member) -> Result<(), String> {
-    let client =
-        client(layout, topology, member, &member.authority.name).map_err(|error| format!("{error:#}"))?;
+pub(super) async fn is_healthy(
+    layout: &Layout,
+    topology: &Topology,
+    member: &Member,
+    authority: &Authority,
+) -> Result<(), String> {
+    let client = client(layout, topology, (member, authority), &authority.name);
+    let client = client.map_err(|error| format!("{error:#}"))?;
     client.info().await.map(|_| ()).map_err(|error| describe(&error))
 }
 
-/// An authority's own certificate, which it writes at its first start.
-fn root(layout: &Layout, authority: &str) -> anyhow::Result<String> {
-    let path = layout.authority_data(authority).join("ca-cert.pem");
-    std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+/// The certificates of an authority and those above it.
+struct Chain {
+    root: String,
+    /// Those below the root, the lowest first; none for a root.
+    between: String,
+}
+
+impl Chain {
+    /// Reads what an authority writes at its first start.
+    fn read(layout: &Layout, authority: &str) -> anyhow::Result<Self> {
+        let folder = layout.authority_data(authority);
+        let chain = folder.join("ca-chain.pem");
+        let path = if chain.exists() { chain } else { folder.join("ca-cert.pem") };
+        let text = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let all =
+            Certificate::all_from_pem(&text).with_context(|| format!("{} is damaged", path.display()))?;
+        let (root, between) = all.split_last().context("a chain has a root")?;
+        Ok(Self { root: root.pem(), between: between.iter().map(Certificate::pem).collect() })
+    }
 }
 
 /// A client of one authority of an organisation's server.
-fn client(layout: &Layout, topology: &Topology, member: &Member, name: &str) -> anyhow::Result<CaClient> {
-    let authority = &member.authority;
-    let roots = Bytes::from(root(layout, &member.tls_authority())?);
+fn client(
+    layout: &Layout,
+    topology: &Topology,
+    (member, authority): (&Member, &Authority),
+    name: &str,
+) -> anyhow::Result<CaClient> {
+    let roots = Bytes::from(Chain::read(layout, &member.tls_authority_of(authority))?.root);
     let endpoint = Endpoint::new(format!("{}:{}", authority.host, authority.port), roots)
         .connect_to(topology.address(&authority.host, authority.port));
     Ok(CaClient::new(&endpoint, Some(name))?)
@@ -173,19 +276,26 @@ async fn enrol_member(
     member: &Member,
 ) -> anyhow::Result<usize> {
     let (name, tls_name) = (&member.authority.name, member.tls_authority());
-    let (identity_root, tls_root) = (root(layout, name)?, root(layout, &tls_name)?);
-    let roots = Roots { domain: &member.domain, identity_pem: &identity_root, tls_pem: &tls_root };
+    let (identity, tls) = (Chain::read(layout, name)?, Chain::read(layout, &tls_name)?);
+    let roots = Roots {
+        domain: &member.domain,
+        identity_pem: &identity.root,
+        identity_between_pem: &identity.between,
+        tls_pem: &tls.root,
+        tls_between_pem: &tls.between,
+    };
     credentials::write_organisation(&layout.organisation(kind, &member.domain), &roots)?;
     let applicants = applicants(layout, topology, kind, member);
     let waiting: Vec<&Applicant> = applicants.iter().filter(|applicant| !applicant.is_served()).collect();
     if waiting.is_empty() {
         return Ok(0);
     }
-    let desk = Desk::open(layout, topology, member, name, member.key_algorithm).await?;
+    let server = (member, &member.authority);
+    let desk = Desk::open(layout, topology, server, name, member.key_algorithm).await?;
     let tls_desk = if tls_name == *name {
         None
     } else {
-        Some(Desk::open(layout, topology, member, &tls_name, KeyAlgorithm::P256).await?)
+        Some(Desk::open(layout, topology, server, &tls_name, KeyAlgorithm::P256).await?)
     };
     let work = waiting.iter().map(|applicant| {
         let secret = layout.secret(name, &applicant.id);
@@ -243,13 +353,13 @@ impl Desk {
     async fn open(
         layout: &Layout,
         topology: &Topology,
-        member: &Member,
+        server: (&Member, &Authority),
         name: &str,
         key_algorithm: KeyAlgorithm,
     ) -> anyhow::Result<Self> {
-        let client = client(layout, topology, member, name)?;
+        let client = client(layout, topology, server, name)?;
         // Both authorities of a server have the same first administrator.
-        let secret = secret(&layout.secret(&member.authority.name, REGISTRAR))?;
+        let secret = secret(&layout.secret(&server.1.name, REGISTRAR))?;
         let options = EnrollmentOptions { key_algorithm, ..EnrollmentOptions::default() };
         let registrar = client.enroll(REGISTRAR, &secret, &options).await;
         let registrar =
@@ -257,12 +367,19 @@ impl Desk {
         Ok(Self { client, registrar, key_algorithm })
     }
 
-    async fn register(&self, applicant: &Applicant, secret: &str) -> Result<(), CaError> {
+    async fn register(
+        &self,
+        id: &str,
+        role: &str,
+        secret: &str,
+        attributes: Vec<Attribute>,
+    ) -> Result<(), CaError> {
         let registration = Registration {
-            id: applicant.id.clone(),
-            kind: Some(applicant.role.to_owned()),
+            id: id.to_owned(),
+            kind: Some(role.to_owned()),
             secret: Some(secret.to_owned()),
             max_enrollments: Some(-1),
+            attributes,
             ..Registration::default()
         };
         match self.client.register(&self.registrar, &registration).await {
@@ -281,7 +398,7 @@ async fn serve(
     roots: &Roots<'_>,
 ) -> anyhow::Result<()> {
     let secret = secret(secret_path)?;
-    desk.register(applicant, &secret).await?;
+    desk.register(&applicant.id, applicant.role, &secret, Vec::new()).await?;
     let msp = applicant.folder.join("msp");
     if !credentials::exists(&msp) {
         let bls_key = match &applicant.bls_of {
@@ -294,26 +411,29 @@ async fn serve(
         let options =
             EnrollmentOptions { key_algorithm: desk.key_algorithm, bls_key, ..EnrollmentOptions::default() };
         let enrollment = desk.client.enroll(&applicant.id, &secret, &options).await?;
-        credentials::write_identity(&msp, &credential(&enrollment), roots, key.as_deref())?;
+        credentials::write_identity(&msp, &credential(&enrollment, roots, ""), roots, key.as_deref())?;
     }
     let tls = applicant.folder.join("tls");
     if !credentials::exists(&tls) {
         if let Some(tls_desk) = tls_desk {
-            tls_desk.register(applicant, &secret).await?;
+            tls_desk.register(&applicant.id, applicant.role, &secret, Vec::new()).await?;
         }
         let client = &tls_desk.unwrap_or(desk).client;
         let hosts: Vec<&str> = applicant.hosts.iter().map(String::as_str).collect();
         let enrollment = client.enroll(&applicant.id, &secret, &EnrollmentOptions::tls(&hosts)).await?;
-        credentials::write_tls(&tls, &credential(&enrollment), applicant.tls_role())?;
+        // Who knows only the root is shown what lies between.
+        let credential = credential(&enrollment, roots, roots.tls_between_pem);
+        credentials::write_tls(&tls, &credential, applicant.tls_role())?;
     }
     Ok(())
 }
 
-fn credential(enrollment: &Enrollment) -> Credential {
+/// What an enrolment gave, with certificates `behind` its own, under the roots of TLS.
+fn credential(enrollment: &Enrollment, roots: &Roots<'_>, behind: &str) -> Credential {
     Credential {
-        certificate_pem: enrollment.certificate_pem.clone(),
+        certificate_pem: format!("{}{behind}", enrollment.certificate_pem),
         key_pem: enrollment.key.to_pem(),
-        roots_pem: enrollment.ca_chain_pem.clone(),
+        roots_pem: roots.tls_pem.to_owned(),
     }
 }
 

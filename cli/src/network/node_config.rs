@@ -22,6 +22,18 @@ fn document(value: &Value) -> anyhow::Result<String> {
     Ok(format!("{NOTE}{}", serde_saphyr::to_string(value)?))
 }
 
+/// How an intermediate authority enrols at the root above it.
+pub(super) struct Parent<'a> {
+    pub(super) authority: &'a Authority,
+    /// The secret of each identity that the root has registered for it.
+    pub(super) secret: &'a str,
+}
+
+/// Common name of an authority that issues TLS certificates beside the one for identities.
+pub(super) fn tls_common_name(host: &str) -> String {
+    format!("tls{host}")
+}
+
 /// Configuration of `consort-ca`.
 ///
 /// # Errors
@@ -29,14 +41,27 @@ fn document(value: &Value) -> anyhow::Result<String> {
 pub(super) fn authority(
     layout: &Layout,
     topology: &Topology,
-    member: &Member,
-    registrar: &str,
-    secret: &str,
+    (member, authority): (&Member, &Authority),
+    (registrar, secret): (&str, &str),
+    parent: Option<&Parent<'_>>,
 ) -> anyhow::Result<String> {
-    let Authority { name, host, port } = &member.authority;
+    let Authority { name, host, port } = authority;
     let bootstrap = json!({ "id": registrar, "secret": secret });
-    let identity = |name: &str, common_name: &str, key: KeyAlgorithm| {
-        json!({
+    let enrols = |common_name: &str, is_tls: bool| {
+        parent.map(|Parent { authority, secret }| {
+            let tls = member.tls_authority_of(authority);
+            json!({
+                "address": format!("{}:{}", authority.host, authority.port),
+                "ca_name": if is_tls { &tls } else { &authority.name },
+                "id": common_name,
+                "secret": secret,
+                "tls_roots": layout.authority_data(&tls).join("ca-cert.pem"),
+                "connect_to": topology.address(&authority.host, authority.port).to_string(),
+            })
+        })
+    };
+    let identity = |name: &str, common_name: &str, key: KeyAlgorithm, is_tls: bool| {
+        let mut identity = json!({
             "name": name,
             "subject": {
                 "common_name": common_name,
@@ -45,21 +70,25 @@ pub(super) fn authority(
                 "province": "North Carolina",
             },
             "key": key_config(key),
-        })
+        });
+        if let Some(parent) = enrols(common_name, is_tls) {
+            identity["parent"] = parent;
+        }
+        identity
     };
     let mut config = json!({
         "listen": { "address": topology.address(host, *port).to_string() },
         "data": layout.authority_data(name),
-        "ca": identity(name, host, member.key_algorithm),
+        "ca": identity(name, host, member.key_algorithm, false),
         "hosts": certificate_hosts(host),
         "bootstrap": bootstrap,
     });
-    let tls = member.tls_authority();
+    let tls = member.tls_authority_of(authority);
     if tls != *name {
         // TLS stays on P-256, so that a second authority of the server issues its certificates.
         config["further"] = json!([{
             "data": layout.authority_data(&tls),
-            "ca": identity(&tls, &format!("tls{host}"), KeyAlgorithm::P256),
+            "ca": identity(&tls, &tls_common_name(host), KeyAlgorithm::P256, true),
             "bootstrap": bootstrap,
         }]);
     }
@@ -168,7 +197,8 @@ mod tests {
         let layout = Layout::new(Path::new("/data")).unwrap();
         let member = &topology.organisations[0].member;
         for secret in ["12345678", "1e5", "0x12", "null"] {
-            let text = authority(&layout, &topology, member, "admin", secret).unwrap();
+            let text =
+                authority(&layout, &topology, (member, &member.authority), ("admin", secret), None).unwrap();
             assert_eq!(parsed(&text)["bootstrap"]["secret"], secret, "{text}");
         }
     }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::topology::Topology;
+use crate::topology::{Member, Topology};
 
 /// What a process does in the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,10 +46,9 @@ pub(crate) struct ProcessPlan {
     pub(crate) operations: Option<SocketAddr>,
 }
 
-/// All processes: authorities, then orderers, then peers.
+/// All processes: authorities (a root before those below it), then orderers, then peers.
 pub(crate) fn processes(topology: &Topology) -> Vec<ProcessPlan> {
-    let authorities = topology.members().map(|member| {
-        let authority = &member.authority;
+    let authorities = topology.members().flat_map(Member::authorities).map(|authority| {
         let address = topology.address(&authority.host, authority.port);
         ProcessPlan {
             name: authority.name.clone(),

@@ -102,9 +102,11 @@ async fn health(access: &Access, plan: &ProcessPlan) -> Result<(), String> {
         return is_healthy(address).await;
     }
     let topology = &access.topology;
-    let member = topology.members().find(|member| member.authority.name == plan.name);
-    match member {
-        Some(member) => authorities::is_healthy(&access.layout, topology, member).await,
+    let mut all = topology.members().flat_map(|member| member.authorities().map(move |one| (member, one)));
+    match all.find(|(_, authority)| authority.name == plan.name) {
+        Some((member, authority)) => {
+            authorities::is_healthy(&access.layout, topology, member, authority).await
+        }
         None => Err("not part of the topology".to_owned()),
     }
 }

@@ -57,6 +57,9 @@ pub(crate) struct Member {
     pub(crate) domain: String,
     /// Its certificate authority.
     pub(crate) authority: Authority,
+    /// The root authority above it, when it is an intermediate one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) root_authority: Option<Authority>,
     /// Users besides `Admin`.
     pub(crate) users: Vec<String>,
     /// What keys its authority and its identities have. TLS is always P-256.
@@ -68,10 +71,20 @@ impl Member {
     /// Name of the authority that issues TLS certificates, which are on P-256 whatever the identities' keys: the
     /// organisation's own, or a second one of the same server.
     pub(crate) fn tls_authority(&self) -> String {
+        self.tls_authority_of(&self.authority)
+    }
+
+    /// The same of one of its servers.
+    pub(crate) fn tls_authority_of(&self, authority: &Authority) -> String {
         match self.key_algorithm {
-            KeyAlgorithm::P256 => self.authority.name.clone(),
-            _ => format!("{}-tls", self.authority.name),
+            KeyAlgorithm::P256 => authority.name.clone(),
+            _ => format!("{}-tls", authority.name),
         }
+    }
+
+    /// Its authorities' servers, the root's first.
+    pub(crate) fn authorities(&self) -> impl Iterator<Item = &Authority> {
+        self.root_authority.iter().chain(std::iter::once(&self.authority))
     }
 }
 
@@ -257,7 +270,7 @@ impl Topology {
 
     /// Every configured host with its address, as the nodes' override tables need it.
     pub(crate) fn host_overrides(&self) -> BTreeMap<String, String> {
-        let authorities = self.members().map(|member| &member.authority.host);
+        let authorities = self.members().flat_map(Member::authorities).map(|authority| &authority.host);
         let peers = self.peers().map(|(_, peer)| &peer.host);
         let orderers = self.orderers().map(|(_, orderer)| &orderer.host);
         let named = authorities.chain(peers).chain(orderers);

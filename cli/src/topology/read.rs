@@ -179,7 +179,7 @@ impl Reader<'_> {
         let owner = format!("{kind} {}", name.as_ref().map_or("?", |name| &name.value));
         let msp_id = self.named(section, "msp_id", NameRule::Msp);
         let domain = self.named(section, "domain", NameRule::Host);
-        let authority = self.authority(section, &owner, domain.as_ref());
+        let authorities = self.authorities(section, &owner, domain.as_ref());
         let users = self.users(section, &owner);
         let key_algorithm = self.key_algorithm(section);
         for (kind, text) in [("name", &name), ("MSP id", &msp_id), ("domain", &domain)] {
@@ -187,11 +187,13 @@ impl Reader<'_> {
                 self.claims.name(kind, &text.value, &owner, text.line.max(line), self.faults);
             }
         }
+        let (authority, root_authority) = authorities?;
         Some(Member {
             name: name?.value,
             msp_id: msp_id?.value,
             domain: domain?.value,
-            authority: authority?,
+            authority,
+            root_authority,
             users,
             key_algorithm,
         })
@@ -256,29 +258,49 @@ impl Reader<'_> {
         users.into_iter().collect()
     }
 
-    fn authority(
+    /// An organisation's authority, and the root above it if `root` describes one.
+    fn authorities(
         &mut self,
         section: &mut Section<'_>,
         owner: &str,
         domain: Option<&Located<String>>,
-    ) -> Option<Authority> {
+    ) -> Option<(Authority, Option<Authority>)> {
         let node = section.required("ca", self.faults)?;
         let owner = format!("CA of {owner}");
         let mut section = Section::new(node, owner.clone(), self.faults)?;
-        let name = self.named(&mut section, "name", NameRule::File);
+        let authority = self.authority(&mut section, &owner, "ca", domain);
+        let root = section.optional("root").and_then(|node| {
+            let owner = format!("root {owner}");
+            let mut section = Section::new(node, owner.clone(), self.faults)?;
+            let root = self.authority(&mut section, &owner, "rca", domain);
+            section.finish(self.faults);
+            root
+        });
+        section.finish(self.faults);
+        Some((authority?, root))
+    }
+
+    fn authority(
+        &mut self,
+        section: &mut Section<'_>,
+        owner: &str,
+        prefix: &str,
+        domain: Option<&Located<String>>,
+    ) -> Option<Authority> {
+        let name = self.named(section, "name", NameRule::File);
         let host = match section.optional_text("host", self.faults) {
             Some(host) => Some(host),
-            None => {
-                domain.map(|domain| Located { value: format!("ca.{}", domain.value), line: section.line() })
-            }
+            None => domain.map(|domain| {
+                let value = format!("{prefix}.{}", domain.value);
+                Located { value, line: section.line() }
+            }),
         };
         let port = section.port("port", self.faults);
         if let Some(name) = &name {
-            self.claims.name("CA name", &name.value, &owner, name.line, self.faults);
-            self.claims.name("process name", &name.value, &owner, name.line, self.faults);
+            self.claims.name("CA name", &name.value, owner, name.line, self.faults);
+            self.claims.name("process name", &name.value, owner, name.line, self.faults);
         }
-        self.claim_node(host.as_ref(), &owner, &[("port", port.as_ref())]);
-        section.finish(self.faults);
+        self.claim_node(host.as_ref(), owner, &[("port", port.as_ref())]);
         Some(Authority { name: name?.value, host: host?.value, port: port?.value })
     }
 
