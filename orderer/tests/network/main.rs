@@ -14,18 +14,22 @@ mod support;
 use std::time::{Duration, Instant};
 
 use consort_channel_config::{ChannelBundle, profile::BatchProfile};
-use consort_msp::policy::SignedData;
+use consort_msp::{SigningIdentity, policy::SignedData};
 use consort_protos::{
     block,
     consort::orderer::{StepRequest, cluster_client::ClusterClient, step_request::Content},
+    entry::EntryNumber,
     fabric::{
-        common::{Block, BlockMetadataIndex, ConfigGroup, Envelope, HeaderType, SignatureHeader, Status},
+        common::{
+            Block, BlockMetadataIndex, ChannelHeader, ConfigGroup, Envelope, HeaderType, SignatureHeader,
+            Status,
+        },
         orderer::BatchSize,
     },
 };
 use prost::Message;
 
-use support::{CHANNEL, Choices, Network, Organisation, now, sign};
+use support::{CHANNEL, Choices, Network, Organisation, now, sign, sign_named};
 
 /// What all orderers must agree on; signatures are each one's own.
 fn agreed(block: &Block) -> (Vec<u8>, Vec<u8>, Vec<u8>) {
@@ -204,6 +208,41 @@ async fn messages_that_break_a_rule_are_refused_with_fabrics_statuses() {
         assert!(response.info.contains(info), "{response:?}");
     }
     assert_eq!(network.height(0).await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_creator_named_by_number_is_judged_by_the_certificate_beside_the_envelope() {
+    let network = Network::up(1, Choices { registered_identities: true, ..Choices::default() }).await;
+    let (client, other) = (network.members.identity("client"), network.members.identity("client"));
+    let stranger = Organisation::new("Org1MSP").identity("client");
+    let header = |kind: HeaderType| ChannelHeader {
+        r#type: kind as i32,
+        channel_id: CHANNEL.to_owned(),
+        ..ChannelHeader::default()
+    };
+    let number = EntryNumber::new(7).unwrap().serialize();
+    let transaction = header(HeaderType::EndorserTransaction);
+    let bare = sign_named(&client, number.clone(), &transaction, vec![1]);
+    let beside = |who: &SigningIdentity| Envelope { creator: who.serialized().clone(), ..bare.clone() };
+    let foreign = sign_named(&stranger, number.clone(), &transaction, vec![1]);
+    let update = sign_named(&client, number, &header(HeaderType::ConfigUpdate), vec![1]);
+    let refused = [
+        // No certificate, that of somebody else, that of nobody whom the channel knows.
+        bare.clone(),
+        beside(&other),
+        beside(&stranger),
+        Envelope { creator: stranger.serialized().clone(), ..foreign.clone() },
+        Envelope { creator: client.serialized().clone(), ..foreign },
+        // Only transactions name their creator so.
+        Envelope { creator: client.serialized().clone(), ..update },
+    ];
+    for (case, envelope) in refused.into_iter().enumerate() {
+        let response = network.broadcast(0, envelope).await;
+        assert_eq!(response.status(), Status::Forbidden, "case {case}: {response:?}");
+    }
+    network.order(0, &beside(&client)).await;
+    let ordered = network.block(0, 1).await;
+    assert_eq!(block::envelopes(&ordered), [bare.encode_to_vec()], "the certificate is not in the block");
 }
 
 /// Another limit of messages in a block.

@@ -21,6 +21,7 @@ use std::{
 
 use bytes::Bytes;
 use consort_channel_config::{
+    REGISTERED_IDENTITIES,
     ChannelBundle,
     profile::{
         ApplicationProfile, BatchProfile, ConsenterProfile, OrdererProfile, PemSource, Profile, RaftProfile,
@@ -51,7 +52,7 @@ use consort_protos::{
 use prost::Message;
 
 pub(crate) use self::{
-    clients::sign,
+    clients::{sign, sign_named},
     organisation::{Organisation, now},
 };
 use self::{links::Links, organisation::validity};
@@ -73,6 +74,8 @@ pub(crate) struct Choices {
     pub(crate) links: bool,
     /// The TLS certificate of this orderer has expired.
     pub(crate) expired: Option<usize>,
+    /// Transactions may name signers by number.
+    pub(crate) registered_identities: bool,
 }
 
 impl Default for Choices {
@@ -86,6 +89,7 @@ impl Default for Choices {
             consenters: usize::MAX,
             links: false,
             expired: None,
+            registered_identities: false,
         }
     }
 }
@@ -180,7 +184,9 @@ fn profile(
             policies: Default::default(),
         },
         application: ApplicationProfile {
-            capabilities: vec!["V2_5".to_owned()],
+            capabilities: std::iter::once("V2_5".to_owned())
+                .chain(choices.registered_identities.then(|| REGISTERED_IDENTITIES.to_owned()))
+                .collect(),
             organisations: vec![members.profile(Vec::new())],
             policies: Default::default(),
             acls: Default::default(),

@@ -263,9 +263,19 @@ pub(crate) fn sign(creator: &SigningIdentity, channel: &str, kind: HeaderType, d
         timestamp: Some(prost_types::Timestamp { seconds: now().unix_timestamp(), nanos: 0 }),
         ..ChannelHeader::default()
     };
+    sign_named(creator, creator.serialized().clone(), &header, data)
+}
+
+/// An envelope signed by an identity that stands in it in the given form.
+pub(crate) fn sign_named(
+    creator: &SigningIdentity,
+    named: Bytes,
+    header: &ChannelHeader,
+    data: Vec<u8>,
+) -> Envelope {
     let nonce = Bytes::copy_from_slice(&[3; 24]);
-    let signature_header = SignatureHeader { creator: creator.serialized().clone(), nonce };
-    let payload = envelope::payload(&header, &signature_header, data.into());
+    let signature_header = SignatureHeader { creator: named, nonce };
+    let payload = envelope::payload(header, &signature_header, data.into());
     let signature = creator.sign(&payload).unwrap();
     Envelope { payload, signature: signature.into(), ..Envelope::default() }
 }
