@@ -1,9 +1,12 @@
 //! A channel's table of identities: who may be named by number in transactions (capability `CONSORT_REGISTERED_IDENTITIES`).
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use consort_protos::consort::identities::{
     BlsKey, EntryResult, GetArgs, ListArgs, ListResult, RegisterArgs, RenewArgs, RetireArgs,
 };
+use consort_protos::fabric::protos::TxValidationCode;
 use prost::Message;
 
 pub use consort_protos::consort::identities::{Entry, Status as EntryStatus};
@@ -15,6 +18,12 @@ use crate::peer_admin::decode;
 
 /// Name of the system chaincode.
 pub const IDENTITIES: &str = "_identities";
+
+/// How often a change is tried that meets others; a peer is rarely more than a block behind.
+const ATTEMPTS_MAX: usize = 10;
+
+/// Pause before the next attempt: a block or two.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// The table of a channel. Everybody who may read the channel reads it; an organisation's administrators change its entries.
 #[derive(Debug, Clone)]
@@ -107,10 +116,19 @@ impl RegisteredIdentities {
         entry("Get", self.call("Get", arguments).evaluate().await?)
     }
 
+    /// Numbers are given one after the other: a change that meets another one, or a peer that is a block behind, is made again.
     async fn submit(&self, function: &'static str, arguments: &impl Message) -> Result<Entry, Error> {
-        let call = self.call(function, arguments).endorsing_organisations([self.msp_id.as_str()]);
-        let committed = call.endorse().await?.submit().await?.committed().await?.into_valid()?;
-        entry(function, committed.result)
+        let mut attempt = 1;
+        loop {
+            let call = self.call(function, arguments).endorsing_organisations([self.msp_id.as_str()]);
+            let committed = call.endorse().await?.submit().await?.committed().await?;
+            if committed.code == TxValidationCode::MvccReadConflict && attempt < ATTEMPTS_MAX {
+                attempt += 1;
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+            return entry(function, committed.into_valid()?.result);
+        }
     }
 
     fn call(&self, function: &str, arguments: &impl Message) -> Call {

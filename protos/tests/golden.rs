@@ -187,6 +187,8 @@ fn an_envelope_with_a_byte_too_many_is_not_canonical() {
     assert!(!is_canonical(&with(&[0x1a, 0])), "an unknown field");
     assert!(!is_canonical(&with(&[0x12, 0])), "the signature twice");
     assert!(!is_canonical(&with(&[0x0a])), "half a field");
+    assert!(!is_canonical(&with(&[0xc2, 0x3e, 1, 1])), "what is for orderers alone");
+    assert!(!is_canonical(&with(&[0xc2, 0x3e, 0])), "the same, empty");
 }
 
 mod damaged {

@@ -29,7 +29,7 @@ use consort_protos::{
 };
 use prost::Message;
 
-use support::{CHANNEL, Choices, Network, Organisation, now, sign, sign_named};
+use support::{CHANNEL, Choices, Network, Organisation, clients::sign_named, now, sign};
 
 /// What all orderers must agree on; signatures are each one's own.
 fn agreed(block: &Block) -> (Vec<u8>, Vec<u8>, Vec<u8>) {

@@ -1,7 +1,7 @@
 //! A network of real orderers in one process: certificates made here, TLS, free ports on 127.0.0.1.
 
 #[path = "support/clients.rs"]
-mod clients;
+pub(crate) mod clients;
 #[path = "support/links.rs"]
 mod links;
 #[path = "support/organisation.rs"]
@@ -21,8 +21,7 @@ use std::{
 
 use bytes::Bytes;
 use consort_channel_config::{
-    REGISTERED_IDENTITIES,
-    ChannelBundle,
+    ChannelBundle, REGISTERED_IDENTITIES,
     profile::{
         ApplicationProfile, BatchProfile, ConsenterProfile, OrdererProfile, PemSource, Profile, RaftProfile,
     },
@@ -52,7 +51,7 @@ use consort_protos::{
 use prost::Message;
 
 pub(crate) use self::{
-    clients::{sign, sign_named},
+    clients::sign,
     organisation::{Organisation, now},
 };
 use self::{links::Links, organisation::validity};
