@@ -30,7 +30,8 @@ const WRITER_RESOURCES: [&str; 12] = [
     "_sealed/Respond",
 ];
 
-const READER_RESOURCES: [&str; 24] = [
+const READER_RESOURCES: [&str; 25] = [
+    "qscc/GetAttestation",
     "_identities/Get",
     "_identities/List",
     "lscc/ChaincodeExists",

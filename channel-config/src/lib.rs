@@ -12,6 +12,7 @@
 
 mod acl;
 mod application;
+pub mod attestation;
 mod bundle;
 mod capabilities;
 mod change;

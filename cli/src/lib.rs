@@ -162,7 +162,7 @@ async fn dispatch(command: Command) -> anyhow::Result<()> {
             clap_complete::generate(shell, &mut command, "consort", &mut std::io::stdout());
             Ok(())
         }
-        Command::Ledger(command) => ledger::run(command),
+        Command::Ledger(command) => ledger::run(command).await,
         Command::Detach { program, arguments } => Err(processes::detach(&program, &arguments)),
     }
 }

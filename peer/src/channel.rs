@@ -7,6 +7,7 @@ use bytes::Bytes;
 use consort_channel_config::ChannelBundle;
 use consort_ledger::Ledger;
 use consort_node::deliver::Condition;
+use consort_protos::consort::attestations::Attestation;
 use consort_protos::fabric::common;
 use consort_protos::fabric::protos::TxValidationCode;
 use consort_protos::ids::{BlockNumber, ChannelId, MspId};
@@ -141,6 +142,8 @@ pub struct ChannelHandle {
     diverging: Mutex<BTreeMap<String, BooksOf>>,
     /// How the search for missing private data goes.
     search: Mutex<Progress>,
+    /// The newest attestation that this peer has put together.
+    attestation: Mutex<Option<Attestation>>,
 }
 
 impl ChannelHandle {
@@ -156,6 +159,7 @@ impl ChannelHandle {
             commits: broadcast::Sender::new(COMMIT_NOTIFICATIONS),
             diverging: Mutex::default(),
             search: Mutex::default(),
+            attestation: Mutex::default(),
             ledger,
         }
     }
@@ -219,6 +223,17 @@ impl ChannelHandle {
         } else {
             "check the disk and its free space, then restart the peer".to_owned()
         }
+    }
+
+    /// What enough peers have signed together about where the books stood last; none until they have.
+    #[must_use]
+    pub fn attestation(&self) -> Option<Attestation> {
+        self.attestation.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Keeps an attestation that was verified.
+    pub(crate) fn set_attestation(&self, attestation: Attestation) {
+        *self.attestation.lock().unwrap_or_else(PoisonError::into_inner) = Some(attestation);
     }
 
     /// The peers whose books differ from the own ones.

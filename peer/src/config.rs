@@ -235,11 +235,15 @@ pub struct MembershipConfig {
     pub interval_ms: u64,
     /// Age at which a silent peer is forgotten, in milliseconds. 15 s: seven missed exchanges.
     pub expiry_ms: u64,
+    /// At every so many blocks a peer with a BLS key signs where its books stand, and adds up what others sign; the same for
+    /// all peers of a channel, 0 for never. 100: a busy channel is attested every few seconds, and a signature is a matter of a
+    /// millisecond.
+    pub attest_every_blocks: u64,
 }
 
 impl Default for MembershipConfig {
     fn default() -> Self {
-        Self { bootstrap_peers: Vec::new(), interval_ms: 2_000, expiry_ms: 15_000 }
+        Self { bootstrap_peers: Vec::new(), interval_ms: 2_000, expiry_ms: 15_000, attest_every_blocks: 100 }
     }
 }
 

@@ -13,6 +13,9 @@ pub mod common {
     tonic::include_proto!("common");
 }
 pub mod consort {
+    pub mod attestations {
+        tonic::include_proto!("consort.attestations");
+    }
     pub mod endorsement {
         tonic::include_proto!("consort.endorsement");
     }

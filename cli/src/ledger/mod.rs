@@ -1,5 +1,6 @@
 //! `consort ledger`: the books of a stopped peer, looked at from outside.
 
+mod attest;
 mod compare;
 mod export;
 mod stat;
@@ -14,7 +15,7 @@ use consort_protos::ids::ChannelId;
 
 use crate::output::Output;
 
-/// Examine the books of stopped peers
+/// Examine the books of stopped peers, and what peers attest about theirs
 #[derive(Debug, Subcommand)]
 pub(crate) enum LedgerCommand {
     /// Check blocks, indexes and hashes, replay the chain, and compare the state with what comes out
@@ -35,6 +36,16 @@ pub(crate) enum LedgerCommand {
         after_help = "Example:\n  consort ledger compare data/peer0.org1.example.com data/peer0.org2.example.com"
     )]
     Compare(compare::CompareOptions),
+    /// Fetch from a running peer what enough members signed together about where the channel's books stand
+    #[command(
+        after_help = "Example:\n  consort ledger attest --to books.attestation --peer peer0.org1.example.com"
+    )]
+    Attest(attest::AttestOptions),
+    /// Check an attestation off-line, with nothing but a configuration block of the channel
+    #[command(
+        after_help = "Example:\n  consort channel fetch config --to config.block\n  consort ledger verify-attestation books.attestation --config config.block"
+    )]
+    VerifyAttestation(attest::VerifyOptions),
 }
 
 /// Which books.
@@ -61,12 +72,14 @@ struct ChannelOption {
 ///
 /// # Errors
 /// When the books cannot be opened, and when they are not right.
-pub(crate) fn run(command: LedgerCommand) -> anyhow::Result<()> {
+pub(crate) async fn run(command: LedgerCommand) -> anyhow::Result<()> {
     match command {
         LedgerCommand::Verify(books) => verify::run(&books),
         LedgerCommand::Stat(books) => stat::run(&books),
         LedgerCommand::ExportBlock(options) => export::run(&options),
         LedgerCommand::Compare(options) => compare::run(&options),
+        LedgerCommand::Attest(options) => attest::attest(&options).await,
+        LedgerCommand::VerifyAttestation(options) => attest::verify(&options),
     }
 }
 

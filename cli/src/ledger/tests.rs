@@ -45,7 +45,8 @@ fn peer(height: u64) -> tempfile::TempDir {
 }
 
 fn consort(arguments: &[&str]) -> anyhow::Result<()> {
-    run(Line::try_parse_from([&["ledger"], arguments].concat())?.command)
+    let command = Line::try_parse_from([&["ledger"], arguments].concat())?.command;
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(run(command))
 }
 
 fn text(path: &Path) -> &str {

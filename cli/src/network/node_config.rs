@@ -120,6 +120,10 @@ pub(super) fn peer(
     let folder = layout.node(MemberKind::Peers, &member.domain, &peer.host);
     let own = organisation.peers.iter().filter(|other| other.host != peer.host);
     let own: Vec<String> = own.map(|other| format!("{}:{}", other.host, other.port)).collect();
+    let mut membership = json!({ "bootstrap_peers": own });
+    if let Some(blocks) = topology.channel.attest_every_blocks {
+        membership["attest_every_blocks"] = blocks.into();
+    }
     document(&json!({
         "id": peer.host,
         "endpoint": format!("{}:{}", peer.host, peer.port),
@@ -129,7 +133,7 @@ pub(super) fn peer(
         "tls": { "cert": folder.join("tls/server.crt"), "key": folder.join("tls/server.key") },
         "operations": { "address": topology.address(&peer.host, peer.operations_port).to_string() },
         "host_overrides": topology.host_overrides(),
-        "membership": { "bootstrap_peers": own },
+        "membership": membership,
         "sealed": { "proxy": peer.sealed_proxy },
     }))
 }

@@ -140,6 +140,9 @@ pub(crate) struct ChannelSpec {
     pub(crate) batch: Batch,
     pub(crate) raft: Raft,
     pub(crate) capabilities: Capabilities,
+    /// Blocks between two heights at which peers with BLS keys attest their books; the peers' own default if absent.
+    #[serde(default)]
+    pub(crate) attest_every_blocks: Option<u64>,
     /// The hash of blocks, transaction ids, proposals and private data.
     #[serde(default)]
     pub(crate) hashing: HashAlgorithm,

@@ -374,6 +374,9 @@ impl Reader<'_> {
         let batch = self.batch(&mut section);
         let raft = self.raft(&mut section);
         let capabilities = self.capabilities(&mut section);
+        let attest_every_blocks = section
+            .optional_number("attest_every_blocks", 0..=u64::from(u32::MAX), self.faults)
+            .map(|number| number.value);
         let (hashing, key_algorithms) = self.algorithms(&mut section);
         let policies = self.texts(&mut section, "policies");
         let acls = self.texts(&mut section, "acls");
@@ -399,6 +402,7 @@ impl Reader<'_> {
             batch,
             raft,
             capabilities,
+            attest_every_blocks,
             hashing,
             key_algorithms,
             policies: plain(policies),

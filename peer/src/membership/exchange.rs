@@ -22,6 +22,7 @@ use rand::seq::SliceRandom;
 use tokio::sync::{Notify, broadcast};
 use tonic::{Request, Response, Status};
 
+use super::attestation::Attestations;
 use super::known::Known;
 use super::statement::{Own, Statement, milliseconds};
 use crate::channel::{BooksOf, ChannelHandle, CommittedBlock};
@@ -92,6 +93,7 @@ pub struct Membership {
 struct Inner {
     setup: MembershipSetup,
     known: Known,
+    attestations: Attestations,
     incarnation_ms: u64,
     sequence: AtomicU64,
     /// Asks for a round now.
@@ -111,6 +113,7 @@ impl Membership {
     pub fn new(setup: MembershipSetup) -> Self {
         let inner = Inner {
             known: Known::new(Duration::from_millis(setup.config.expiry_ms)),
+            attestations: Attestations::new(setup.config.attest_every_blocks),
             incarnation_ms: milliseconds(setup.clock.now()),
             sequence: AtomicU64::new(0),
             wake: Notify::new(),
@@ -165,6 +168,7 @@ impl Membership {
             for channel in self.inner.setup.channels.list() {
                 self.round(&channel).await;
                 self.compare_books(&channel);
+                self.attest(&channel);
             }
         }
     }
@@ -189,6 +193,11 @@ impl Membership {
             });
         }
         setup.metrics.diverging(channel.id(), channel.diverging().len());
+    }
+
+    /// Adds up the shares of an attestation that have come in.
+    pub(super) fn attest(&self, channel: &ChannelHandle) {
+        self.inner.attestations.assemble(channel, &self.inner.setup.signer);
     }
 
     /// One exchange with every target. A second one follows when the first brought new peers.
@@ -267,6 +276,7 @@ impl Membership {
             height,
             commit_hash: commit_hash.unwrap_or_default(),
             chaincodes: self.local_chaincodes(channel),
+            attestations: self.inner.attestations.own(channel, &setup.signer),
         };
         own.sign(&setup.signer.get(), setup.clock.now()).map_err(|error| with_causes(&error))
     }
@@ -298,6 +308,7 @@ impl Membership {
         }
         let statement =
             Statement::open(signed, bundle, setup.clock.now()).map_err(|error| error.to_string())?;
+        self.inner.attestations.hear(bundle.channel(), &statement);
         self.inner.known.hear(statement, setup.clock.monotonic());
         Ok(())
     }

@@ -5,6 +5,9 @@
 //! answer is everything that the other one knows. A statement counts only when its author is a peer of one of the
 //! channel's organisations; it is forgotten when its author falls silent. What a channel's peers say stays among them.
 
+mod attestation;
+#[cfg(test)]
+mod attestation_tests;
 mod exchange;
 mod known;
 mod statement;

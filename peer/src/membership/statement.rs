@@ -7,10 +7,13 @@ use bytes::Bytes;
 use consort_channel_config::ChannelBundle;
 use consort_msp::principal::{self, Role};
 use consort_msp::{Identity, IdentityId, SigningIdentity};
+use consort_protos::consort::attestations::Share;
 use consort_protos::consort::peer::{Chaincode, PeerState, SignedMembership};
 use consort_protos::ids::{ChannelId, MspId};
 use prost::Message;
 use time::OffsetDateTime;
+
+use super::attestation::TOLD;
 
 /// What the signature covers before the statement, so that it can be taken for nothing else.
 const DOMAIN: &[u8] = b"consort.peer.Membership/1\0";
@@ -52,6 +55,7 @@ pub(super) struct Own {
     /// Of the last block below the height; empty for the genesis block.
     pub(super) commit_hash: Bytes,
     pub(super) chaincodes: Vec<(String, String)>,
+    pub(super) attestations: Vec<Share>,
 }
 
 impl Own {
@@ -75,6 +79,7 @@ impl Own {
                 .take(CHAINCODES_MAX)
                 .map(|(name, version)| Chaincode { name, version })
                 .collect(),
+            attestations: self.attestations,
         };
         let state = Bytes::from(state.encode_to_vec());
         let signature = signer.sign(&signed_bytes(&state))?;
@@ -110,6 +115,9 @@ impl Statement {
         }
         if state.chaincodes.len() > CHAINCODES_MAX || state.endpoint.len() > ENDPOINT_BYTES_MAX {
             return Err(malformed("too many chaincodes, or too long an endpoint"));
+        }
+        if state.attestations.len() > TOLD {
+            return Err(malformed("too many attested heights"));
         }
         if !matches!(state.commit_hash.len(), 0 | 32) {
             return Err(malformed("the commit hash does not have 32 bytes"));

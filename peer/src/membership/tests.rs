@@ -27,7 +27,7 @@ use crate::health::ChannelsHealth;
 use crate::telemetry::PeerMetrics;
 use crate::testing::{CHANNEL, JoinedPeer, Network, Organisation, collections, spelled_policy};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Chaincodes that a test changes.
 #[derive(Default)]
@@ -43,14 +43,14 @@ impl LocalChaincodes for Installed {
     }
 }
 
-struct Peer {
-    membership: Membership,
+pub(super) struct Peer {
+    pub(super) membership: Membership,
     installed: Arc<Installed>,
-    joined: JoinedPeer,
-    endpoint: String,
+    pub(super) joined: JoinedPeer,
+    pub(super) endpoint: String,
 }
 
-async fn peer(
+pub(super) async fn peer(
     network: &Network,
     organisation: &Organisation,
     bootstrap_peers: Vec<String>,
@@ -68,7 +68,7 @@ async fn peer(
         endpoint: endpoint.clone(),
         connections: Arc::new(Connections::new(Dialer::new(overrides, None))),
         clock: Arc::new(SystemClock),
-        config: MembershipConfig { bootstrap_peers, ..MembershipConfig::default() },
+        config: MembershipConfig { bootstrap_peers, attest_every_blocks: 2, ..MembershipConfig::default() },
         metrics: Arc::new(PeerMetrics::new(&Metrics::new())),
     });
     let tls = organisation.tls("localhost");
@@ -87,7 +87,7 @@ impl Peer {
     }
 
     /// Exchanges until the other peers are as wanted.
-    async fn wait(&self, wanted: impl Fn(&[Member]) -> bool) {
+    pub(super) async fn wait(&self, wanted: impl Fn(&[Member]) -> bool) {
         tokio::time::timeout(PATIENCE, async {
             while !wanted(&self.others()) {
                 self.membership.refresh(&self.joined.channel).await;
@@ -114,7 +114,7 @@ async fn peers_learn_of_each_other_and_of_new_chaincodes() {
 }
 
 /// Commits a block that is the first after the genesis block.
-async fn commit_first(network: &Network, peer: &JoinedPeer, chaincode: &str) {
+pub(super) async fn commit_first(network: &Network, peer: &JoinedPeer, chaincode: &str) {
     let policy = spelled_policy("OR('Org1MSP.peer')");
     let definition = network.definition(chaincode, &policy, &collections()).build();
     let block = network.block_after(&network.genesis, vec![definition]);
@@ -176,6 +176,7 @@ fn own(sequence: u64) -> Own {
         height: 5,
         commit_hash: Bytes::new(),
         chaincodes: vec![("basic".to_owned(), "1".to_owned())],
+        attestations: Vec::new(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! `qscc`: blocks and transactions of a channel, by number, hash and id.
+//! `qscc`: blocks and transactions of a channel, by number, hash and id; and the newest attestation of its books, which Fabric has not.
 
 use std::sync::Arc;
 
@@ -47,6 +47,9 @@ impl Qscc {
         if function == "GetChainInfo" {
             return Ok(handle.ledger().info().encode_to_vec());
         }
+        if function == "GetAttestation" {
+            return attestation(&handle);
+        }
         if call.arguments.len() < 3 {
             return Err(format!("missing 3rd argument for {function}"));
         }
@@ -69,6 +72,18 @@ impl Qscc {
             other => Err(format!("Requested function {other} not found.")),
         }
     }
+}
+
+/// Ours: what enough peers have signed together about the books (`consort.attestations.Attestation`).
+fn attestation(handle: &ChannelHandle) -> Result<Vec<u8>, String> {
+    let attestation = handle.attestation().ok_or_else(|| {
+        format!(
+            "channel {} has no attestation yet: peers that satisfy {} have to sign one height with BLS keys              (`membership.attest_every_blocks` in their configuration)",
+            handle.id(),
+            consort_channel_config::attestation::POLICY
+        )
+    })?;
+    Ok(attestation.encode_to_vec())
 }
 
 fn block_by_number(handle: &ChannelHandle, text: &str) -> Result<Vec<u8>, String> {

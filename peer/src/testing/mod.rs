@@ -6,6 +6,7 @@ pub(crate) mod configuration;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use consort_crypto::bls;
 use consort_crypto::key::PrivateKey;
 use consort_crypto::preimage;
 use consort_msp::SigningIdentity;
@@ -30,8 +31,9 @@ use consort_protos::proposal::chaincode_proposal_payload_without_transient;
 use consort_protos::rwset::{NamespaceReadWriteSet, TxReadWriteSet, Write};
 use prost::Message;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose,
-    IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CustomExtension, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
+    SerialNumber,
 };
 
 use crate::channel::ChannelHandle;
@@ -85,6 +87,21 @@ impl Organisation {
     /// An identity with a name of its own.
     pub(crate) fn member(&self, role: &str, name: &str) -> Arc<SigningIdentity> {
         issue(&self.authority, &self.msp_id, role, name)
+    }
+
+    /// A peer of this organisation whose certificate carries a BLS key.
+    pub(crate) fn attesting_peer(&self) -> Arc<SigningIdentity> {
+        let secret = bls::SecretKey::generate().expect("a key");
+        let key = KeyPair::generate().expect("a key");
+        let holder = PrivateKey::from_pem(&key.serialize_pem()).expect("a P-256 key");
+        let certified = bls::CertifiedKey::prove(&secret, self.msp_id.as_str(), holder.public_key());
+        let extension = CustomExtension::from_oid_content(&BLS_EXTENSION, certified.to_der());
+        let mut params = params(&self.msp_id, "peer", "peer");
+        params.custom_extensions.push(extension);
+        let cert = params.signed_by(&key, &self.authority).expect("a certificate").pem();
+        let identity =
+            SigningIdentity::new(self.msp_id.clone(), cert.as_bytes(), holder).expect("an identity");
+        Arc::new(identity.with_bls_keys(vec![secret]))
     }
 
     /// A list on which this organisation's authority revokes an identity, in PEM.
@@ -158,15 +175,20 @@ fn issue(
 
 /// Certificate and key of a new identity, in PEM.
 fn certify(authority: &Issuer<'static, KeyPair>, msp_id: &MspId, role: &str, name: &str) -> (String, String) {
+    let key = KeyPair::generate().expect("a key");
+    let cert = params(msp_id, role, name).signed_by(&key, authority).expect("a certificate").pem();
+    (cert, key.serialize_pem())
+}
+
+/// What a member's certificate says.
+fn params(msp_id: &MspId, role: &str, name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::OrganizationalUnitName, role);
     params.distinguished_name.push(DnType::CommonName, format!("{name}.{msp_id}"));
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.is_ca = IsCa::ExplicitNoCa;
     params.use_authority_key_identifier_extension = true;
-    let key = KeyPair::generate().expect("a key");
-    let cert = params.signed_by(&key, authority).expect("a certificate").pem();
-    (cert, key.serialize_pem())
+    params
 }
 
 /// Two organisations, an orderer, and the genesis block of their channel.
@@ -176,6 +198,9 @@ pub(crate) struct Network {
     pub(crate) orderer: Organisation,
     pub(crate) genesis: Block,
 }
+
+/// The extension of [`bls::EXTENSION_OID`].
+const BLS_EXTENSION: [u64; 9] = [1, 2, 3, 4, 5, 6, 7, 8, 1000];
 
 /// Name of the test network's channel.
 pub(crate) const CHANNEL: &str = "mychannel";
