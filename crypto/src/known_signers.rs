@@ -15,7 +15,7 @@ mod table;
 mod verify;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 
 use curve::{Affine, Curve, P256, Sm2};
@@ -37,8 +37,14 @@ const LARGE_WINDOW_BITS: u32 = 6;
 /// Window of the generators' tables, of which there is one each.
 const GENERATOR_WINDOW_BITS: u32 = 8;
 
-/// Memory of all tables in bytes: a thousand clients beside a few hundred endorsers and orderers.
+/// Memory of all tables in bytes where a process sets none: a thousand clients beside a few hundred endorsers and orderers.
 const TABLES_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Sets how many bytes the tables of this process may take, half of it for each curve. With 0 there are none, and every
+/// signature is verified with the libraries. Tables that exist stay until room is needed, but with 0 they are not used.
+pub fn limit_signer_tables(bytes_max: usize) {
+    KNOWN_SIGNERS.limit(bytes_max);
+}
 
 /// Keys that are counted without having a table; beyond it counting begins anew.
 const COUNTED_KEYS_MAX: usize = 65_536;
@@ -81,6 +87,11 @@ impl KnownSigners {
         }
     }
 
+    fn limit(&self, bytes_max: usize) {
+        self.p256.bytes_max.store(bytes_max / 2, Ordering::Relaxed);
+        self.sm2.bytes_max.store(bytes_max / 2, Ordering::Relaxed);
+    }
+
     /// Whether numbers are an ECDSA signature over a digest by a key of P-256, given as an uncompressed point on the curve.
     /// `None` when the key has no table (yet).
     pub(crate) fn verify_p256(&self, point: &[u8], digest: &[u8; 32], numbers: &Numbers) -> Option<bool> {
@@ -110,18 +121,25 @@ struct Entry<C: Curve> {
 /// The tables of one curve.
 #[derive(Debug)]
 struct Tables<C: Curve> {
-    bytes_max: usize,
+    bytes_max: AtomicUsize,
     uses: AtomicU64,
     entries: RwLock<HashMap<Box<[u8]>, Entry<C>>>,
 }
 
 impl<C: Curve> Tables<C> {
     fn new(bytes_max: usize) -> Self {
-        Self { bytes_max, uses: AtomicU64::new(0), entries: RwLock::new(HashMap::new()) }
+        Self {
+            bytes_max: AtomicUsize::new(bytes_max),
+            uses: AtomicU64::new(0),
+            entries: RwLock::new(HashMap::new()),
+        }
     }
 
     /// Counts a signature of a key and returns its table, if the key has earned one.
     fn of(&self, point: &[u8]) -> Option<Arc<Table<C>>> {
+        if self.bytes_max.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
         let (signatures, table) = self.count(point);
         let wanted = match signatures {
             SMALL_AFTER => SMALL_WINDOW_BITS,
@@ -164,7 +182,7 @@ impl<C: Curve> Tables<C> {
         let Some(entry) = entries.get_mut(point) else { return };
         entry.window_bits = window_bits;
         entry.table = Some(Arc::clone(table));
-        while Self::bytes(&entries) > self.bytes_max {
+        while Self::bytes(&entries) > self.bytes_max.load(Ordering::Relaxed) {
             let tables = entries.iter().filter(|(key, entry)| entry.table.is_some() && key.as_ref() != point);
             let oldest = tables.min_by_key(|(_, entry)| entry.last_use.load(Ordering::Relaxed));
             let Some(oldest) = oldest.map(|(key, _)| key.clone()) else { break };

@@ -30,3 +30,4 @@ mod signature;
 pub mod tls;
 
 pub use error::Error;
+pub use known_signers::limit_signer_tables;

@@ -63,6 +63,9 @@ pub struct PeerConfig {
     /// How private data goes between peers.
     #[serde(default)]
     pub private_data: PrivateDataConfig,
+    /// How signatures are verified.
+    #[serde(default)]
+    pub verification: VerificationConfig,
 }
 
 /// The local MSP.
@@ -285,6 +288,21 @@ impl Default for PrivateDataConfig {
             implicit_required_peers: 0,
             implicit_max_peers: 1,
         }
+    }
+}
+
+/// How signatures are verified.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct VerificationConfig {
+    /// Memory for the tables of signers that are seen again and again, in bytes. 64 MiB: a thousand clients and some hundred
+    /// endorsers and orderers. With 0 every signature is verified with the library, which takes three to four times as long.
+    pub signer_tables_bytes: usize,
+}
+
+impl Default for VerificationConfig {
+    fn default() -> Self {
+        Self { signer_tables_bytes: 64 << 20 }
     }
 }
 

@@ -163,6 +163,7 @@ impl Peer {
         clock: Arc<dyn Clock>,
         tasks: &Tasks,
     ) -> Result<Self, StartError> {
+        consort_crypto::limit_signer_tables(config.verification.signer_tables_bytes);
         let metrics = Metrics::new();
         let listener = Listener::bind(&config.listen).await.map_err(StartError::Listen)?;
         let address = listener.address();

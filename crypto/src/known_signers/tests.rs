@@ -115,3 +115,14 @@ fn p256_verdict(point: &[u8], digest: &[u8; 32], r: &[u8; 32], s: &[u8; 32]) -> 
     let signature = p256::ecdsa::Signature::from_scalars(*r, *s);
     signature.is_ok_and(|signature| key.verify_prehash(digest, &signature).is_ok())
 }
+
+#[test]
+fn without_memory_there_are_no_tables() {
+    let signers = KnownSigners::new(TABLES_BYTES_MAX);
+    let key = PrivateKey::generate(KeyAlgorithm::P256).unwrap();
+    let numbers = Numbers { r: [1; 32], s: [1; 32] };
+    let mut verify = || signers.verify_p256(key.public_key().bytes(), &[7; 32], &numbers);
+    assert!((0..=SMALL_AFTER).filter_map(|_| verify()).count() > 0, "a table was earned");
+    signers.limit(0);
+    assert_eq!((0..=SMALL_AFTER).find_map(|_| verify()), None);
+}
