@@ -11,13 +11,12 @@ use consort_protos::{
     fabric::common::{Block, BlockHeader},
     ids::BlockNumber,
 };
-use prost::Message as _;
 use tokio::sync::watch;
 
 use crate::{
     database::{Change, Column, Database},
     error::Error,
-    genesis,
+    genesis, stored_block,
 };
 
 /// The columns of a chain.
@@ -162,6 +161,7 @@ impl BlockStore {
     fn append_with(&self, block: &Block, synced: bool) -> Result<(), Error> {
         let mut tip = self.tip();
         check_link(block, &tip)?;
+        check_data(block, &tip)?;
         let mut change = self.database.change();
         let next = stage(block, &tip, &mut change)?;
         if synced { change.write() } else { change.write_unsynced() }?;
@@ -171,9 +171,14 @@ impl BlockStore {
         Ok(())
     }
 
-    /// Checks that a block is the next one of the chain.
-    pub(crate) fn check(&self, block: &Block) -> Result<(), Error> {
+    /// Checks that a block's header is the next one of the chain.
+    pub(crate) fn check_link(&self, block: &Block) -> Result<(), Error> {
         check_link(block, &self.tip())
+    }
+
+    /// Checks that a block's data are those of its header.
+    pub(crate) fn check_data(&self, block: &Block) -> Result<(), Error> {
+        check_data(block, &self.tip())
     }
 
     /// Makes the chain include a block that [`stage`] put into a change that has been written.
@@ -205,7 +210,7 @@ impl BlockStore {
     }
 
     fn open_stored(&self, number: BlockNumber, bytes: Bytes) -> Result<Option<Block>, Error> {
-        let block = Block::decode(bytes).map_err(|cause| Error::damaged("block", cause.to_string()))?;
+        let block = stored_block::decode(bytes)?;
         let header = block
             .header
             .as_ref()
@@ -272,6 +277,12 @@ fn check_link(block: &Block, tip: &Tip) -> Result<(), Error> {
             found: hexadecimal(&header.previous_hash),
         });
     }
+    Ok(())
+}
+
+fn check_data(block: &Block, tip: &Tip) -> Result<(), Error> {
+    let header = block.header.as_ref().ok_or(Error::Headless)?;
+    let expected = BlockNumber::new(header.number);
     let hash = hash_of(block, tip);
     let described =
         block.data.as_ref().is_some_and(|data| header.data_hash == hash.block_data_hash(data).as_slice());
@@ -289,7 +300,7 @@ fn stage(block: &Block, tip: &Tip, change: &mut Change<'_>) -> Result<Tip, Error
     let hash = hashing.block_hash(&header);
     let key = header.number.to_be_bytes();
     let height = header.number + 1;
-    change.put(Column::Blocks, key, block.encode_to_vec());
+    change.put(Column::Blocks, key, stored_block::encode(block));
     change.put(Column::Headers, key, hash);
     change.put(Column::HeaderHashes, hash, key);
     change.put(Column::Facts, HEIGHT, height.to_be_bytes());

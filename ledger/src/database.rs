@@ -8,7 +8,8 @@ use std::{
 use bytes::Bytes;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
-    DBIteratorWithThreadMode, ErrorKind, IteratorMode, Options, ReadOptions, WriteBatch, WriteOptions,
+    DBIteratorWithThreadMode, ErrorKind, IngestExternalFileOptions, IteratorMode, Options, ReadOptions,
+    SstFileWriter, WriteBatch, WriteOptions,
 };
 
 use crate::error::Error;
@@ -28,6 +29,9 @@ const BLOB_BYTES_MIN: u64 = 1024;
 
 /// File handles that one database keeps open, so that a peer with many channels stays below the usual limit of 1024.
 const OPEN_FILES_MAX: i32 = 128;
+
+/// Size of the tables that a column is filled with at once.
+const FILL_FILE_BYTES: u64 = 64 << 20;
 
 /// The kinds of records, each in a column family of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -102,10 +106,18 @@ impl Column {
         if self == Self::Blocks {
             options.set_enable_blob_files(true);
             options.set_min_blob_size(BLOB_BYTES_MIN);
-            options.set_blob_compression_type(DBCompressionType::Lz4);
+            // Blocks are compressed before they are stored.
+            options.set_blob_compression_type(DBCompressionType::None);
         }
         options
     }
+}
+
+/// How tables are built.
+fn tables() -> BlockBasedOptions {
+    let mut tables = BlockBasedOptions::default();
+    tables.set_bloom_filter(10.0, false);
+    tables
 }
 
 /// An open database. Writing stops for good after the first failure, and after the first sign of damage.
@@ -133,9 +145,8 @@ impl Database {
         options.set_keep_log_file_num(2);
         options.set_max_total_wal_size(LOGS_BYTES_MAX);
         options.set_paranoid_checks(true);
-        let mut tables = BlockBasedOptions::default();
+        let mut tables = tables();
         tables.set_block_cache(&Cache::new_lru_cache(PAGE_CACHE_BYTES));
-        tables.set_bloom_filter(10.0, false);
         let descriptors =
             columns.iter().map(|column| ColumnFamilyDescriptor::new(column.name(), column.options(&tables)));
         let db = DB::open_cf_descriptors(&options, path, descriptors).map_err(|cause| Error::Database {
@@ -188,6 +199,18 @@ impl Database {
             .collect()
     }
 
+    /// Whether keys have values; the keys are given in ascending order, each once.
+    pub(crate) fn contains_sorted<'k>(
+        &self,
+        column: Column,
+        keys: impl IntoIterator<Item = &'k [u8]>,
+    ) -> Result<Vec<bool>, Error> {
+        let found = self.db.batched_multi_get_cf(self.column(column), keys, true).into_iter();
+        found
+            .map(|value| value.map(|slice| slice.is_some()).map_err(|cause| self.read_error(cause)))
+            .collect()
+    }
+
     /// Records with `start <= key < end` in key order; an end of `None` is the end of the column.
     pub(crate) fn scan(&self, column: Column, start: &[u8], end: Option<&[u8]>) -> DatabaseScan<'_> {
         let mut options = ReadOptions::default();
@@ -206,6 +229,44 @@ impl Database {
         let property = |name: &str| self.db.property_int_value_cf(self.column(column), name).ok().flatten();
         let files = ["rocksdb.total-sst-files-size", "rocksdb.total-blob-file-size"];
         files.into_iter().filter_map(property).sum()
+    }
+
+    /// Fills a column that is empty with records in ascending key order, past the log: they are written to tables, which the
+    /// database then takes over.
+    ///
+    /// # Errors
+    /// [`Error::Database`], also when the records are not in order.
+    pub(crate) fn fill(
+        &self,
+        column: Column,
+        records: impl Iterator<Item = (Vec<u8>, Vec<u8>)>,
+    ) -> Result<(), Error> {
+        let failed = |cause: rocksdb::Error| Error::Database {
+            path: self.path.clone(),
+            action: "filling",
+            cause: cause.into_string(),
+        };
+        let options = column.options(&tables());
+        let mut records = records.peekable();
+        let mut files = Vec::new();
+        while records.peek().is_some() {
+            let file = self.path.join(format!("fill-{}-{}.sst", column.name(), files.len()));
+            let mut writer = SstFileWriter::create(&options);
+            writer.open(&file).map_err(failed)?;
+            while writer.file_size() < FILL_FILE_BYTES
+                && let Some((key, value)) = records.next()
+            {
+                writer.put(key, value).map_err(failed)?;
+            }
+            writer.finish().map_err(failed)?;
+            files.push(file);
+        }
+        if files.is_empty() {
+            return Ok(());
+        }
+        let mut taken = IngestExternalFileOptions::default();
+        taken.set_move_files(true);
+        self.db.ingest_external_file_cf_opts(self.column(column), &taken, files).map_err(failed)
     }
 
     /// An empty change of this database.

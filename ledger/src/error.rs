@@ -166,6 +166,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether a disk has no room left.
+    #[must_use]
+    pub fn is_out_of_space(&self) -> bool {
+        matches!(self, Self::Database { cause, .. } if cause.contains("No space left"))
+    }
+
     pub(crate) fn damaged(what: &'static str, detail: impl Into<String>) -> Self {
         Self::Damaged { what, detail: detail.into() }
     }

@@ -43,32 +43,60 @@ impl TransactionIndex {
         Ok(Some((Height::new(u64::from_be_bytes(*block), u32::from_be_bytes(*tx)), code)))
     }
 
-    /// Adds a block's transactions to what will be written with it; `None` for those without a readable id.
-    pub(crate) fn stage(
-        &self,
-        block: BlockNumber,
-        transactions: &[(Option<String>, TxValidationCode)],
-        change: &mut Change<'_>,
-    ) -> Result<(), Error> {
-        let named = transactions
-            .iter()
-            .zip(0_u32..)
-            .filter_map(|((id, code), tx)| Some((key(id.as_deref()?), tx, *code)));
-        let mut named: Vec<_> = named.filter(|(key, _, _)| key.len() > 1).collect();
-        // The sort is stable: of several with one id the first stays.
-        named.sort_by(|a, b| a.0.cmp(&b.0));
-        named.dedup_by(|later, earlier| later.0 == earlier.0);
-        let known = self
-            .database
-            .read_sorted(Column::Transactions, named.iter().map(|(key, _, _)| key.as_slice()))?;
-        for ((key, tx, code), known) in named.iter().zip(known) {
-            if known.is_none() {
-                let place =
-                    [block.get().to_be_bytes().as_slice(), &tx.to_be_bytes(), &[code_byte(*code)]].concat();
+    /// Finds out which ids of a block's transactions are here already; `None` for those without a readable id.
+    pub(crate) fn look_up(&self, ids: impl Iterator<Item = Option<String>>) -> Result<KnownIds, Error> {
+        let keys: Vec<Option<Vec<u8>>> =
+            ids.map(|id| id.filter(|id| !id.is_empty()).map(|id| key(&id))).collect();
+        let mut order: Vec<usize> = (0..keys.len()).filter(|&index| keys[index].is_some()).collect();
+        // The sort is stable: of several with one id the first stays in front.
+        order.sort_by(|&a, &b| keys[a].cmp(&keys[b]));
+        let mut first = order.clone();
+        first.dedup_by(|later, earlier| keys[*later] == keys[*earlier]);
+        let known = self.database.contains_sorted(
+            Column::Transactions,
+            first.iter().filter_map(|&index| keys[index].as_deref()),
+        )?;
+        let mut ids = KnownIds { known: vec![false; keys.len()], new: vec![false; keys.len()], keys };
+        let mut asked = first.iter().zip(&known).peekable();
+        let mut found = false;
+        for index in order {
+            if let Some((_, known)) = asked.next_if(|(first, _)| **first == index) {
+                found = *known;
+                ids.new[index] = !found;
+            }
+            ids.known[index] = found;
+        }
+        Ok(ids)
+    }
+}
+
+/// Which ids of a block's transactions the index holds already.
+#[derive(Debug)]
+pub(crate) struct KnownIds {
+    /// Stored form of the ids; `None` where there is none.
+    keys: Vec<Option<Vec<u8>>>,
+    known: Vec<bool>,
+    /// Not known, and not that of an earlier transaction of the block.
+    new: Vec<bool>,
+}
+
+impl KnownIds {
+    /// Whether the index holds the id of a transaction.
+    pub(crate) fn is_known(&self, index: usize) -> bool {
+        self.known.get(index).copied().unwrap_or(false)
+    }
+
+    /// Adds what is new to what will be written with the block.
+    pub(crate) fn stage(&self, block: BlockNumber, codes: &[TxValidationCode], change: &mut Change<'_>) {
+        for (((key, new), code), tx) in self.keys.iter().zip(&self.new).zip(codes).zip(0_u32..) {
+            if let (Some(key), true) = (key, new) {
+                let mut place = [0; 13];
+                place[..8].copy_from_slice(&block.get().to_be_bytes());
+                place[8..12].copy_from_slice(&tx.to_be_bytes());
+                place[12] = code_byte(*code);
                 change.put(Column::Transactions, key, place);
             }
         }
-        Ok(())
     }
 }
 

@@ -108,13 +108,15 @@ impl Ledger {
             return Err(Error::Exists { path: path.to_owned() });
         }
         let ledger = Self::over(database, channel, hash)?;
-        ledger.blocks.check(genesis)?;
+        ledger.blocks.check_link(genesis)?;
+        ledger.blocks.check_data(genesis)?;
         let mut block = genesis.clone();
         set_metadata(&mut block, &[TxValidationCode::Valid], None);
         let mut change = ledger.database.change();
         change.put(Column::Facts, CHANNEL, ledger.channel.as_str());
-        let ids = [(Some(tx_id), TxValidationCode::Valid)];
-        let staged = ledger.stage_chain(&block, &ids, &mut change)?;
+        let ids = ledger.index.look_up([Some(tx_id)].into_iter())?;
+        ids.stage(BlockNumber::GENESIS, &[TxValidationCode::Valid], &mut change);
+        let staged = ledger.blocks.stage(&block, &mut change)?;
         ledger.state.stage(&mvcc::genesis(config).changes(), Height::new(0, 0), &mut change);
         change.write()?;
         ledger.views.finish(BlockNumber::GENESIS);
@@ -391,6 +393,14 @@ impl Ledger {
         self.blocks.header_hash(number)
     }
 
+    pub(crate) fn index(&self) -> &TransactionIndex {
+        &self.index
+    }
+
+    pub(crate) fn state(&self) -> &RocksState {
+        &self.state
+    }
+
     pub(crate) fn database(&self) -> &Database {
         &self.database
     }
@@ -401,14 +411,24 @@ impl Ledger {
     /// # Errors
     /// [`Error::OutOfOrder`], [`Error::Unlinked`], [`Error::WrongDataHash`] or [`Error::PrivateDataMismatch`] when the block is not the next one;
     /// the books are then as before. [`Error::Database`] and, from then on, [`Error::Poisoned`] when a write fails.
-    pub fn commit(&self, block: ValidatedBlock) -> Result<Committed, Error> {
+    pub fn commit(&self, mut block: ValidatedBlock) -> Result<Committed, Error> {
         let mut last_hash = self.commit_hash.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(reason) = self.poisoned() {
             return Err(Error::Poisoned { reason });
         }
-        self.blocks.check(block.block())?;
+        self.blocks.check_link(block.block())?;
+        if !block.data_checked() {
+            self.blocks.check_data(block.block())?;
+        }
         let number = block.number();
-        let verdict = mvcc::validate(number, block.transactions(), block.codes(), self.state.as_ref())?;
+        let lookup = match block.take_lookup(self.height()) {
+            Some(lookup) => lookup,
+            None => self.look_up_where(block.transactions(), |index, _| {
+                block.codes()[index] == TxValidationCode::Valid
+            })?,
+        };
+        let (ids, known) = lookup.into_parts();
+        let verdict = mvcc::judge(number, block.transactions(), block.codes(), self.state.as_ref(), known)?;
         let private = PrivateChanges::collect(
             &block,
             &verdict.codes,
@@ -444,10 +464,10 @@ impl Ledger {
         private.stage_keys(&mut change);
         stage_history(&block, &verdict.codes, &mut change);
         self.stage_transient(&block, &mut change)?;
-        let ids = transaction_ids(&block, &verdict.codes, self.hash_algorithm());
+        ids.stage(number, &verdict.codes, &mut change);
         let mut stored = block.into_block();
         set_metadata(&mut stored, &verdict.codes, Some(&hash));
-        let staged = self.stage_chain(&stored, &ids, &mut change)?;
+        let staged = self.blocks.stage(&stored, &mut change)?;
         change.put(Column::Facts, COMMIT_HASH, &hash);
         change.put(Column::CommitHashes, number.get().to_be_bytes(), &hash);
 
@@ -457,17 +477,6 @@ impl Ledger {
         self.views.finish(number);
         self.blocks.advance(staged);
         Ok(Committed { number, codes: verdict.codes, block: stored })
-    }
-
-    fn stage_chain(
-        &self,
-        block: &Block,
-        ids: &[(Option<String>, TxValidationCode)],
-        change: &mut Change<'_>,
-    ) -> Result<block_store::Staged, Error> {
-        let number = BlockNumber::new(block.header.as_ref().ok_or(Error::Headless)?.number);
-        self.index.stage(number, ids, change)?;
-        self.blocks.stage(block, change)
     }
 
     /// The values that a block is about to replace.
@@ -531,19 +540,6 @@ pub(crate) fn transaction_id(transaction: &Transaction, hash: HashAlgorithm) -> 
     } else {
         transaction.tx_id.clone()
     }
-}
-
-fn transaction_ids(
-    block: &ValidatedBlock,
-    codes: &[TxValidationCode],
-    hash: HashAlgorithm,
-) -> Vec<(Option<String>, TxValidationCode)> {
-    block
-        .transactions()
-        .iter()
-        .map(|transaction| transaction.as_deref().map(|transaction| transaction_id(transaction, hash)))
-        .zip(codes.iter().copied())
-        .collect()
 }
 
 fn stage_history(block: &ValidatedBlock, codes: &[TxValidationCode], change: &mut Change<'_>) {

@@ -23,6 +23,7 @@ mod history;
 mod holdings;
 mod index;
 mod ledger;
+mod lookup;
 pub mod merkle;
 mod missing;
 pub mod mvcc;
@@ -32,6 +33,7 @@ pub mod simulator;
 mod snapshot;
 pub mod state;
 mod statistics;
+mod stored_block;
 pub mod transient;
 pub mod updates;
 mod validated_block;
@@ -44,6 +46,7 @@ pub use self::{
     holdings::CollectionTerms,
     index::TxLocation,
     ledger::{Committed, Ledger},
+    lookup::Lookup,
     missing::MissingPrivate,
     simulator::{Simulation, SimulationError, TxSimulator},
     snapshot::{SNAPSHOT_LAG_BLOCKS_MAX, SNAPSHOT_LAG_BYTES_MAX, StateSnapshot},

@@ -1,5 +1,7 @@
 //! Byte forms whose order is the order of what they stand for.
 
+use std::cmp::Ordering;
+
 /// Ends an escaped part of a key; smaller than anything that the part could go on with.
 const PART_END: [u8; 2] = [0, 0];
 
@@ -36,6 +38,24 @@ pub(crate) fn split_part(key: &[u8]) -> Option<(Vec<u8>, &[u8])> {
             }
         }
     }
+}
+
+/// Takes a part off a composite key that begins with it; else says how the key stands to all keys that do.
+pub(crate) fn strip_part<'k>(key: &'k [u8], part: &[u8]) -> Result<&'k [u8], Ordering> {
+    let mut escaped = Vec::new();
+    let stored: &[u8] = if part.contains(&0) {
+        push_part(&mut escaped, part);
+        &escaped[..escaped.len() - PART_END.len()]
+    } else {
+        part
+    };
+    let shared = key.len().min(stored.len());
+    let order = key[..shared].cmp(&stored[..shared]);
+    if order.is_ne() || key.len() < stored.len() {
+        return Err(order.then(Ordering::Less));
+    }
+    let rest = &key[stored.len()..];
+    rest.strip_prefix(&PART_END).ok_or_else(|| rest.cmp(&PART_END))
 }
 
 /// The smallest key that is greater than every key with this prefix, where one exists.
@@ -102,6 +122,10 @@ mod tests {
                 key
             };
             prop_assert_eq!(a.cmp(&b), join(&a).cmp(&join(&b)));
+            match strip_part(&join(&a), &b.0) {
+                Ok(rest) => prop_assert_eq!((a.0.as_slice(), rest), (b.0.as_slice(), a.1.as_slice())),
+                Err(order) => prop_assert_eq!(order, join(&a).cmp(&join(&b))),
+            }
             let joined = join(&a);
             prop_assert_eq!(split_part(&joined), Some((a.0, a.1.as_slice())));
         }

@@ -9,12 +9,12 @@ use consort_protos::{
     transaction::Transaction,
 };
 
-use crate::{error::Error, holdings::CollectionTerms};
+use crate::{error::Error, holdings::CollectionTerms, lookup::Lookup};
 
 /// A block with one code per transaction: `Valid` so far, or why not. What the ledger commits.
 ///
 /// Whoever builds one has checked form, signatures, endorsement policies and duplicate ids, also within the block.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct ValidatedBlock {
     number: BlockNumber,
     block: Block,
@@ -22,6 +22,8 @@ pub struct ValidatedBlock {
     codes: Vec<TxValidationCode>,
     private: BTreeMap<TxNumber, PrivateReadWriteSet>,
     terms: BTreeMap<(String, String), CollectionTerms>,
+    lookup: Option<Lookup>,
+    data_checked: bool,
 }
 
 impl ValidatedBlock {
@@ -54,6 +56,8 @@ impl ValidatedBlock {
                 codes,
                 private: BTreeMap::new(),
                 terms: BTreeMap::new(),
+                lookup: None,
+                data_checked: false,
             }),
         }
     }
@@ -71,6 +75,31 @@ impl ValidatedBlock {
     pub fn with_terms(mut self, terms: BTreeMap<(String, String), CollectionTerms>) -> Self {
         self.terms = terms;
         self
+    }
+
+    /// Adds what was read to judge the block, so that the commit need not read it again. One of other transactions or of another
+    /// height is not used.
+    #[must_use]
+    pub fn with_lookup(mut self, lookup: Lookup) -> Self {
+        self.lookup = Some(lookup);
+        self
+    }
+
+    /// Says that the header's hash of the data was compared with the data already, so that the commit need not hash it again.
+    #[must_use]
+    pub fn with_checked_data(mut self) -> Self {
+        self.data_checked = true;
+        self
+    }
+
+    /// Whether the data were compared with the header already.
+    pub(crate) fn data_checked(&self) -> bool {
+        self.data_checked
+    }
+
+    /// What was read to judge the block, if it serves at this height.
+    pub(crate) fn take_lookup(&mut self, height: u64) -> Option<Lookup> {
+        self.lookup.take().filter(|lookup| lookup.serves(height, &self.transactions, &self.codes))
     }
 
     /// What is said about a collection.

@@ -1,11 +1,11 @@
-//! A process that is killed, or whose disk is full, in the middle of commits.
+//! A process that is killed, or whose disk fails, in the middle of commits: at random, and at every request to the disk.
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod blocks;
 
 use std::{
     io::{BufRead as _, BufReader},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -28,7 +28,7 @@ fn commit_next(ledger: &Ledger) -> Result<(), Error> {
         vec![blocks::read("counter", version)],
         vec![
             blocks::write("counter", &number.to_string()),
-            blocks::write(&format!("key{number:06}"), &"x".repeat(3000)),
+            blocks::write(&format!("key{number:06}"), &blocks::noise(number, 3000)),
         ],
     );
     let block = blocks::next_block(ledger, vec![blocks::envelope(&number.to_string(), &results)]);
@@ -152,6 +152,162 @@ fn after_a_failed_write_nothing_more_is_written() {
     check(&ledger);
     commit_next(&ledger).unwrap();
     check(&ledger);
+}
+
+/// What the library prints and counts from, see `disk/disk.c`.
+const MARK: &str = "the disk is watched from here";
+/// Tells a child process whether its ledger exists.
+const PREPARED: &str = "CONSORT_TEST_PREPARED";
+/// Blocks that a watched child commits.
+const WATCHED_BLOCKS: u64 = 3;
+
+#[test]
+#[ignore = "a child process of the tests below; does nothing by itself"]
+fn commits_on_a_watched_disk() {
+    let Some(folder) = folder_of_child() else { return };
+    let open = || Ledger::open(&folder, &channel());
+    let opened = if std::env::var_os(PREPARED).is_some() {
+        println!("\n{MARK}");
+        open()
+    } else {
+        let ledger = Ledger::create(&folder, &blocks::genesis()).unwrap();
+        println!("\n{MARK}");
+        Ok(ledger)
+    };
+    let ledger = match opened {
+        Ok(ledger) => ledger,
+        Err(error) => return println!("\nstopped: {error}"),
+    };
+    for _ in 0..WATCHED_BLOCKS {
+        if let Err(error) = commit_next(&ledger) {
+            assert!(ledger.poisoned().is_some(), "{error}");
+            assert!(matches!(commit_next(&ledger), Err(Error::Poisoned { .. })));
+            check(&ledger);
+            return println!("\nstopped: {error}");
+        }
+        println!("\ncommitted {}", ledger.height());
+    }
+    println!("\nfinished");
+}
+
+/// Builds the library that stands between a process and its disk.
+fn watched_disk(folder: &Path) -> PathBuf {
+    let library = folder.join("disk.so");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/disk/disk.c");
+    let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
+    let mut command = Command::new(&compiler);
+    command.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).arg("-ldl");
+    let built = command.output().expect("a C compiler, which building this workspace needs, too");
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    library
+}
+
+/// How a watched child ended.
+struct Watched {
+    finished: bool,
+    /// Height that it acknowledged last; 0 when it acknowledged nothing.
+    acknowledged: u64,
+    output: String,
+}
+
+fn watch(library: &Path, folder: &Path, request: u64, action: &str, prepared: bool) -> Watched {
+    let mut command = child("commits_on_a_watched_disk", folder);
+    command
+        .env("LD_PRELOAD", library)
+        .env("CONSORT_TEST_DISK_AT", request.to_string())
+        .env("CONSORT_TEST_DISK_DO", action);
+    if prepared {
+        command.env(PREPARED, "yes");
+    }
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains(MARK), "the child did not come far: {text}");
+    let said = text.lines().filter_map(|line| line.strip_prefix("committed ")?.parse().ok());
+    // A request while the books are closed ends the process after the last commit.
+    let committed_all = text.lines().any(|line| line == "finished");
+    let finished = committed_all && output.status.success();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        finished || action == "fail" || output.status.code().is_none(),
+        "request {request}: {text}\n{errors}"
+    );
+    assert!(output.status.success() || action != "fail", "request {request}: {text}\n{errors}");
+    Watched { finished, acknowledged: said.last().unwrap_or(0), output: text }
+}
+
+/// What is left opens, holds at least what was acknowledged, goes on, and is the same as books that nothing happened to.
+fn assert_unharmed(folder: &Path, untouched: &Ledger, watched: &Watched, what: &str) {
+    let ledger = Ledger::open(folder, &channel()).unwrap_or_else(|error| panic!("{what}: {error}"));
+    let (height, acknowledged) = (ledger.height(), watched.acknowledged);
+    assert!(height >= acknowledged && height <= acknowledged.max(1) + WATCHED_BLOCKS, "{what}: {height}");
+    check(&ledger);
+    while ledger.height() < untouched.height() {
+        commit_next(&ledger).unwrap();
+    }
+    check(&ledger);
+    assert_eq!(ledger.first_difference(untouched).unwrap(), None, "{what}: {}", watched.output);
+}
+
+fn untouched(folder: &Path, blocks: u64) -> Ledger {
+    let ledger = Ledger::create(folder, &blocks::genesis()).unwrap();
+    while ledger.height() < blocks {
+        commit_next(&ledger).unwrap();
+    }
+    ledger
+}
+
+#[test]
+fn a_commit_that_ends_at_any_request_to_the_disk_leaves_the_books_before_or_after_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let library = watched_disk(folder.path());
+    let untouched = untouched(&folder.path().join("untouched"), 1 + WATCHED_BLOCKS);
+    for action in ["kill", "torn", "fail"] {
+        let mut request = 1;
+        loop {
+            let books = tempfile::tempdir().unwrap();
+            let watched = watch(&library, books.path(), request, action, false);
+            assert_unharmed(books.path(), &untouched, &watched, &format!("{action} at request {request}"));
+            if watched.finished && action != "fail" {
+                break;
+            }
+            // A failing request need not be one that a commit waits for; a log is not kept waiting by its end.
+            if watched.finished && request > 4 * WATCHED_BLOCKS {
+                break;
+            }
+            request += 1;
+        }
+        assert!(
+            request > 2 * WATCHED_BLOCKS,
+            "{action}: each block is written and synced: {request} requests"
+        );
+    }
+}
+
+#[test]
+fn an_opening_that_ends_at_any_request_to_the_disk_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let library = watched_disk(folder.path());
+    let before = 5;
+    let untouched = untouched(&folder.path().join("untouched"), before + WATCHED_BLOCKS);
+    // What stands in the log only is written to tables when the books are opened.
+    drop(self::untouched(&folder.path().join("prepared"), before));
+    let step = std::env::var("CONSORT_TEST_DISK_STEP").ok().map_or(12, |text| text.parse().unwrap());
+    let mut request = 1;
+    loop {
+        let books = tempfile::tempdir().unwrap();
+        for file in std::fs::read_dir(folder.path().join("prepared")).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), books.path().join(file.file_name())).unwrap();
+        }
+        let mut watched = watch(&library, books.path(), request, "kill", true);
+        watched.acknowledged = watched.acknowledged.max(before);
+        assert_unharmed(books.path(), &untouched, &watched, &format!("kill at request {request}"));
+        if watched.finished {
+            break;
+        }
+        request += step;
+    }
+    assert!(request > 2 * WATCHED_BLOCKS);
 }
 
 #[test]

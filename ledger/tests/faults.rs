@@ -33,7 +33,7 @@ fn commit(ledger: &Ledger, value: &str) {
     let number = ledger.height();
     let writes = vec![
         blocks::write("shared", &number.to_string()),
-        blocks::write(&format!("key{number:04}"), &value.repeat(2_000)),
+        blocks::write(&format!("key{number:04}"), &(value.to_owned() + &blocks::noise(number, 2_000))),
     ];
     let envelope = blocks::envelope(&number.to_string(), &blocks::results(vec![], writes));
     ledger.commit(blocks::accepted(blocks::next_block(ledger, vec![envelope]))).unwrap();

@@ -81,6 +81,9 @@ impl OpenError {
     fn remedy(&self, path: &Path) -> String {
         match self {
             Self::Unsupported(_) => "run a newer version of the peer".to_owned(),
+            Self::Ledger(error) if error.is_out_of_space() => {
+                "free space on the disk, then restart the peer".to_owned()
+            }
             _ => format!("restore {} from a backup, or remove it and join the channel again", path.display()),
         }
     }

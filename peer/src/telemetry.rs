@@ -1,8 +1,10 @@
 //! What a peer counts.
 
+use std::collections::BTreeMap;
+
 use consort_node::Metrics;
 use consort_node::telemetry::ChannelLabel;
-use consort_protos::fabric::protos::{ProposalResponse, TxValidationCode};
+use consort_protos::fabric::protos::ProposalResponse;
 use consort_protos::ids::ChannelId;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -96,7 +98,7 @@ impl PeerMetrics {
             private_pushes,
             behind: metrics.channel_gauges(
                 "blocks_behind",
-                "Blocks that peers of the organisation have and this one does not",
+                "Blocks that orderers or peers of the organisation have and this one does not",
             ),
             diverging: metrics.channel_gauges(
                 "diverging_peers",
@@ -117,7 +119,7 @@ impl PeerMetrics {
         self.heights.get_or_create(&label).set(i64::try_from(height).unwrap_or(i64::MAX));
     }
 
-    /// Notes how many blocks of a channel other peers have and this one does not.
+    /// Notes how many blocks of a channel other nodes have and this one does not.
     pub fn behind(&self, channel: &ChannelId, blocks: u64) {
         let label = ChannelLabel { channel: channel.to_string() };
         self.behind.get_or_create(&label).set(i64::try_from(blocks).unwrap_or(i64::MAX));
@@ -159,10 +161,13 @@ impl PeerMetrics {
         self.height(channel, block.number().get() + 1);
         let label = ChannelLabel { channel: channel.to_string() };
         self.commit_seconds.get_or_create(&label).observe(seconds);
+        let mut counts: BTreeMap<&'static str, u64> = BTreeMap::new();
         for code in block.codes() {
-            let code: &TxValidationCode = code;
-            let label = CodeLabel { channel: channel.to_string(), code: code.as_str_name().to_owned() };
-            self.transactions.get_or_create(&label).inc();
+            *counts.entry(code.as_str_name()).or_default() += 1;
+        }
+        for (code, count) in counts {
+            let label = CodeLabel { channel: channel.to_string(), code: code.to_owned() };
+            self.transactions.get_or_create(&label).inc_by(count);
         }
     }
 

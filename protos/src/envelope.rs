@@ -113,13 +113,78 @@ pub fn payload(channel_header: &ChannelHeader, signature_header: &SignatureHeade
 }
 
 /// The bytes are an envelope and encode to themselves: no unknown field, no field twice, no trailing bytes, no explicit
-/// default, and no certificate for the orderers alone. Block hashes run over concatenated envelopes, so without this rule the same hash could stand for different
-/// divisions into envelopes (CVE-2023-46132).
+/// default, and no certificate for the orderers alone. Block hashes run over concatenated envelopes, so without this rule the
+/// same hash could stand for different divisions into envelopes (CVE-2023-46132).
 #[must_use]
-pub fn is_canonical(envelope_bytes: &Bytes) -> bool {
-    Envelope::decode(envelope_bytes.clone()).is_ok_and(|envelope| {
-        envelope.creator.is_empty()
-            && envelope.encoded_len() == envelope_bytes.len()
-            && envelope.encode_to_vec() == *envelope_bytes
-    })
+pub fn is_canonical(envelope_bytes: &[u8]) -> bool {
+    canonical_parts(envelope_bytes).is_some()
+}
+
+/// Payload and signature of an envelope in canonical form, see [`is_canonical`]; an absent one is empty.
+#[must_use]
+pub fn canonical_parts(envelope_bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    const PAYLOAD: u8 = 1 << 3 | 2;
+    const SIGNATURE: u8 = 2 << 3 | 2;
+    let (payload, rest) = canonical_field(envelope_bytes, PAYLOAD)?;
+    let (signature, rest) = canonical_field(rest, SIGNATURE)?;
+    rest.is_empty().then_some((payload, signature))
+}
+
+/// Takes a field of bytes off the front, if its tag stands there: in the shortest form of its length, and not empty.
+fn canonical_field(bytes: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
+    let Some((_, mut rest)) = bytes.split_first().filter(|(first, _)| **first == tag) else {
+        return Some((&[], bytes));
+    };
+    let mut length: u64 = 0;
+    for shift in (0..u64::BITS).step_by(7) {
+        let (&byte, after) = rest.split_first()?;
+        rest = after;
+        length |= u64::from(byte & 0x7f).checked_shl(shift)?;
+        if byte < 0x80 {
+            // The last byte says something, so that no shorter form says the same; nor is the length zero.
+            let shortest = length >> shift != 0;
+            return usize::try_from(length)
+                .ok()
+                .filter(|_| shortest)
+                .and_then(|length| rest.split_at_checked(length));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The definition: what is encoded again is the same.
+    fn encodes_to_itself(bytes: &[u8]) -> bool {
+        Envelope::decode(bytes)
+            .is_ok_and(|envelope| envelope.creator.is_empty() && envelope.encode_to_vec() == bytes)
+    }
+
+    proptest! {
+        #[test]
+        fn canonical_is_what_encodes_to_itself(payload: Vec<u8>, signature: Vec<u8>, cut: prop::sample::Index, byte: u8) {
+            let envelope = Envelope { payload: payload.clone().into(), signature: signature.clone().into(), ..Envelope::default() };
+            let bytes = envelope.encode_to_vec();
+            prop_assert_eq!(canonical_parts(&bytes), Some((payload.as_slice(), signature.as_slice())));
+            let mut changed = bytes.clone();
+            if !changed.is_empty() {
+                let place = cut.index(changed.len());
+                changed[place] = byte;
+                prop_assert_eq!(is_canonical(&changed), encodes_to_itself(&changed), "{:?}", changed);
+                changed.insert(place, byte);
+                prop_assert_eq!(is_canonical(&changed), encodes_to_itself(&changed), "{:?}", changed);
+                changed.truncate(place);
+                prop_assert_eq!(is_canonical(&changed), encodes_to_itself(&changed), "{:?}", changed);
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_judged_alike(bytes in prop::collection::vec(prop_oneof![Just(0x0a), Just(0x12), 0..5_u8, any::<u8>()], 0..12)) {
+            prop_assert_eq!(is_canonical(&bytes), encodes_to_itself(&bytes), "{:?}", bytes);
+        }
+    }
 }

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use prost::Message;
 
 use crate::consort::endorsement::AggregateEndorsement;
-pub use crate::envelope::is_canonical;
 use crate::envelope::{MalformedEnvelope, OpenEnvelope};
+pub use crate::envelope::{canonical_parts, is_canonical};
 use crate::fabric::common::{
     ChannelHeader, ConfigEnvelope, ConfigUpdateEnvelope, HeaderType, SignatureHeader,
 };
@@ -25,7 +25,7 @@ use crate::rwset::TxReadWriteSet;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {reason}", code.as_str_name())]
 pub struct Rejection {
-    /// The code that goes into the block's metadata.
+    /// The code that goes into the block's metadata; `NotValidated` where there is none, and a peer has to stop at the block.
     pub code: TxValidationCode,
     /// An explanation for people; not part of any decision.
     pub reason: String,
@@ -220,9 +220,7 @@ fn open_body(kind: HeaderType, envelope: &OpenEnvelope) -> Result<Body, Rejectio
         HeaderType::EndorserTransaction => open_endorser(envelope)
             .map(|endorser| Body::Endorser(Box::new(endorser)))
             .map_err(|reason| Rejection::new(TxValidationCode::InvalidEndorserTransaction, reason)),
-        HeaderType::Config => open_config(&envelope.data)
-            .map(Body::Config)
-            .map_err(|reason| Rejection::new(TxValidationCode::InvalidConfigTransaction, reason)),
+        HeaderType::Config => open_config(&envelope.data).map(Body::Config),
         _ => envelope
             .data_as("config update envelope")
             .map(Body::ConfigUpdate)
@@ -230,12 +228,15 @@ fn open_body(kind: HeaderType, envelope: &OpenEnvelope) -> Result<Body, Rejectio
     }
 }
 
-fn open_config(data: &Bytes) -> Result<ConfigTransaction, String> {
+fn open_config(data: &Bytes) -> Result<ConfigTransaction, Rejection> {
     if data.is_empty() {
-        return Err("the config envelope is missing".to_owned());
+        let reason = "the config envelope is missing";
+        return Err(Rejection::new(TxValidationCode::InvalidConfigTransaction, reason));
     }
-    let envelope = ConfigEnvelope::decode(data.clone())
-        .map_err(|cause| format!("malformed config envelope: {cause}"))?;
+    // Fabric has no code for it: its peers stop at such a block.
+    let envelope = ConfigEnvelope::decode(data.clone()).map_err(|cause| {
+        Rejection::new(TxValidationCode::NotValidated, format!("malformed config envelope: {cause}"))
+    })?;
     Ok(ConfigTransaction { bytes: data.clone(), envelope })
 }
 

@@ -229,7 +229,7 @@ fn faults_of_the_body_wait_for_the_signature() {
         Code::InvalidEndorserTransaction
     );
     assert_eq!(code(HeaderType::Config, b""), Code::InvalidConfigTransaction);
-    assert_eq!(code(HeaderType::Config, b"\xff"), Code::InvalidConfigTransaction);
+    assert_eq!(code(HeaderType::Config, b"\xff"), Code::NotValidated, "a peer stops there");
     assert_eq!(code(HeaderType::ConfigUpdate, b"\xff"), Code::UnsupportedTxPayload);
 }
 

@@ -1,15 +1,13 @@
 //! The committed values that a block's transactions ask for, fetched at once.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{cmp::Ordering, sync::Arc};
 
-use consort_protos::{
-    fabric::protos::TxValidationCode, rwset::NamespaceReadWriteSet, transaction::Transaction,
-};
+use consort_protos::{rwset::NamespaceReadWriteSet, transaction::Transaction};
 
 use super::CONFIG_KEY;
 use crate::{
     error::Error,
-    state::{StateKey, StateReader, VersionedValue},
+    state::{Space, StateKey, StateReader, VersionedValue},
 };
 
 /// Values before the block, by key; a key that was not asked for counts as absent.
@@ -21,39 +19,45 @@ pub(crate) struct KnownState {
 }
 
 impl KnownState {
-    /// Reads every key that a transaction with the code `Valid` reads or writes.
-    pub(super) fn fetch(
+    /// Reads every key that a wanted transaction reads or writes.
+    pub(crate) fn fetch(
         transactions: &[Option<Arc<Transaction>>],
-        codes: &[TxValidationCode],
+        wanted: &[bool],
         state: &dyn StateReader,
     ) -> Result<Self, Error> {
-        let mut keys = BTreeSet::new();
-        for (transaction, code) in transactions.iter().zip(codes) {
-            let (Some(transaction), TxValidationCode::Valid) = (transaction, code) else { continue };
+        let mut keys = Vec::new();
+        for (transaction, wanted) in transactions.iter().zip(wanted) {
+            let (Some(transaction), true) = (transaction, wanted) else { continue };
             if let Some(invocation) = transaction.invocation() {
                 for namespace in &invocation.rwset.namespaces {
                     collect(namespace, &mut keys);
                 }
             } else if transaction.config().is_some() {
-                keys.insert(StateKey::public("", CONFIG_KEY));
+                keys.push(StateKey::public("", CONFIG_KEY));
             }
         }
-        let keys: Vec<_> = keys.into_iter().collect();
+        keys.sort_unstable();
+        keys.dedup();
         let values = state.read(&keys)?;
         Ok(Self { keys, values })
     }
 
-    pub(super) fn public(&self, namespace: &str, key: &str) -> Option<&VersionedValue> {
-        self.value(&StateKey::public(namespace, key))
+    pub(crate) fn public(&self, namespace: &str, key: &str) -> Option<&VersionedValue> {
+        self.find(|known| known.compare(Space::Public, &[namespace], key.as_bytes()))
     }
 
-    pub(super) fn hashed(
+    pub(crate) fn hashed(
         &self,
         namespace: &str,
         collection: &str,
         key_hash: &[u8],
     ) -> Option<&VersionedValue> {
-        self.value(&StateKey::hashed(namespace, collection, key_hash))
+        self.find(|known| known.compare(Space::Hashed, &[namespace, collection], key_hash))
+    }
+
+    fn find(&self, order: impl Fn(&StateKey) -> Ordering) -> Option<&VersionedValue> {
+        let index = self.keys.binary_search_by(order).ok()?;
+        self.values[index].as_ref()
     }
 
     pub(crate) fn value(&self, key: &StateKey) -> Option<&VersionedValue> {
@@ -62,7 +66,7 @@ impl KnownState {
     }
 }
 
-fn collect(namespace: &NamespaceReadWriteSet, keys: &mut BTreeSet<StateKey>) {
+fn collect(namespace: &NamespaceReadWriteSet, keys: &mut Vec<StateKey>) {
     let name = &namespace.namespace;
     let reads = namespace.reads.iter().map(|read| &read.key);
     let writes = namespace.writes.iter().map(|write| &write.key);

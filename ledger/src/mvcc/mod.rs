@@ -52,7 +52,19 @@ pub fn validate(
     codes: &[TxValidationCode],
     state: &dyn StateReader,
 ) -> Result<Verdict, Error> {
-    let known = KnownState::fetch(transactions, codes, state)?;
+    let wanted: Vec<bool> = codes.iter().map(|code| *code == TxValidationCode::Valid).collect();
+    let known = KnownState::fetch(transactions, &wanted, state)?;
+    judge(number, transactions, codes, state, known)
+}
+
+/// [`validate`] with values that have been read already: at least those that the transactions with the code `Valid` ask for.
+pub(crate) fn judge(
+    number: BlockNumber,
+    transactions: &[Option<Arc<Transaction>>],
+    codes: &[TxValidationCode],
+    state: &dyn StateReader,
+    known: KnownState,
+) -> Result<Verdict, Error> {
     let mut judge = Judge { state, known, updates: UpdateBatch::default() };
     let mut verdicts = codes.to_vec();
     for (index, (transaction, verdict)) in transactions.iter().zip(&mut verdicts).enumerate() {

@@ -1,6 +1,8 @@
 //! Names of values. Their byte order is Fabric's: namespace, collection, key.
 
-use crate::order::{prefix_end, push_part, split_part};
+use std::cmp::Ordering;
+
+use crate::order::{prefix_end, push_part, split_part, strip_part};
 
 /// What kind of value a key names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,6 +41,22 @@ impl StateKey {
     #[must_use]
     pub fn private(namespace: &str, collection: &str, key: &str) -> Self {
         Self::new(Space::Private, &[namespace, collection], key.as_bytes())
+    }
+
+    /// How this key stands to another one that is given by its parts (namespace, and collection where the space has some) and its
+    /// key, without making that.
+    pub(crate) fn compare(&self, space: Space, parts: &[&str], key: &[u8]) -> Ordering {
+        self.space.cmp(&space).then_with(|| {
+            let mut rest = self.bytes.as_slice();
+            for part in parts {
+                let ends = match strip_part(rest, part.as_bytes()) {
+                    Ok(after) => after,
+                    Err(order) => return order,
+                };
+                rest = ends;
+            }
+            rest.cmp(key)
+        })
     }
 
     fn new(space: Space, parts: &[&str], key: &[u8]) -> Self {

@@ -153,6 +153,19 @@ pub fn open(block: &Block) -> Vec<Option<Arc<Transaction>>> {
     data.into_iter().map(|envelope| Transaction::open(envelope).ok().map(Arc::new)).collect()
 }
 
+/// Text that no compression makes much smaller, always the same for a seed.
+pub fn noise(seed: u64, bytes: usize) -> String {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        // xorshift64*: any spread-out sequence will do.
+        state ^= state >> 12;
+        state ^= state << 25;
+        state ^= state >> 27;
+        state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 60
+    };
+    (0..bytes).map(|_| char::from_digit(next() as u32, 16).unwrap()).collect()
+}
+
 /// The block with all of its transactions taken for valid so far.
 pub fn accepted(block: Block) -> ValidatedBlock {
     let transactions = open(&block);

@@ -8,8 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use consort_channel_config::ChannelBundle;
-use consort_ledger::StateSnapshot;
-use consort_ledger::state::VersionedValue;
+use consort_ledger::{Lookup, StateSnapshot};
 use consort_msp::Identity;
 use consort_protos::fabric::protos::TxValidationCode;
 use consort_protos::rwset::{NamespaceReadWriteSet, TxReadWriteSet};
@@ -56,6 +55,7 @@ fn unmet(reason: String) -> Refusal {
 pub(super) struct Policies<'a> {
     bundle: &'a ChannelBundle,
     state: &'a StateSnapshot,
+    lookup: &'a Lookup,
     governance: Mutex<HashMap<String, Option<Arc<Governance>>>>,
     compiled: Mutex<HashMap<Bytes, Arc<Rule>>>,
 }
@@ -73,8 +73,8 @@ pub(super) struct Endorsed<'a> {
 }
 
 impl<'a> Policies<'a> {
-    pub(super) fn new(bundle: &'a ChannelBundle, state: &'a StateSnapshot) -> Self {
-        Self { bundle, state, governance: Mutex::default(), compiled: Mutex::default() }
+    pub(super) fn new(bundle: &'a ChannelBundle, state: &'a StateSnapshot, lookup: &'a Lookup) -> Self {
+        Self { bundle, state, lookup, governance: Mutex::default(), compiled: Mutex::default() }
     }
 
     /// Judges the written namespaces and the invoked one. `passed` collects those that are satisfied, also when a later
@@ -182,20 +182,21 @@ impl<'a> Policies<'a> {
 
     /// The policy that the key itself has in the committed state.
     fn key_policy(&self, key: &PolicyKey<'_>) -> Result<Option<Arc<Rule>>, Refusal> {
-        let undecidable = |error| Refusal::Undecidable(Undecidable::State(error));
-        let stored: Option<VersionedValue> = match key.collection {
-            Some(collection) => self.state.hashed(key.namespace, collection, key.key).map_err(undecidable)?,
+        let stored = match key.collection {
+            Some(collection) => self.lookup.hashed(key.namespace, collection, key.key),
             None => {
                 let text =
                     std::str::from_utf8(key.key).expect("invariant: public keys come from a protobuf string");
-                self.state.get(key.namespace, text).map_err(undecidable)?
+                self.lookup.public(key.namespace, text)
             }
         };
         let Some(stored) = stored else { return Ok(None) };
         if stored.metadata.is_empty() {
             return Ok(None);
         }
-        let entry = stored.metadata_entry(VALIDATION_PARAMETER).map_err(undecidable)?;
+        let entry = stored
+            .metadata_entry(VALIDATION_PARAMETER)
+            .map_err(|error| Refusal::Undecidable(Undecidable::State(error)))?;
         Ok(entry.filter(|policy| !policy.is_empty()).map(|policy| self.compile(&policy)))
     }
 

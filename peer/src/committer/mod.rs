@@ -23,8 +23,12 @@ pub(crate) use self::golden_tests::{feed, feed_until_it_stops, golden as golden_
 #[cfg(test)]
 pub(crate) mod aggregate_tests;
 #[cfg(test)]
+mod disk_tests;
+#[cfg(test)]
 mod golden_tests;
 #[cfg(test)]
 mod mutation_tests;
+#[cfg(test)]
+mod reference_tests;
 #[cfg(test)]
 mod serial_tests;

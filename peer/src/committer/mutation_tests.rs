@@ -491,6 +491,20 @@ async fn a_configuration_with_an_unknown_capability_stops_the_channel() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_configuration_that_cannot_be_read_stops_the_channel() {
+    let bench = TestChannel::new().await;
+    let mut builder = bench.basic();
+    builder.change_channel_header = Some(Box::new(|header| header.r#type = HeaderType::Config as i32));
+    builder.change_payload = Some(Box::new(|payload| payload.data = Bytes::from_static(b"\x0a\xff")));
+    let block = bench.next_block(vec![builder.build()]);
+    let height = bench.channel.ledger().height();
+    crate::committer::feed_until_it_stops(&bench.channel, block).await;
+    let fault = bench.channel.fault().expect("a fault");
+    assert!(fault.reason.contains("malformed config envelope"), "{fault}");
+    assert_eq!(bench.channel.ledger().height(), height, "the block is not committed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_collection_with_an_empty_policy_has_that_of_its_chaincode() {
     let mut bench = TestChannel::new().await;
     let mut collections = crate::testing::collections();

@@ -218,9 +218,11 @@ fn commit(
             reason: format!("block {} cannot be judged: {}", number(&block), with_causes(&error)),
             remedy: error.remedy().to_owned(),
         })?;
-    let opened: Vec<_> = transactions.into_iter().map(Opened::into_transaction).collect();
+    let opened: Vec<_> = transactions.iter().map(|transaction| transaction.transaction().cloned()).collect();
     let committed = ValidatedBlock::new(block, opened.clone(), outcome.codes)
         .and_then(|validated| {
+            // `prepare` compared the data with the header.
+            let validated = validated.with_lookup(outcome.lookup).with_checked_data();
             let private = private::of_block(channel, own, others, &validated)?;
             ledger.commit(validated.with_private(private.sets).with_terms(private.terms))
         })

@@ -1,6 +1,8 @@
 //! Judging blocks ahead and on all cores gives what judging one transaction after the other gives, whatever the blocks
-//! change for their successors: configuration, chaincode definitions, policies of keys, the table of identities.
+//! change for their successors: configuration, chaincode definitions, policies of keys, the table of identities. Without such
+//! a table a reference judge says the same that shares no rule with the real one.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -19,6 +21,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::block::{self, Position};
+use super::reference_tests::{Key, Reference, Value};
 use super::structure::{self, Opened};
 use super::{feed, validator};
 use crate::channel::{ChannelHandle, CommittedBlock};
@@ -41,6 +44,10 @@ const KEYS: [&str; 5] = ["a", "b", "c", "d", "e"];
 struct History {
     network: Network,
     peer: JoinedPeer,
+    /// The second judge, where signers are named by their certificates only.
+    reference: Option<Reference>,
+    /// What it says about each block.
+    codes: Vec<Vec<u8>>,
     blocks: Vec<Block>,
     before: StateSnapshot,
     dice: StdRng,
@@ -64,12 +71,21 @@ impl Signers {
 }
 
 impl History {
-    fn new(seed: u64) -> Self {
-        let network = Network::with(&[], &[REGISTERED_IDENTITIES]);
+    fn new(seed: u64, by_number: bool) -> Self {
+        let capabilities: &[&str] = if by_number { &[REGISTERED_IDENTITIES] } else { &[] };
+        let network = Network::with(&[], capabilities);
+        let signers = [
+            (&network.org1.peer, "peer"),
+            (&network.org2.peer, "peer"),
+            (&network.org1.client, "client"),
+            (&network.orderer.orderer, "orderer"),
+        ];
         let peer = JoinedPeer::new(&network.genesis);
         let before = peer.channel.ledger().snapshot();
         let one_thread = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread");
         let mut history = Self {
+            reference: (!by_number).then(|| Reference::new(&network.genesis, &signers)),
+            codes: Vec::new(),
             org1: Signers::of(&network.org1),
             org2: Signers::of(&network.org2),
             network,
@@ -81,7 +97,9 @@ impl History {
         };
         let policy = channel_policy("/Channel/Application/Endorsement");
         let definition = history.network.definition("basic", &policy, &collections()).build();
-        history.append(vec![definition]);
+        let other = spelled_policy("OR('Org2MSP.peer')");
+        let other = history.network.definition("other", &other, &collections()).build();
+        history.append(vec![definition, other]);
         history
     }
 
@@ -90,6 +108,9 @@ impl History {
         let block = self.network.block_after(last, envelopes);
         self.before = self.peer.channel.ledger().snapshot();
         self.one_thread.install(|| commit_serially(&self.peer.channel, block.clone()));
+        if let Some(reference) = &mut self.reference {
+            self.codes.push(reference.commit(&block));
+        }
         self.blocks.push(block);
     }
 
@@ -110,10 +131,20 @@ impl History {
         let mut envelopes: Vec<Bytes> = Vec::new();
         for _ in 0..self.dice.random_range(1..=TRANSACTIONS_MAX) {
             let envelope = match self.dice.random_range(0..14) {
-                0 => self.definition(),
+                0 | 5 => self.definition(),
                 1 => self.repeated(&envelopes),
                 2 => self.forged(),
-                3 | 4 => self.change_of_entries(),
+                6 => {
+                    let (key, value) =
+                        (self.pick(&KEYS), Bytes::from(format!("{}", self.dice.random::<u32>())));
+                    envelopes
+                        .push(self.endorsed_by_all(|tx| tx.put("basic", key, value).expect("may write")));
+                    self.endorsed_by_all(|tx| {
+                        let range = tx.range("basic", KEYS[0], "");
+                        tx.next_batch(range).expect("readable");
+                    })
+                }
+                3 | 4 if self.reference.is_none() => self.change_of_entries(),
                 _ => self.invocation().build(),
             };
             envelopes.push(envelope);
@@ -132,7 +163,8 @@ impl History {
             _ => spelled_policy("OR('Org2MSP.peer')"),
         };
         let collections = if self.dice.random() { collections() } else { CollectionConfigPackage::default() };
-        self.network.definition("basic", &policy, &collections).build()
+        let name = self.pick(&["basic", "other", "late"]);
+        self.network.definition(name, &policy, &collections).build()
     }
 
     fn repeated(&mut self, envelopes: &[Bytes]) -> Bytes {
@@ -200,13 +232,25 @@ impl History {
         }));
     }
 
+    /// A transaction over the present state whose endorsements satisfy every policy that occurs here.
+    fn endorsed_by_all(&self, step: impl FnOnce(&mut TxSimulator)) -> Bytes {
+        let mut simulator = TxSimulator::new(self.peer.channel.ledger().snapshot(), "directed");
+        step(&mut simulator);
+        let endorsers = [&self.network.org1.peer, &self.network.org2.peer];
+        let builder = self.network.transaction("basic").endorsed_by(&endorsers);
+        builder.set(simulator.finish().rwset).build()
+    }
+
     /// Runs a few random steps over the present state, or over that of a block ago.
     fn invocation(&mut self) -> TransactionBuilder {
         let old = self.dice.random_range(0..5) == 0;
         let snapshot = if old { self.before.clone() } else { self.peer.channel.ledger().snapshot() };
         let mut simulator = TxSimulator::new(snapshot, "random");
+        let chaincode = self.pick(&["basic", "basic", "basic", "other", "late"]);
         for _ in 0..self.dice.random_range(1..=3) {
-            self.step(&mut simulator);
+            // Chaincodes call each other now and then.
+            let namespace = if self.dice.random_range(0..6) == 0 { "other" } else { chaincode };
+            self.step(&mut simulator, namespace);
         }
         let (org1, org2) = (Arc::clone(&self.network.org1.peer), Arc::clone(&self.network.org2.peer));
         let endorsers: &[&Arc<SigningIdentity>] = match self.dice.random_range(0..4) {
@@ -215,7 +259,10 @@ impl History {
             _ => &[&org1, &org2],
         };
         let mut builder =
-            self.network.transaction("basic").endorsed_by(endorsers).set(simulator.finish().rwset);
+            self.network.transaction(chaincode).endorsed_by(endorsers).set(simulator.finish().rwset);
+        if self.reference.is_some() {
+            return builder;
+        }
         self.some_by_number(&mut builder);
         let creator = number_of(&self.peer.channel, &builder.creator).and_then(EntryNumber::new);
         if let (Some(number), true) = (creator, self.dice.random()) {
@@ -225,27 +272,40 @@ impl History {
         builder
     }
 
-    fn step(&mut self, simulator: &mut TxSimulator) {
+    fn step(&mut self, simulator: &mut TxSimulator, namespace: &str) {
         let key = self.pick(&KEYS);
+        let collection = self.pick(&["own", "own", "_implicit_org_Org2MSP", "none"]);
         let value = Bytes::from(format!("{}", self.dice.random_range(0..1000)));
-        match self.dice.random_range(0..7) {
-            0 => drop(simulator.get("basic", key).expect("readable")),
-            1 => simulator.delete("basic", key).expect("may write"),
-            2 => {
-                let text = self.pick(&["", "OR('Org1MSP.peer')", "OR('Org2MSP.peer')"]);
-                let entries = (!text.is_empty()).then(|| {
-                    let policy = consort_msp::policy::parse(text).expect("a policy").encode_to_vec();
-                    ("VALIDATION_PARAMETER".to_owned(), policy.into())
-                });
-                simulator.put_metadata("basic", key, entries.into_iter().collect()).expect("may write");
+        match self.dice.random_range(0..14) {
+            0 => drop(simulator.get(namespace, key).expect("readable")),
+            1 => simulator.delete(namespace, key).expect("may write"),
+            2 | 3 => {
+                let entries = self.key_policy();
+                simulator.put_metadata(namespace, key, entries).expect("may write");
             }
-            3 => {
-                let range = simulator.range("basic", key, "");
+            4 => {
+                let entries = self.key_policy();
+                simulator.put_private_metadata(namespace, collection, key, entries).expect("may write");
+            }
+            5 | 6 => {
+                let range = simulator.range(namespace, KEYS[0], "");
                 simulator.next_batch(range).expect("readable");
             }
-            4 => simulator.put_private("basic", "own", key, value).expect("may write"),
-            _ => simulator.put("basic", key, value).expect("may write"),
+            7 => simulator.put_private(namespace, collection, key, value).expect("may write"),
+            8 => simulator.delete_private(namespace, collection, key).expect("may write"),
+            9 => drop(simulator.private_hash(namespace, collection, key).expect("readable")),
+            _ => simulator.put(namespace, key, value).expect("may write"),
         }
+    }
+
+    /// The metadata that give a key a policy of its own, or take it away.
+    fn key_policy(&mut self) -> BTreeMap<String, Bytes> {
+        let text = self.pick(&["", "OR('Org1MSP.peer')", "OR('Org2MSP.peer')"]);
+        let entry = (!text.is_empty()).then(|| {
+            let policy = consort_msp::policy::parse(text).expect("a policy").encode_to_vec();
+            ("VALIDATION_PARAMETER".to_owned(), policy.into())
+        });
+        entry.into_iter().collect()
     }
 }
 
@@ -274,7 +334,7 @@ fn commit_serially(channel: &ChannelHandle, block: Block) {
         envelopes(&block).iter().map(|entry| structure::open(&bundle, &table, entry.clone())).collect();
     let seen = table.into_versions();
     let outcome = validator::validate(&bundle, ledger, &mut transactions, &seen).expect("decidable");
-    let opened: Vec<_> = transactions.into_iter().map(Opened::into_transaction).collect();
+    let opened: Vec<_> = transactions.iter().map(|transaction| transaction.transaction().cloned()).collect();
     let validated = ValidatedBlock::new(block, opened.clone(), outcome.codes).expect("judged");
     let committed = ledger.commit(validated).expect("committed");
     let committed = CommittedBlock::new(Arc::new(committed.block), opened, committed.codes);
@@ -293,28 +353,58 @@ fn state(ledger: &Ledger) -> Vec<Entry> {
         .collect()
 }
 
+/// The public and hashed state, as the reference keeps it.
+fn shared_state(ledger: &Ledger) -> BTreeMap<Key, Value> {
+    let entries = state(ledger).into_iter().filter(|(key, _)| key.space() != Space::Private);
+    let entries = entries.map(|(key, value)| {
+        let name = (key.namespace(), key.collection(), Bytes::copy_from_slice(key.key()));
+        let metadata = value.metadata_entries().expect("readable").into_iter().collect();
+        (name, (value.value, metadata, value.version))
+    });
+    entries.collect()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn judging_ahead_and_in_parallel_equals_judging_serially() {
     let histories =
         std::env::var("CONSORT_TEST_HISTORIES").ok().and_then(|text| text.parse().ok()).unwrap_or(4);
-    let mut seen = std::collections::BTreeSet::new();
-    for seed in 0..histories {
-        let mut history = History::new(seed);
-        for _ in 0..BLOCKS {
-            history.grow();
+    for by_number in [false, true] {
+        let mut seen = BTreeSet::new();
+        for seed in 0..histories {
+            seen.extend(judge_in_all_ways(seed, by_number).await);
         }
-        let pipelined = JoinedPeer::new(&history.network.genesis);
-        feed(&pipelined.channel, history.blocks.clone()).await;
-        let (serial, ours) = (history.peer.channel.ledger(), pipelined.channel.ledger());
-        for number in (1..serial.height()).map(BlockNumber::new) {
-            let expected = serial.block(number).expect("readable").expect("stored");
-            let found = ours.block(number).expect("readable").expect("stored");
-            assert_eq!(flags(&found), flags(&expected), "codes of block {number}, seed {seed}");
-            assert_eq!(commit_hash(&found), commit_hash(&expected), "hash of block {number}, seed {seed}");
-            seen.extend(flags(&found).expect("codes").iter().copied());
-        }
-        assert_eq!(state(ours), state(serial), "state, seed {seed}");
+        let seen: Vec<u8> = seen.into_iter().collect();
+        assert_eq!(seen, [0, 4, 9, 10, 11, 12, 25], "every way to fail occurred");
     }
-    let seen: Vec<u8> = seen.into_iter().collect();
-    assert_eq!(seen, [0, 4, 9, 10, 11, 12], "every way to fail occurred");
+}
+
+/// Compares what the pipeline, the validator on one thread and the reference make of a history; returns the codes that occurred.
+async fn judge_in_all_ways(seed: u64, by_number: bool) -> BTreeSet<u8> {
+    let mut history = History::new(seed, by_number);
+    for _ in 0..BLOCKS {
+        history.grow();
+    }
+    let pipelined = JoinedPeer::new(&history.network.genesis);
+    feed(&pipelined.channel, history.blocks.clone()).await;
+    let (serial, ours) = (history.peer.channel.ledger(), pipelined.channel.ledger());
+    let mut seen = BTreeSet::new();
+    for number in (1..serial.height()).map(BlockNumber::new) {
+        let expected = serial.block(number).expect("readable").expect("stored");
+        let found = ours.block(number).expect("readable").expect("stored");
+        if let Some(plain) = history.codes.get(number.get() as usize - 1) {
+            assert_eq!(
+                flags(&found),
+                Some(&plain[..]),
+                "codes of block {number} by the reference, seed {seed}"
+            );
+        }
+        assert_eq!(flags(&found), flags(&expected), "codes of block {number}, seed {seed}");
+        assert_eq!(commit_hash(&found), commit_hash(&expected), "hash of block {number}, seed {seed}");
+        seen.extend(flags(&found).expect("codes").iter().copied());
+    }
+    assert_eq!(state(ours), state(serial), "state, seed {seed}");
+    if let Some(reference) = &history.reference {
+        assert_eq!(shared_state(ours), reference.state, "state by the reference, seed {seed}");
+    }
+    seen
 }

@@ -73,13 +73,12 @@ impl Opened {
         }
     }
 
-    /// The transaction, when it could be opened.
+    /// The code as far as it is known without the state.
     #[must_use]
-    pub fn into_transaction(self) -> Option<Arc<Transaction>> {
+    pub fn code(&self) -> TxValidationCode {
         match self {
-            Self::Rejected { transaction, .. } => transaction,
-            Self::Endorser(verified) => Some(verified.transaction),
-            Self::Config(transaction) => Some(transaction),
+            Self::Rejected { rejection, .. } => rejection.code,
+            Self::Endorser(_) | Self::Config(_) => TxValidationCode::Valid,
         }
     }
 }

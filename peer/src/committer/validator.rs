@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use consort_channel_config::{ChannelBundle, ConfigError};
-use consort_ledger::Ledger;
+use consort_ledger::{Ledger, Lookup};
 use consort_protos::entry::EntryNumber;
 use consort_protos::fabric::protos::TxValidationCode;
 use consort_protos::transaction::Rejection;
@@ -26,6 +26,8 @@ pub struct Outcome {
     pub codes: Vec<TxValidationCode>,
     /// The configuration that the block brings, if it brings one.
     pub bundle: Option<ChannelBundle>,
+    /// What was read of the books, which the commit needs again.
+    pub lookup: Lookup,
 }
 
 /// Why this peer cannot judge a block. It stops the channel: another peer may know better.
@@ -41,11 +43,19 @@ pub enum ValidationError {
         source: Undecidable,
     },
     /// The ledger could not be read.
-    #[error("the transaction index could not be read")]
-    Index(#[source] consort_ledger::Error),
+    #[error("the books could not be read")]
+    Books(#[source] consort_ledger::Error),
     /// The table of identities could not be read.
     #[error("the table of identities could not be read: {0}")]
     Table(String),
+    /// The orderers ordered a configuration that cannot be read.
+    #[error("the configuration in transaction {index} cannot be read: {reason}")]
+    Unreadable {
+        /// Its position in the block.
+        index: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The orderers ordered a configuration that does not follow from the present one, or that this peer does not
     /// support.
     #[error("the configuration in transaction {index} cannot be applied")]
@@ -63,8 +73,11 @@ impl ValidationError {
     #[must_use]
     pub fn remedy(&self) -> &'static str {
         match self {
-            Self::Undecidable { .. } | Self::Index(_) | Self::Table(_) => {
+            Self::Undecidable { .. } | Self::Books(_) | Self::Table(_) => {
                 "check the disk, then restart the peer; if it happens again, restore the channel's folder from a backup"
+            }
+            Self::Unreadable { .. } => {
+                "the orderers ordered what no peer of the channel can take: ask their operators"
             }
             Self::Config { .. } => {
                 "if a capability is not supported, run a newer version of the peer; otherwise the orderers ordered what \
@@ -96,9 +109,11 @@ pub(crate) fn validate(
     });
     aggregate::settle(transactions);
     let transactions = &*transactions;
-    let duplicates = duplicates(ledger, transactions)?;
-    let judge = Judge { bundle, table: &table, policies: Policies::new(bundle, &snapshot), duplicates };
-    let mut judgements = judge.all(transactions)?;
+    let opened: Vec<_> = transactions.iter().map(|transaction| transaction.transaction().cloned()).collect();
+    let codes: Vec<_> = transactions.iter().map(Opened::code).collect();
+    let lookup = ledger.look_up(&opened, &codes).map_err(ValidationError::Books)?;
+    let policies = Policies::new(bundle, &snapshot, &lookup);
+    let mut judgements = Judge { bundle, table: &table, policies, lookup: &lookup }.all(transactions)?;
     if let Some(reason) = table.failure() {
         return Err(ValidationError::Table(reason));
     }
@@ -115,20 +130,7 @@ pub(crate) fn validate(
             }
         })
         .collect();
-    Ok(Outcome { codes, bundle })
-}
-
-/// Per transaction: is its id in the ledger already?
-fn duplicates(ledger: &Ledger, transactions: &[Opened]) -> Result<Vec<bool>, ValidationError> {
-    transactions
-        .iter()
-        .map(|transaction| match transaction {
-            Opened::Endorser(verified) => {
-                ledger.contains_tx(&verified.transaction.tx_id).map_err(ValidationError::Index)
-            }
-            _ => Ok(false),
-        })
-        .collect()
+    Ok(Outcome { codes, bundle, lookup })
 }
 
 /// What a block's transactions are judged by.
@@ -136,8 +138,7 @@ struct Judge<'b> {
     bundle: &'b ChannelBundle,
     table: &'b Table<'b>,
     policies: Policies<'b>,
-    /// Per transaction: is its id in the ledger already?
-    duplicates: Vec<bool>,
+    lookup: &'b Lookup,
 }
 
 impl Judge<'_> {
@@ -216,11 +217,14 @@ impl Judge<'_> {
         passed: &mut BTreeSet<&'t str>,
     ) -> Result<Result<(), Rejection>, ValidationError> {
         let verified = match transaction {
+            Opened::Rejected { rejection, .. } if rejection.code == TxValidationCode::NotValidated => {
+                return Err(ValidationError::Unreadable { index, reason: rejection.reason.clone() });
+            }
             Opened::Rejected { rejection, .. } => return Ok(Err(rejection.clone())),
             Opened::Config(_) => return Ok(Ok(())),
             Opened::Endorser(verified) => verified,
         };
-        if self.duplicates[index] {
+        if self.lookup.is_known_id(index) {
             return Ok(Err(Rejection::new(
                 TxValidationCode::DuplicateTxid,
                 "the transaction id is in the ledger already",
