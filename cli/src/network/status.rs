@@ -1,5 +1,6 @@
 //! `consort network status`: what runs, where, how it is.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -23,9 +24,12 @@ struct Row {
     plan: ProcessPlan,
     pid: Option<u32>,
     health: String,
-    height: Option<u64>,
+    heights: Heights,
     leads: Option<bool>,
 }
+
+/// Blocks by channel.
+type Heights = BTreeMap<String, u64>;
 
 /// `consort network status`.
 ///
@@ -39,13 +43,46 @@ pub(super) async fn run(folders: &Folders, output: Output) -> anyhow::Result<()>
         row(&access, plan, pid)
     }));
     let rows = rows.await;
-    let list: Vec<Value> = rows.iter().map(Row::json).collect();
+    let best = best_known(rows.iter().map(|row| &row.heights));
+    let list: Vec<Value> = rows.iter().map(|row| row.json(access.channel(), &best)).collect();
     let json = json!({ "network": folders.topology.name, "channel": access.channel(), "processes": list });
-    output.print(&json, || text(&rows, access.channel()))
+    output.print(&json, || text(&rows, access.channel(), &best))
 }
 
-fn text(rows: &[Row], channel: &str) -> String {
-    let heading = ["PROCESS", "ROLE", "PID", "ADDRESS", "HEALTH", "HEIGHT", ""].map(str::to_owned).to_vec();
+/// The highest that anybody has come, by channel.
+fn best_known<'h>(heights: impl Iterator<Item = &'h Heights>) -> Heights {
+    let mut best = Heights::new();
+    for (channel, height) in heights.flatten() {
+        let known = best.entry(channel.clone()).or_default();
+        *known = (*known).max(*height);
+    }
+    best
+}
+
+/// A process's blocks of a channel, and how many others have more.
+fn standing(heights: &Heights, best: &Heights, channel: &str) -> Option<(u64, u64)> {
+    let height = *heights.get(channel)?;
+    Some((height, best.get(channel).map_or(0, |best| best.saturating_sub(height))))
+}
+
+fn text(rows: &[Row], channel: &str, best: &Heights) -> String {
+    let mut text = format!("Channel {channel}\n{}", processes_table(rows, channel, best));
+    for other in best.keys().filter(|other| *other != channel) {
+        let heading = ["PROCESS", "HEIGHT", "BEHIND"].map(str::to_owned).to_vec();
+        let lines = rows.iter().filter_map(|row| {
+            let (height, behind) = standing(&row.heights, best, other)?;
+            Some(vec![row.plan.name.clone(), height.to_string(), behind.to_string()])
+        });
+        let lines: Vec<Vec<String>> = std::iter::once(heading).chain(lines).collect();
+        text.push_str(&format!("\nChannel {other}\n{}", table(&lines)));
+    }
+    text
+}
+
+fn processes_table(rows: &[Row], channel: &str, best: &Heights) -> String {
+    let heading = ["PROCESS", "ROLE", "PID", "ADDRESS", "HEALTH", "HEIGHT", "BEHIND", ""];
+    let heading = heading.map(str::to_owned).to_vec();
+    let number = |number: Option<u64>| number.map_or_else(String::new, |number| number.to_string());
     let line = |row: &Row| {
         vec![
             row.plan.name.clone(),
@@ -53,23 +90,31 @@ fn text(rows: &[Row], channel: &str) -> String {
             row.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
             row.plan.address.to_string(),
             row.health.clone(),
-            row.height.map_or_else(String::new, |height| height.to_string()),
+            number(standing(&row.heights, best, channel).map(|(height, _)| height)),
+            number(standing(&row.heights, best, channel).map(|(_, behind)| behind)),
             if row.leads == Some(true) { "leader".to_owned() } else { String::new() },
         ]
     };
     let lines: Vec<Vec<String>> = std::iter::once(heading).chain(rows.iter().map(line)).collect();
-    format!("Channel {channel}\n{}", table(&lines))
+    table(&lines)
 }
 
 impl Row {
-    fn json(&self) -> Value {
+    fn json(&self, channel: &str, best: &Heights) -> Value {
+        let own = standing(&self.heights, best, channel);
+        let channels = self.heights.keys().filter_map(|channel| {
+            let (height, behind) = standing(&self.heights, best, channel)?;
+            Some((channel.clone(), json!({ "height": height, "behind": behind })))
+        });
         json!({
             "name": self.plan.name,
             "role": self.plan.role.name(),
             "pid": self.pid,
             "address": self.plan.address.to_string(),
             "health": self.health,
-            "height": self.height,
+            "height": own.map(|(height, _)| height),
+            "behind": own.map(|(_, behind)| behind),
+            "channels": channels.collect::<serde_json::Map<_, _>>(),
             "leader": self.leads,
         })
     }
@@ -77,19 +122,19 @@ impl Row {
 
 async fn row(access: &Access, plan: ProcessPlan, pid: Option<u32>) -> Row {
     if pid.is_none() {
-        return Row { plan, pid, health: "stopped".to_owned(), height: None, leads: None };
+        return Row { plan, pid, health: "stopped".to_owned(), heights: Heights::new(), leads: None };
     }
     let health = match limited(health(access, &plan)).await {
         Some(Ok(())) => "ok".to_owned(),
         Some(Err(reason)) => reason,
         None => "no answer".to_owned(),
     };
-    let height = limited(height(access, &plan)).await.flatten();
+    let heights = limited(heights(access, &plan)).await.flatten().unwrap_or_default();
     let leads = match (plan.role, plan.operations) {
         (Role::Orderer, Some(address)) => limited(leads(address, access.channel())).await.flatten(),
         _ => None,
     };
-    Row { plan, pid, health, height, leads }
+    Row { plan, pid, health, heights, leads }
 }
 
 async fn limited<T>(question: impl Future<Output = T>) -> Option<T> {
@@ -148,24 +193,46 @@ async fn operations_get(address: SocketAddr, path: &str) -> Result<reqwest::Resp
     response.map_err(|error| super::nodes::describe(&error))
 }
 
-async fn height(access: &Access, plan: &ProcessPlan) -> Option<u64> {
-    let channel = access.channel();
+/// How far a node has come in each of its channels.
+async fn heights(access: &Access, plan: &ProcessPlan) -> Option<Heights> {
+    let mut heights = Heights::new();
     if let Some((organisation, peer)) = access.topology.peers().find(|(_, peer)| peer.host == plan.name) {
         let member = &organisation.member;
         let identity = access.identity_of(MemberKind::Peers, member, ADMINISTRATOR).ok()?;
         let admin = access.peer_admin(&access.peer_endpoint(member, peer).ok()?, identity).ok()?;
-        return Some(admin.chain_info(channel).await.ok()?.height);
+        for channel in admin.channels().await.ok()? {
+            let height = admin.chain_info(&channel).await.ok()?.height;
+            heights.insert(channel, height);
+        }
+        return Some(heights);
     }
     let (organisation, orderer) =
         access.topology.orderers().find(|(_, orderer)| orderer.host == plan.name)?;
     let endpoint = access.orderer_admin_endpoint(&organisation.member, orderer).ok()?;
-    let status = OrdererAdmin::new(&endpoint).ok()?.channel(channel).await.ok()??;
-    Some(status.height)
+    let admin = OrdererAdmin::new(&endpoint).ok()?;
+    for channel in admin.channels().await.ok()? {
+        let height = admin.channel(&channel).await.ok()??.height;
+        heights.insert(channel, height);
+    }
+    Some(heights)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_is_behind_by_what_the_farthest_has_more() {
+        let heights = |of: &[(&str, u64)]| -> Heights {
+            of.iter().map(|(channel, height)| ((*channel).to_owned(), *height)).collect()
+        };
+        let (first, second) = (heights(&[("a", 7), ("b", 2)]), heights(&[("a", 9)]));
+        let best = best_known([&first, &second].into_iter());
+        assert_eq!(best, heights(&[("a", 9), ("b", 2)]));
+        assert_eq!(standing(&first, &best, "a"), Some((7, 2)));
+        assert_eq!(standing(&first, &best, "b"), Some((2, 0)));
+        assert_eq!(standing(&second, &best, "b"), None, "not joined");
+    }
 
     #[test]
     fn the_leader_of_a_channel_is_read_from_the_metrics() {

@@ -63,6 +63,8 @@ pub struct Follower {
     avoided: HashMap<String, Instant>,
     /// The source to try first.
     first: Option<Source>,
+    /// Blocks that an orderer had when it was begun with, as far as it said so.
+    offered: u64,
     /// Since when no source delivers, and whether that was said: once, and not every few seconds.
     unreachable: Option<(Instant, bool)>,
 }
@@ -108,6 +110,7 @@ impl Follower {
             metrics: parts.metrics,
             avoided: HashMap::new(),
             first: None,
+            offered: 0,
             unreachable: None,
         }
     }
@@ -240,6 +243,8 @@ impl Follower {
         let mut compare = tokio::time::interval(COMPARE_EVERY);
         let follows_peer = matches!(source, Source::Peer { .. });
         let mut better = std::pin::pin!(sources.orderer_is_better());
+        let mut height = std::pin::pin!(sources.height_of(source));
+        let mut height_known = false;
         let mut behind_since: Option<Instant> = None;
         let mut blocks = 0;
         loop {
@@ -247,6 +252,11 @@ impl Follower {
                 () = cancelled.cancelled() => return End::Cancelled,
                 () = stopped(&mut fault) => return End::Stopped,
                 orderer = &mut better, if follows_peer => return End::Returned(orderer),
+                offered = &mut height, if !height_known => {
+                    height_known = true;
+                    self.offered = offered;
+                    continue;
+                }
                 _changed = bundle.changed() => {
                     bundle.borrow_and_update();
                     if sources.offers(source) {
@@ -291,7 +301,9 @@ impl Follower {
     /// Whether peers of the organisation have been ahead for too long without a block coming in. Notes the lag.
     fn is_stalled(&self, behind_since: &mut Option<Instant>) -> bool {
         let others = self.sources.height_of_others();
-        self.metrics.behind(self.channel.id(), others.saturating_sub(self.channel.ledger().height()));
+        // What an orderer says delays nothing and decides nothing: it is the measure of a peer that catches up.
+        let best = others.max(self.offered).max(self.intake.next_number());
+        self.metrics.behind(self.channel.id(), best.saturating_sub(self.channel.ledger().height()));
         if others <= self.intake.next_number() {
             *behind_since = None;
             return false;

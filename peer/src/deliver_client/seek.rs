@@ -3,7 +3,9 @@
 use bytes::Bytes;
 use consort_msp::SigningIdentity;
 use consort_protos::fabric::common::{ChannelHeader, Envelope, Header, HeaderType, Payload, SignatureHeader};
-use consort_protos::fabric::orderer::{SeekInfo, SeekPosition, SeekSpecified, seek_info, seek_position};
+use consort_protos::fabric::orderer::{
+    SeekInfo, SeekNewest, SeekPosition, SeekSpecified, seek_info, seek_position,
+};
 use consort_protos::ids::ChannelId;
 use prost::Message;
 use time::OffsetDateTime;
@@ -11,8 +13,16 @@ use time::OffsetDateTime;
 /// Bytes of a nonce, as everywhere in the protocol.
 const NONCE_BYTES: usize = 24;
 
-/// Asks for all blocks from `first` on, for ever. `tls_certificate_hash` binds the request to the caller's connection,
-/// for orderers that demand client certificates.
+/// Which blocks are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// All from this number on, for ever.
+    From(u64),
+    /// The one that is the last now.
+    Newest,
+}
+
+/// Asks for all blocks from `first` on, for ever; see [`request`].
 ///
 /// # Errors
 /// When the identity's key cannot sign.
@@ -23,11 +33,31 @@ pub fn from_block(
     tls_certificate_hash: Bytes,
     now: OffsetDateTime,
 ) -> Result<Envelope, consort_crypto::Error> {
-    let position =
-        |number| SeekPosition { r#type: Some(seek_position::Type::Specified(SeekSpecified { number })) };
+    request(channel, Wanted::From(first), signer, tls_certificate_hash, now)
+}
+
+/// Asks for blocks. `tls_certificate_hash` binds the request to the caller's connection, for orderers that demand client
+/// certificates.
+///
+/// # Errors
+/// When the identity's key cannot sign.
+pub(super) fn request(
+    channel: &ChannelId,
+    wanted: Wanted,
+    signer: &SigningIdentity,
+    tls_certificate_hash: Bytes,
+    now: OffsetDateTime,
+) -> Result<Envelope, consort_crypto::Error> {
+    let specified = |number| seek_position::Type::Specified(SeekSpecified { number });
+    let (start, stop) = match wanted {
+        Wanted::From(first) => (specified(first), specified(u64::MAX)),
+        Wanted::Newest => {
+            (seek_position::Type::Newest(SeekNewest {}), seek_position::Type::Newest(SeekNewest {}))
+        }
+    };
     let seek = SeekInfo {
-        start: Some(position(first)),
-        stop: Some(position(u64::MAX)),
+        start: Some(SeekPosition { r#type: Some(start) }),
+        stop: Some(SeekPosition { r#type: Some(stop) }),
         behavior: seek_info::SeekBehavior::BlockUntilReady as i32,
         ..SeekInfo::default()
     };

@@ -20,7 +20,7 @@ use futures::stream::BoxStream;
 use rand::seq::SliceRandom;
 
 use super::orderers::{OrdererEndpoint, Orderers};
-use super::seek;
+use super::seek::{self, Wanted};
 use crate::channel::ChannelHandle;
 use crate::config::{DeliverConfig, Preferred};
 use crate::connections::{Connections, call_text};
@@ -123,16 +123,32 @@ impl Sources {
     /// # Errors
     /// A text, also when the source takes too long.
     pub(super) async fn open(&self, source: &Source, first: u64) -> Result<Blocks, String> {
+        self.ask(source, Wanted::From(first)).await
+    }
+
+    /// How many blocks an orderer has; 0 when it does not say, and for peers, which say it in the membership exchange.
+    pub(super) async fn height_of(&self, source: &Source) -> u64 {
+        if let Source::Peer { .. } = source {
+            return 0;
+        }
+        let Ok(mut blocks) = self.ask(source, Wanted::Newest).await else { return 0 };
+        match tokio::time::timeout(EXISTING_BLOCK_WAIT, blocks.next()).await {
+            Ok(Some(Ok(block))) => consort_protos::block::number(&block).get().saturating_add(1),
+            _ => 0,
+        }
+    }
+
+    async fn ask(&self, source: &Source, wanted: Wanted) -> Result<Blocks, String> {
         let limit = Duration::from_millis(self.config.connect_timeout_ms);
-        tokio::time::timeout(limit, self.request(source, first))
+        tokio::time::timeout(limit, self.request(source, wanted))
             .await
             .unwrap_or_else(|_| Err(format!("no answer within {} ms", limit.as_millis())))
     }
 
-    async fn request(&self, source: &Source, first: u64) -> Result<Blocks, String> {
-        let request = seek::from_block(
+    async fn request(&self, source: &Source, wanted: Wanted) -> Result<Blocks, String> {
+        let request = seek::request(
             self.channel.id(),
-            first,
+            wanted,
             &self.signer.get(),
             self.dialer.identity().map(|identity| identity.certificate_hash()).unwrap_or_default(),
             self.clock.now(),

@@ -51,6 +51,8 @@ struct Orderer {
     following: Arc<AtomicUsize>,
     /// Turns the data of its blocks into other data.
     lies: bool,
+    /// Number of the block that it says is its newest; else it is that of the chain.
+    newest: Option<u64>,
     /// Closes every stream at once until it is set.
     willing: Arc<AtomicBool>,
     /// Set with the first request.
@@ -64,6 +66,7 @@ impl Orderer {
             asked: Arc::default(),
             following: Arc::default(),
             lies: false,
+            newest: None,
             willing: Arc::new(AtomicBool::new(true)),
             sets: Arc::default(),
         }
@@ -90,12 +93,14 @@ impl Drop for Following {
     }
 }
 
-fn first_number(envelope: &Envelope) -> u64 {
+/// The number from which on blocks are wanted; `None` for the newest one only.
+fn first_number(envelope: &Envelope) -> Option<u64> {
     let payload = Payload::decode(envelope.payload.clone()).expect("a payload");
     let seek = SeekInfo::decode(payload.data).expect("a seek request");
     match seek.start.and_then(|start| start.r#type) {
-        Some(seek_position::Type::Specified(specified)) => specified.number,
-        other => panic!("a peer asks for a number, not {other:?}"),
+        Some(seek_position::Type::Specified(specified)) => Some(specified.number),
+        Some(seek_position::Type::Newest(_)) => None,
+        other => panic!("a peer asks for a number or the newest block, not {other:?}"),
     }
 }
 
@@ -122,18 +127,26 @@ impl AtomicBroadcast for Orderer {
         &self,
         request: Request<Streaming<Envelope>>,
     ) -> Result<Response<Self::DeliverStream>, Status> {
+        let mut requests = request.into_inner();
+        let envelope = requests.message().await?.ok_or_else(|| Status::invalid_argument("no request"))?;
+        let Some(first) = first_number(&envelope) else {
+            let mut newest = self.chain.borrow().last().cloned().expect("a genesis block");
+            if let (Some(number), Some(header)) = (self.newest, &mut newest.header) {
+                header.number = number;
+            }
+            let response = DeliverResponse { r#type: Some(deliver_response::Type::Block(newest)) };
+            return Ok(Response::new(futures::stream::iter([Ok(response)]).boxed()));
+        };
         self.asked.fetch_add(1, Ordering::SeqCst);
         self.sets.store(true, Ordering::SeqCst);
         if !self.willing.load(Ordering::SeqCst) {
             return Err(Status::unavailable("not now"));
         }
-        let mut requests = request.into_inner();
-        let envelope = requests.message().await?.ok_or_else(|| Status::invalid_argument("no request"))?;
         self.following.fetch_add(1, Ordering::SeqCst);
         let state = (
             Following(Arc::clone(&self.following)),
             self.chain.subscribe(),
-            usize::try_from(first_number(&envelope)).expect("small"),
+            usize::try_from(first).expect("small"),
             self.lies,
         );
         let blocks = futures::stream::unfold(state, |(following, mut chain, next, lies)| async move {
@@ -205,8 +218,9 @@ fn follow(test: &TestChannel, tasks: &Tasks) {
     follow_with(test, Arc::default(), Preferred::Orderers, tasks);
 }
 
-fn follow_with(test: &TestChannel, others: Arc<Others>, prefer: Preferred, tasks: &Tasks) {
-    let metrics = Arc::new(PeerMetrics::new(&Metrics::new()));
+fn follow_with(test: &TestChannel, others: Arc<Others>, prefer: Preferred, tasks: &Tasks) -> Metrics {
+    let registry = Metrics::new();
+    let metrics = Arc::new(PeerMetrics::new(&registry));
     let own = test.network.org1.msp_id.clone();
     let (intake, committer) = pipeline(&test.channel, own, Arc::clone(&metrics));
     let config = DeliverConfig {
@@ -229,6 +243,7 @@ fn follow_with(test: &TestChannel, others: Arc<Others>, prefer: Preferred, tasks
     let follower = Follower::new(Arc::clone(&test.channel), intake, parts);
     tasks.spawn("commit", false, committer.run(tasks.cancelled()));
     tasks.spawn("follow", false, follower.run(tasks.cancelled()));
+    registry
 }
 
 async fn committed(test: &TestChannel, height: u64) {
@@ -331,6 +346,28 @@ async fn a_source_that_brings_nothing_while_others_move_on_is_left() {
     committed(&test, 3).await;
     assert!(orderer.asked.load(Ordering::SeqCst) > 0, "the orderer came first");
     assert!(started.elapsed() < CHANGE_OVER_MAX, "{:?}", started.elapsed());
+    tasks.shutdown(PATIENCE).await.expect("everything ends");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_lag_is_measured_against_what_the_orderer_has() {
+    let tasks = Tasks::new();
+    let (listener, endpoint) = listener().await;
+    let mut test = TestChannel::with_orderers(&[endpoint]).await;
+    let chain = chain_of(&test);
+    let mut orderer = Orderer::new(&chain);
+    orderer.newest = Some(11);
+    let _running = orderer.serve(listener, &test.network.orderer.tls("localhost"), &tasks);
+    extend(&mut test, &chain).await;
+    let metrics = follow_with(&test, Arc::default(), Preferred::Orderers, &tasks);
+    committed(&test, 3).await;
+    tokio::time::timeout(PATIENCE, async {
+        while !metrics.encode().contains("blocks_behind{channel=\"mychannel\"} 9") {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("twelve blocks there, three here");
     tasks.shutdown(PATIENCE).await.expect("everything ends");
 }
 
