@@ -1,26 +1,26 @@
-//! Point reads from a large state: random keys, one core, through a snapshot as chaincode reads them.
+//! Point reads from a large state: random keys, one core, through a snapshot as chaincode reads them; beside them what a look-up
+//! in a hash table and a copy of as many bytes cost in the same run.
 //!
-//! `CONSORT_BENCH_KEYS` sets how many keys there are (1000000).
+//! `CONSORT_BENCH_KEYS` sets how many keys there are (10000000).
 
 #![allow(clippy::unwrap_used, reason = "a benchmark stops at the first surprise")]
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, hint::black_box, sync::Arc, time::Instant};
 
 use consort_ledger::{
     StateSnapshot,
-    state::{RocksState, StateKey, StateStore as _, VersionedValue},
+    state::{RocksState, StateKey, VersionedValue},
 };
 use consort_protos::ids::Height;
 
 /// Keys of the default run.
-const KEYS: u64 = 1_000_000;
-/// Keys that are written at a time.
-const BATCH: u64 = 20_000;
-/// How long is read.
-const DURATION: Duration = Duration::from_secs(3);
+const KEYS: u64 = 10_000_000;
+/// Keys of the hash table: enough that it does not fit into a processor's cache.
+const TABLE_KEYS: u64 = 1_000_000;
+/// Bytes of a value.
+const VALUE_BYTES: usize = 100;
+/// Processor time that each measurement takes, in seconds.
+const SECONDS: f64 = 3.0;
 /// Keys that are read at a time where several are.
 const AT_ONCE: usize = 100;
 
@@ -32,52 +32,80 @@ fn main() {
     let keys = std::env::var("CONSORT_BENCH_KEYS").ok().map_or(KEYS, |text| text.parse().unwrap());
     let folder = tempfile::tempdir().unwrap();
     let state = RocksState::open(folder.path()).unwrap();
-    fill(&state, keys);
+    let started = Instant::now();
+    let entries = (0..keys).map(|index| {
+        let value = format!("{index:0width$}", width = VALUE_BYTES).into();
+        let value = VersionedValue { value, metadata: bytes::Bytes::new(), version: Height::new(1, 0) };
+        (StateKey::public("bench", &name(index)), value)
+    });
+    state.fill(entries, Height::new(1, 0)).unwrap();
+    println!("{keys} keys written in {:.1} s", started.elapsed().as_secs_f64());
     let snapshot = StateSnapshot::of(Arc::new(state));
+    measure(&snapshot, keys, 1);
     let rate = measure(&snapshot, keys, 1);
-    println!(
-        "{:<50} {rate:>12.0} reads/s on one core   (wanted: at least 300000 from 10 million keys)",
-        format!("point reads from {keys} keys")
-    );
-    let rate = measure(&snapshot, keys, AT_ONCE);
-    println!("{:<50} {rate:>12.0} reads/s on one core", format!("the same, {AT_ONCE} keys at once"));
+    row(&format!("point reads from {keys} keys"), rate, "(wanted: at least 300000 from 10 million keys)");
+    let many = measure(&snapshot, keys, AT_ONCE);
+    row(&format!("the same, {AT_ONCE} keys at once"), many, "");
+    let table = hash_table(TABLE_KEYS.min(keys));
+    row("look-ups in a hash table with copies of the values", table, "");
+    row("  point reads relative to them", rate / table, "");
+    row("resident memory in MB", resident_megabytes(), "");
+}
+
+fn row(name: &str, value: f64, note: &str) {
+    println!("{name:<54} {value:>12.2} {note}");
+}
+
+/// Look-ups per second in a hash table whose values are copied out.
+fn hash_table(keys: u64) -> f64 {
+    let value = vec![b'v'; VALUE_BYTES];
+    let table: HashMap<String, Vec<u8>> = (0..keys).map(|index| (name(index), value.clone())).collect();
+    let mut next = random(keys);
+    let started = processor_seconds();
+    let mut reads = 0_u32;
+    while processor_seconds() - started < SECONDS {
+        for _ in 0..1_000 {
+            black_box(table[&name(next())].clone());
+        }
+        reads += 1_000;
+    }
+    f64::from(reads) / (processor_seconds() - started)
+}
+
+/// Processor time of this thread, so that what else runs on the machine counts as little as possible (proc(5), schedstat).
+fn processor_seconds() -> f64 {
+    let times = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    times.split_whitespace().next().unwrap().parse::<f64>().unwrap() / 1e9
+}
+
+fn resident_megabytes() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
+}
+
+/// Numbers below a bound that are spread out (xorshift64*).
+fn random(bound: u64) -> impl FnMut() -> u64 {
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    move || {
+        random ^= random >> 12;
+        random ^= random << 25;
+        random ^= random >> 27;
+        random.wrapping_mul(0x2545_f491_4f6c_dd1d) % bound
+    }
 }
 
 fn name(index: u64) -> String {
     format!("account{index:010}")
 }
 
-fn fill(state: &RocksState, keys: u64) {
-    let version = Height::new(1, 0);
-    for first in (0..keys).step_by(BATCH as usize) {
-        let changes: Vec<_> = (first..keys.min(first + BATCH))
-            .map(|index| {
-                let value = VersionedValue {
-                    value: format!("{index:0100}").into(),
-                    metadata: bytes::Bytes::new(),
-                    version,
-                };
-                (StateKey::public("bench", &name(index)), Some(value))
-            })
-            .collect();
-        state.apply(&changes, version).unwrap();
-    }
-}
-
 /// Reads random keys, `at_once` in one call.
 fn measure(snapshot: &StateSnapshot, keys: u64, at_once: usize) -> f64 {
     use consort_ledger::state::StateReader as _;
-    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut next = || {
-        // xorshift64*: any spread-out sequence will do.
-        random ^= random >> 12;
-        random ^= random << 25;
-        random ^= random >> 27;
-        random.wrapping_mul(0x2545_f491_4f6c_dd1d) % keys
-    };
-    let started = Instant::now();
+    let mut next = random(keys);
+    let started = processor_seconds();
     let mut reads = 0;
-    while started.elapsed() < DURATION {
+    while processor_seconds() - started < SECONDS {
         if at_once == 1 {
             for _ in 0..100 {
                 assert!(snapshot.get("bench", &name(next())).unwrap().is_some());
@@ -91,5 +119,5 @@ fn measure(snapshot: &StateSnapshot, keys: u64, at_once: usize) -> f64 {
             assert!(snapshot.read(&wanted).unwrap().iter().all(Option::is_some));
         }
     }
-    f64::from(u32::try_from(reads).unwrap()) / started.elapsed().as_secs_f64()
+    f64::from(u32::try_from(reads).unwrap()) / (processor_seconds() - started)
 }

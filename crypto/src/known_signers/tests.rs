@@ -121,7 +121,7 @@ fn without_memory_there_are_no_tables() {
     let signers = KnownSigners::new(TABLES_BYTES_MAX);
     let key = PrivateKey::generate(KeyAlgorithm::P256).unwrap();
     let numbers = Numbers { r: [1; 32], s: [1; 32] };
-    let mut verify = || signers.verify_p256(key.public_key().bytes(), &[7; 32], &numbers);
+    let verify = || signers.verify_p256(key.public_key().bytes(), &[7; 32], &numbers);
     assert!((0..=SMALL_AFTER).filter_map(|_| verify()).count() > 0, "a table was earned");
     signers.limit(0);
     assert_eq!((0..=SMALL_AFTER).find_map(|_| verify()), None);
