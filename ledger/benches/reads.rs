@@ -34,7 +34,7 @@ fn main() {
     let state = RocksState::open(folder.path()).unwrap();
     let started = Instant::now();
     let entries = (0..keys).map(|index| {
-        let value = format!("{index:0width$}", width = VALUE_BYTES).into();
+        let value = format!("{index:0VALUE_BYTES$}").into();
         let value = VersionedValue { value, metadata: bytes::Bytes::new(), version: Height::new(1, 0) };
         (StateKey::public("bench", &name(index)), value)
     });

@@ -73,8 +73,9 @@ mod tests {
             let data = envelopes.iter().cycle().take(envelopes.len() * repeats).cloned().map(Bytes::from).collect();
             let header = BlockHeader { number, ..BlockHeader::default() };
             let block = Block { header: Some(header), data: Some(BlockData { data }), metadata: None };
-            prop_assert_eq!(decode(encode(&block).into()).unwrap(), block.clone());
-            prop_assert_eq!(decode(block.encode_to_vec().into()).unwrap(), block);
+            let again = decode(encode(&block).into()).unwrap();
+            prop_assert_eq!(&again, &block);
+            prop_assert_eq!(&decode(block.encode_to_vec().into()).unwrap(), &again);
         }
 
         #[test]

@@ -222,7 +222,7 @@ fn watch(library: &Path, folder: &Path, request: u64, action: &str, prepared: bo
     let output = command.output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(text.contains(MARK), "the child did not come far: {text}");
-    let said = text.lines().filter_map(|line| line.strip_prefix("committed ")?.parse().ok());
+    let mut said = text.lines().filter_map(|line| line.strip_prefix("committed ")?.parse().ok());
     // A request while the books are closed ends the process after the last commit.
     let committed_all = text.lines().any(|line| line == "finished");
     let finished = committed_all && output.status.success();
@@ -232,7 +232,7 @@ fn watch(library: &Path, folder: &Path, request: u64, action: &str, prepared: bo
         "request {request}: {text}\n{errors}"
     );
     assert!(output.status.success() || action != "fail", "request {request}: {text}\n{errors}");
-    Watched { finished, acknowledged: said.last().unwrap_or(0), output: text }
+    Watched { finished, acknowledged: said.next_back().unwrap_or(0), output: text }
 }
 
 /// What is left opens, holds at least what was acknowledged, goes on, and is the same as books that nothing happened to.

@@ -170,7 +170,7 @@ mod tests {
             let envelope = Envelope { payload: payload.clone().into(), signature: signature.clone().into(), ..Envelope::default() };
             let bytes = envelope.encode_to_vec();
             prop_assert_eq!(canonical_parts(&bytes), Some((payload.as_slice(), signature.as_slice())));
-            let mut changed = bytes.clone();
+            let mut changed = bytes;
             if !changed.is_empty() {
                 let place = cut.index(changed.len());
                 changed[place] = byte;

@@ -146,7 +146,7 @@ fn commit_one_by_one(channel: &ChannelHandle, block: Block) {
     aggregate::settle_with(&mut transactions, |checks| checks.iter().map(Check::holds).collect());
     let seen = table.into_versions();
     let outcome = validator::validate(&bundle, ledger, &mut transactions, &seen).unwrap();
-    let opened: Vec<_> = transactions.into_iter().map(Opened::into_transaction).collect();
+    let opened: Vec<_> = transactions.iter().map(|opened| opened.transaction().cloned()).collect();
     let committed =
         ledger.commit(ValidatedBlock::new(block, opened.clone(), outcome.codes).unwrap()).unwrap();
     let committed = CommittedBlock::new(Arc::new(committed.block), opened, committed.codes);
