@@ -6,6 +6,8 @@
 //! Always: a network listens on 127.0.0.1 only, and dropping it leaves no process and no file behind.
 
 mod network;
+mod node;
 mod ports;
 
 pub use network::{Network, Outcome, consort, is_running, repository};
+pub use node::node_client;

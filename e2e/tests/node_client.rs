@@ -1,33 +1,9 @@
 //! The published Node clients judge a running network: that of the gateway, and the older one that does without it.
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
-use consort_e2e::{Network, repository};
-
-/// Fetches the published packages once; the lock file decides which. Tests run as processes side by side, and one at a time
-/// may fetch.
-fn client() -> Result<PathBuf> {
-    let folder = repository().join("e2e/node");
-    let held = File::open(folder.join("package.json"))?;
-    held.lock()?;
-    let installed = folder.join("node_modules/.package-lock.json");
-    let is_current = |installed: &Path| -> Option<bool> {
-        let lock = folder.join("package-lock.json").metadata().ok()?.modified().ok()?;
-        Some(installed.metadata().ok()?.modified().ok()? >= lock)
-    };
-    if is_current(&installed) != Some(true) {
-        let output = Command::new("npm")
-            .args(["ci", "--no-audit", "--no-fund", "--ignore-scripts"])
-            .current_dir(&folder)
-            .output()
-            .context("npm is missing: .ci/setup test installs it")?;
-        ensure!(output.status.success(), "npm ci failed:\n{}", String::from_utf8_lossy(&output.stderr));
-    }
-    Ok(folder)
-}
+use anyhow::{Context, Result};
+use consort_e2e::{Network, node_client};
 
 #[test]
 fn the_published_gateway_client_works_unchanged() -> Result<()> {
@@ -41,7 +17,7 @@ fn the_published_gateway_client_works_unchanged_where_endorsers_are_named_by_num
 
 /// Runs the client as a user of the first organisation against its peer, with that of the second as another one.
 fn gateway_client(network: &Network, first_port: u16, second_port: u16) -> Result<()> {
-    let folder = client()?;
+    let folder = node_client()?;
     let other = network.peer_organisation("org2.example.com").join("peers/peer0.org2.example.com/tls/ca.crt");
 
     let output = Command::new("node")
@@ -80,7 +56,7 @@ fn gateway_client(network: &Network, first_port: u16, second_port: u16) -> Resul
 
 #[test]
 fn the_older_published_client_works_unchanged() -> Result<()> {
-    let folder = client()?;
+    let folder = node_client()?;
     let network = Network::start("two-org-raft")?;
     let organisation = network.peer_organisation("org1.example.com");
     let scratch = tempfile::tempdir()?;

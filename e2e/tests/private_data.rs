@@ -1,0 +1,134 @@
+//! Private data on a running network of three organisations, two of which are members: the published Node client, a peer that was down, and
+//! what lies on the disks of those who are no members.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use consort_e2e::{Network, node_client, repository};
+
+/// Part of every private value of the test.
+const SECRET: &str = "kept-between-two-8f3a61c0";
+
+const COLLECTIONS: &str = r#"[
+    { "name": "pair", "policy": "OR('MakerMSP.member', 'CarrierMSP.member')", "requiredPeerCount": 1, "maxPeerCount": 3,
+      "memberOnlyRead": true, "memberOnlyWrite": true },
+    { "name": "salted", "policy": "OR('MakerMSP.member', 'CarrierMSP.member')", "requiredPeerCount": 1, "maxPeerCount": 3,
+      "memberOnlyRead": true, "saltedHashes": true }
+]"#;
+
+fn deploy(network: &Network, name: &str, example: &str, more: &[&str]) -> Result<()> {
+    let path = repository().join("chaincode-sdk/examples").join(example);
+    let path = path.display().to_string();
+    let mut arguments = vec!["chaincode", "deploy", name, "--version", "1.0", "--path", &path];
+    arguments.extend(more);
+    network.consort(&arguments)?.expect_success().map(drop)
+}
+
+/// Files below a folder that hold a text.
+fn holders(folder: &Path, text: &str) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
+        let path = entry?.path();
+        if path.is_dir() {
+            found.extend(holders(&path, text)?);
+        } else {
+            // A running node may remove a file at any time.
+            let Ok(bytes) = std::fs::read(&path) else { continue };
+            if bytes.windows(text.len()).any(|window| window == text.as_bytes()) {
+                found.push(path.display().to_string());
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn lacking(network: &Network, peer: &str) -> Result<Vec<serde_json::Value>> {
+    let domain = peer.split_once('.').context("a host name")?.1;
+    let status = network.json(&["peer", "private", "--peer", peer, "--as", &format!("Admin@{domain}")])?;
+    Ok(status["lacking"].as_array().cloned().unwrap_or_default())
+}
+
+/// Waits until a peer has a value and lacks nothing.
+fn catches_up(network: &Network, peer: &str) -> Result<()> {
+    let limit = Instant::now() + Duration::from_secs(60);
+    let read = ["tx", "evaluate", "vault", "GetPrivate", "pair", "price", "--peer", peer];
+    let arguments = [&read[..], &["--as", "User1@carrier.example.com"]].concat();
+    loop {
+        let value = network.json(&arguments);
+        let done = value.as_ref().is_ok_and(|value| value["result"] == format!("{SECRET}-pair"));
+        if done && lacking(network, peer)?.is_empty() {
+            return Ok(());
+        }
+        ensure!(Instant::now() < limit, "{peer} does not catch up: {value:?}");
+    }
+}
+
+#[test]
+fn two_of_three_organisations_keep_data_between_them() -> Result<()> {
+    let client = node_client()?;
+    let network = Network::start("three-org")?;
+    let collections = network.config().join("collections.json");
+    std::fs::write(&collections, COLLECTIONS)?;
+    let any = "OR('MakerMSP.peer', 'CarrierMSP.peer', 'ShopMSP.peer')";
+    let two = "OutOf(2, 'MakerMSP.peer', 'CarrierMSP.peer', 'ShopMSP.peer')";
+    let collections = collections.display().to_string();
+    deploy(&network, "vault", "load", &["--endorsement-policy", two, "--collections-config", &collections])?;
+    deploy(&network, "agreement", "private-agreement", &["--endorsement-policy", any])?;
+    let contradiction = network.config().join("contradiction.json");
+    std::fs::write(&contradiction, COLLECTIONS.replace("CarrierMSP.member", "CarierMSP.member"))?;
+    let path = repository().join("chaincode-sdk/examples/load").display().to_string();
+    let contradiction = contradiction.display().to_string();
+    let refused = network
+        .consort(&[
+            "chaincode",
+            "deploy",
+            "typo",
+            "--version",
+            "1",
+            "--path",
+            &path,
+            "--collections-config",
+            &contradiction,
+        ])?
+        .expect_failure()?;
+    assert!(refused.contains("collection member 'CarierMSP' is not part of the channel"), "{refused}");
+
+    network.kill("peer1.carrier.example.com")?;
+    let ports = [("Maker", 27051), ("Carrier", 28051), ("Shop", 29051)];
+    let ports: serde_json::Map<_, _> =
+        ports.iter().map(|(name, port)| ((*name).to_owned(), network.port(*port).into())).collect();
+    let output = Command::new("node")
+        .arg("private.mjs")
+        .current_dir(client)
+        .env("ORGANISATIONS", network.data().join("organizations/peerOrganizations"))
+        .env("PORTS", serde_json::Value::Object(ports).to_string())
+        .env("SECRET", SECRET)
+        .output()
+        .context("node is missing: .ci/setup test installs it")?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    for step in [
+        "members write and read",
+        "private data events",
+        "others are refused",
+        "salted hashes",
+        "private agreement",
+    ] {
+        assert!(said.contains(&format!("ok {step}")), "the client did not get to '{step}':\n{said}");
+    }
+
+    network.up()?;
+    catches_up(&network, "peer1.carrier.example.com")?;
+    // Only the one that was down is left to answer for its organisation.
+    network.kill("peer0.carrier.example.com")?;
+    catches_up(&network, "peer1.carrier.example.com")?;
+
+    let data = network.data();
+    assert!(!holders(&data.join("peers/peer0.maker.example.com"), SECRET)?.is_empty(), "the search works");
+    assert_eq!(holders(&data.join("peers/peer0.shop.example.com"), SECRET)?, [] as [String; 0]);
+    assert_eq!(holders(&data.join("orderers"), SECRET)?, [] as [String; 0]);
+    assert_eq!(holders(&data.join("logs"), SECRET)?, [] as [String; 0], "members' logs neither");
+    Ok(())
+}
