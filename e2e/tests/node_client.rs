@@ -15,6 +15,11 @@ fn the_published_gateway_client_works_unchanged_where_endorsers_are_named_by_num
     gateway_client(&Network::start("registered")?, 20051, 21051)
 }
 
+#[test]
+fn the_published_gateway_client_works_unchanged_where_endorsers_sign_together() -> Result<()> {
+    gateway_client(&Network::start("aggregated")?, 23051, 24051)
+}
+
 /// Runs the client as a user of the first organisation against its peer, with that of the second as another one.
 fn gateway_client(network: &Network, first_port: u16, second_port: u16) -> Result<()> {
     let folder = node_client()?;
