@@ -14,6 +14,7 @@ use consort_protos::{
     ids::ChannelId,
 };
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use time::OffsetDateTime;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status as GrpcStatus, Streaming};
@@ -55,7 +56,7 @@ impl Cluster for ClusterService {
         let session = Session {
             registrar: Arc::clone(&self.registrar),
             tasks: self.tasks.clone(),
-            clock: Arc::clone(&self.clock),
+            opened_at: self.clock.now(),
             certificate,
             forwarded,
             parsed: Arc::new(parsed),
@@ -92,7 +93,8 @@ fn refused(error: &StepError) -> GrpcStatus {
 struct Session {
     registrar: Arc<Registrar>,
     tasks: Tasks,
-    clock: Arc<dyn Clock>,
+    /// What the certificate's end is judged by: neither a clock that jumps nor a certificate that ends stalls a stream that is open.
+    opened_at: OffsetDateTime,
     certificate: Bytes,
     forwarded: mpsc::Sender<Forwarded>,
     parsed: Arc<Certificate>,
@@ -135,7 +137,7 @@ impl Session {
     }
 
     fn check_end(&self) -> Result<(), GrpcStatus> {
-        if self.parsed.not_after() <= self.clock.now() {
+        if self.parsed.not_after() <= self.opened_at {
             return Err(GrpcStatus::unauthenticated("the TLS certificate has expired"));
         }
         Ok(())
@@ -143,12 +145,11 @@ impl Session {
 
     /// Consenters are known by their keys; a key whose certificate an MSP of the channel has revoked speaks for nobody.
     fn check_certificate(&mut self, channel: &Channel) -> Result<(), GrpcStatus> {
-        self.check_end()?;
         let bundle = channel.state().bundle();
         if self.admitted.get(bundle.channel()) == Some(&bundle.sequence()) {
             return Ok(());
         }
-        let judged = bundle.msps().judge_tls(&self.parsed, self.clock.now()).and_then(|_known| {
+        let judged = bundle.msps().judge_tls(&self.parsed, self.opened_at).and_then(|_known| {
             // A certificate that its holder signed himself says nothing about the one that was revoked.
             let is_revoked = revoked::is_key_revoked(&bundle, &self.parsed);
             if is_revoked { Err(IdentityError::Revoked) } else { Ok(()) }
