@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Parser;
 use consort_ca::config::CaConfig;
 use consort_ca::server;
-use consort_node::{SystemClock, Tasks, config, telemetry};
+use consort_node::{SystemClock, Tasks, config, signal::Signals, telemetry};
 
 /// Time that running requests get when the process is told to stop.
 const SHUTDOWN: Duration = Duration::from_secs(5);
@@ -45,8 +45,9 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let config: CaConfig = config::load(&arguments.config, "CONSORT_CA")?;
     config.check()?;
     let log = telemetry::init(&config.log)?;
+    let signals = Signals::install();
     let tasks = Tasks::new();
     server::start(&config, Arc::new(SystemClock), Some(log), &tasks).await?;
-    tasks.run_until_stopped(SHUTDOWN).await?;
+    tasks.run_until_stopped(signals, SHUTDOWN).await?;
     Ok(())
 }

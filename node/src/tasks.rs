@@ -14,6 +14,8 @@ use futures::FutureExt;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, error, warn};
 
+use crate::signal::Signals;
+
 /// The tasks of a process, or of a part of it ([`Tasks::child`]).
 ///
 /// Cheap to clone. A task listens to [`Tasks::cancelled`] and finishes what it has begun before it returns.
@@ -146,14 +148,18 @@ impl Tasks {
         running.clone()
     }
 
-    /// Waits until the process is told to stop (SIGTERM, SIGINT) or a critical task fails, then ends all tasks.
+    /// Waits until the process is told to stop (by one of `signals`) or a critical task fails, then ends all tasks.
     ///
     /// # Errors
     /// The failure of the critical task. Tasks that do not end within `timeout` are logged, not an error:
     /// the process goes down all the same.
-    pub async fn run_until_stopped(&self, timeout: Duration) -> Result<(), TaskFailure> {
+    pub async fn run_until_stopped(
+        &self,
+        mut signals: Signals,
+        timeout: Duration,
+    ) -> Result<(), TaskFailure> {
         tokio::select! {
-            () = crate::signal::wait() => {}
+            () = signals.received() => {}
             () = self.token.cancelled() => {}
         }
         if let Err(still_running) = self.shutdown(timeout).await {
@@ -247,7 +253,7 @@ mod tests {
                 panic!("disk full");
             }
         });
-        let failure = tasks.run_until_stopped(PATIENCE).await.unwrap_err();
+        let failure = tasks.run_until_stopped(Signals::install(), PATIENCE).await.unwrap_err();
         assert_eq!(failure.to_string(), "task books ended: panicked: disk full");
     }
 

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::Parser;
-use consort_node::{SystemClock, Tasks, config, telemetry};
+use consort_node::{SystemClock, Tasks, config, signal::Signals, telemetry};
 use consort_orderer::{Orderer, config::OrdererConfig};
 
 /// Time for everything to end after a signal.
@@ -32,9 +32,10 @@ async fn main() -> ExitCode {
 async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let config: OrdererConfig = config::load(&arguments.config, "CONSORT_ORDERER")?;
     let log = telemetry::init(&config.log)?;
+    let signals = Signals::install();
     let tasks = Tasks::new();
     let orderer = Orderer::start(&config, Arc::new(SystemClock), Some(log), &tasks).await?;
     tracing::info!(address = %orderer.address, admin = %orderer.admin_address, "orderer started");
-    tasks.run_until_stopped(SHUTDOWN).await?;
+    tasks.run_until_stopped(signals, SHUTDOWN).await?;
     Ok(())
 }

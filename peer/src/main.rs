@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
-use consort_node::{SystemClock, Tasks, telemetry};
+use consort_node::{SystemClock, Tasks, signal::Signals, telemetry};
 use consort_peer::config::PeerConfig;
 use consort_peer::server::Peer;
 
@@ -40,11 +40,12 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         .build()
         .context("the async runtime could not start")?;
     runtime.block_on(async {
+        let signals = Signals::install();
         let tasks = Tasks::new();
         let id = config.id.clone();
         let peer = Peer::start(config, Some(log), Arc::new(SystemClock), &tasks).await?;
         tracing::info!(%id, address = %peer.address, operations = %peer.operations, "peer started");
-        tasks.run_until_stopped(SHUTDOWN_TIMEOUT).await?;
+        tasks.run_until_stopped(signals, SHUTDOWN_TIMEOUT).await?;
         tracing::info!(%id, "peer stopped");
         Ok(())
     })
