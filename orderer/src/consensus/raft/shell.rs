@@ -46,6 +46,9 @@ use crate::{
     submission::{Refusal, Submission},
 };
 
+/// Least time between two blocks that are cut because nothing is being agreed on. Agreement can take less than a millisecond; blocks of
+/// one or two transactions would cost every peer more than they carry.
+const CUT_PAUSE: Duration = Duration::from_millis(4);
 /// Inputs of one kind that are taken together before the log is written: they share its sync.
 const DRAIN_MAX: usize = 512;
 
@@ -110,6 +113,8 @@ pub(super) struct Shell {
     waiting: HashMap<Ticket, oneshot::Sender<Result<(), Refusal>>>,
     next_ticket: Ticket,
     batch_deadline: Option<Instant>,
+    /// When a block was cut last.
+    last_cut: Option<Instant>,
     election: Option<Instant>,
     /// Elections asked for since the start.
     elections: u32,
@@ -150,6 +155,7 @@ impl Shell {
             waiting: HashMap::new(),
             next_ticket: 0,
             batch_deadline: None,
+            last_cut: None,
             election: None,
             elections: 0,
             connected_at: None,
@@ -333,14 +339,17 @@ impl Shell {
 
     /// Does what the inputs led to, and tells whoever waits.
     fn settle(&mut self) -> Result<(), String> {
+        let next_cut = self.last_cut.map(|last| last + CUT_PAUSE).filter(|next| *next > Instant::now());
         loop {
-            self.parts.machine.cut_if_idle();
+            if next_cut.is_none() {
+                self.parts.machine.cut_if_idle();
+            }
             let (machine, metrics) = (&mut self.parts.machine, &self.parts.metrics);
             let mut wire = Wire(&self.parts.transport);
             blocking(|| timed(&metrics.drive_seconds, || machine.drive(&mut wire)))
                 .map_err(|error| with_causes(&error))?;
             // A single consenter agrees with itself at once, and what waited meanwhile need not wait longer.
-            if !(self.parts.machine.is_waiting() && self.parts.machine.is_idle()) {
+            if next_cut.is_some() || !(self.parts.machine.is_waiting() && self.parts.machine.is_idle()) {
                 break;
             }
         }
@@ -353,6 +362,7 @@ impl Shell {
             }
         }
         for reason in self.parts.machine.take_cuts() {
+            self.last_cut = Some(Instant::now());
             self.parts.metrics.cut(reason);
         }
         self.batch_deadline = match (self.parts.machine.is_waiting(), self.batch_deadline) {
@@ -360,6 +370,11 @@ impl Shell {
             (true, Some(running)) => Some(running),
             (true, None) => Some(Instant::now() + self.parts.machine.batch_timeout()),
         };
+        if let (Some(next), Some(deadline)) = (next_cut, self.batch_deadline)
+            && self.parts.machine.is_idle()
+        {
+            self.batch_deadline = Some(deadline.min(next));
+        }
         self.publish_leadership();
         self.connect();
         self.fetch();
