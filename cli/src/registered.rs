@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
-use consort_client_sdk::Error;
 use consort_client_sdk::decode::DecodedBlock;
 use consort_client_sdk::peer_admin::PeerAdmin;
 use consort_client_sdk::registered::{Entry, EntryStatus, IDENTITIES, RegisteredIdentities};
@@ -12,7 +11,6 @@ use consort_crypto::bls::{Owner, SecretKey};
 use consort_crypto::certificate::Certificate;
 use consort_protos::consort::identities::{BlsKey, EntryResult, GetArgs};
 use consort_protos::entry::EntryNumber;
-use consort_protos::fabric::protos::TxValidationCode;
 use prost::Message;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -25,9 +23,6 @@ use crate::report::{count, table};
 
 /// Entries of a block whose names a peer is asked for: more than a channel has in use, whatever numbers a transaction claims.
 const ENTRIES_NAMED_MAX: usize = 1_000;
-
-/// Attempts at a registration: each fails only when another one came in between.
-const REGISTRATIONS_MAX: usize = 5;
 
 /// The channel's table of identities: transactions name their signers by its numbers instead of by certificates
 #[derive(Debug, Subcommand)]
@@ -181,21 +176,10 @@ pub(crate) async fn register_peers(access: &Access) -> anyhow::Result<((), Strin
         }
         let gateway = access.gateway_of(member, ADMINISTRATOR).await?;
         let table = RegisteredIdentities::new(&access.network(&gateway));
-        register(&table, &pem).await?;
+        deploy::settled(|| table.register(pem.clone(), None)).await?;
     }
     let peers = count(access.topology.peers().count(), "peer");
     Ok(((), format!("{peers} in the table of identities of channel {}", access.channel())))
-}
-
-/// Registers a certificate; again when another organisation's registration came between, which the own peer knows by then.
-async fn register(table: &RegisteredIdentities, pem: &[u8]) -> Result<Entry, Error> {
-    for _ in 1..REGISTRATIONS_MAX {
-        match deploy::settled(|| table.register(pem.to_vec(), None)).await {
-            Err(Error::Invalid { code: TxValidationCode::MvccReadConflict, .. }) => {}
-            outcome => return outcome,
-        }
-    }
-    deploy::settled(|| table.register(pem.to_vec(), None)).await
 }
 
 /// Reading needs a user; changing needs an administrator.
