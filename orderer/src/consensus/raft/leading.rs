@@ -16,6 +16,9 @@ use crate::{
     submission::{Kind, Refusal, Submission},
 };
 
+/// Changes of the configuration that a new leader holds until it knows who is alive; each is an operator's.
+const HELD_CHANGES: usize = 16;
+
 /// The block that will be proposed next.
 pub(super) struct Tip {
     next: u64,
@@ -52,20 +55,44 @@ impl<D: Disk, B: Books> Machine<D, B> {
                 warn!(%refusal, "a message does not fit the configuration that came before it");
                 self.settle(ticket, Err(refusal));
             }
-            Ok(config) if config.kind == Kind::Config => {
-                if let Err(refusal) = self.check_change(&config) {
-                    return self.settle(ticket, Err(refusal));
-                }
-                if let Some(batch) = self.cutter.cut() {
-                    self.propose(batch, CutReason::Config);
-                }
-                self.propose(vec![(config, ticket)], CutReason::Config);
-            }
+            Ok(config) if config.kind == Kind::Config => self.submit_change(config, ticket),
             Ok(normal) => {
                 let size = normal.size;
                 for (batch, reason) in self.cutter.ordered(&self.books.batch(), (normal, ticket), size) {
                     self.propose(batch, reason);
                 }
+            }
+        }
+    }
+
+    fn submit_change(&mut self, config: Submission, ticket: Ticket) {
+        if let Err(refusal) = self.check_change(&config) {
+            if self.may_change_once_all_are_heard(&config) && self.held.len() < HELD_CHANGES {
+                return self.held.push_back((config, ticket));
+            }
+            return self.settle(ticket, Err(refusal));
+        }
+        if let Some(batch) = self.cutter.cut() {
+            self.propose(batch, CutReason::Config);
+        }
+        self.propose(vec![(config, ticket)], CutReason::Config);
+    }
+
+    /// A leader knows who is alive by their answers to its heartbeats. One that was just elected has heard of those who voted for it, and need not
+    /// have heard of the others: it judges when it has led for an election timeout.
+    fn may_change_once_all_are_heard(&self, config: &Submission) -> bool {
+        let election_timeout = self.node.raft.election_timeout() as u64;
+        self.ticks < self.led_since + election_timeout && self.check_change_by(config, |_| true).is_ok()
+    }
+
+    /// Judges the changes again that were held back.
+    pub(super) fn judge_held(&mut self) {
+        for _ in 0..self.held.len() {
+            if !self.accepts() {
+                return;
+            }
+            if let Some((config, ticket)) = self.held.pop_front() {
+                self.submit(config, ticket);
             }
         }
     }
@@ -127,7 +154,8 @@ impl<D: Disk, B: Books> Machine<D, B> {
         self.tip = None;
         let waiting = self.cutter.cut().unwrap_or_default().into_iter().map(|(_, ticket)| ticket);
         let in_flight = std::mem::take(&mut self.in_flight).into_iter().flat_map(|block| block.tickets);
-        let tickets = waiting.chain(in_flight).collect();
+        let held = std::mem::take(&mut self.held).into_iter().map(|(_, ticket)| ticket);
+        let tickets = waiting.chain(in_flight).chain(held).collect();
         self.settle_all(tickets, &Refusal::unavailable("the Raft leader changed; the message may be lost"));
     }
 
@@ -137,7 +165,7 @@ impl<D: Disk, B: Books> Machine<D, B> {
         let caught_up =
             self.behind.is_none() && raft.commit_to_current_term() && self.applied == raft.raft_log.committed;
         if self.tip.is_none() && raft.state == StateRole::Leader && caught_up {
-            self.term_led = raft.term;
+            (self.term_led, self.led_since) = (raft.term, self.ticks);
             self.tip = Some(Tip { next: self.books.height(), hash: self.books.last_hash() });
             info!(term = raft.term, height = self.books.height(), "this orderer leads");
         }
@@ -165,4 +193,113 @@ impl<D: Disk, B: Books> Machine<D, B> {
 
 fn no_leader() -> Refusal {
     Refusal::unavailable("no Raft leader")
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use consort_protos::fabric::common::Envelope;
+    use rand::{SeedableRng as _, rngs::StdRng};
+
+    use super::*;
+    use crate::consensus::raft::{
+        simulated::CONSENTERS,
+        simulated_node::{Collected, Node, SimulatedMachine},
+    };
+
+    /// Three consenters of which the first was just elected, by the vote of the second.
+    struct Elected {
+        nodes: Vec<Node>,
+        /// Nobody hears the third one, and it hears nobody.
+        third_is_silent: bool,
+    }
+
+    impl Elected {
+        fn new() -> Self {
+            let mut random = StdRng::seed_from_u64(7);
+            let mut nodes: Vec<Node> = (1..=3).map(|number| Node::new(number, &[1, 2, 3])).collect();
+            nodes.iter_mut().for_each(|node| node.start(&mut random));
+            let mut elected = Self { nodes, third_is_silent: false };
+            elected.exchange();
+            elected.third_is_silent = true;
+            elected.machine(0).campaign();
+            elected.exchange();
+            assert!(elected.machine(0).leads());
+            elected
+        }
+
+        fn machine(&mut self, index: usize) -> &mut SimulatedMachine {
+            self.nodes[index].machine.as_mut().unwrap()
+        }
+
+        /// Lets the nodes talk until nothing is left to be said.
+        fn exchange(&mut self) {
+            let mut is_quiet = false;
+            while !std::mem::replace(&mut is_quiet, true) {
+                for index in 0..3 {
+                    let mut sent = Collected::default();
+                    self.machine(index).drive(&mut sent).unwrap();
+                    let from = index as u64 + 1;
+                    for (to, message, standing) in sent.raft {
+                        is_quiet = false;
+                        if !(self.third_is_silent && (from == 3 || to == 3)) {
+                            self.machine(to as usize - 1).step(from, &standing, message);
+                        }
+                    }
+                    for (to, hello) in sent.hellos {
+                        is_quiet = false;
+                        let verdict = self.machine(to as usize - 1).hear(from, &hello).unwrap();
+                        self.machine(index).judged(to, &verdict).unwrap();
+                    }
+                }
+            }
+        }
+
+        /// An operator takes the second consenter away.
+        fn remove_second(&mut self, ticket: Ticket) {
+            let payload = Bytes::from(format!("{CONSENTERS} 1 3"));
+            let original = Envelope { payload, ..Envelope::default() };
+            let ordered = original.encode_to_vec().into();
+            let submission = Submission { original, ordered, size: 7, kind: Kind::Config, sequence: 0 };
+            self.machine(0).submit(submission, ticket);
+            self.exchange();
+        }
+
+        fn outcomes(&mut self) -> Vec<Outcome> {
+            self.machine(0).take_outcomes()
+        }
+    }
+
+    #[test]
+    fn a_new_leader_waits_for_answers_before_it_judges_who_is_alive() {
+        let mut elected = Elected::new();
+        elected.remove_second(1);
+        assert!(elected.outcomes().is_empty(), "it has not heard of the third one yet");
+
+        elected.third_is_silent = false;
+        elected.machine(0).tick();
+        elected.exchange();
+        elected.machine(0).tick();
+        elected.exchange();
+        let outcomes = elected.outcomes();
+        assert!(matches!(&outcomes[..], [Outcome { ticket: 1, result: Ok(()) }]), "{outcomes:?}");
+    }
+
+    #[test]
+    fn a_change_that_would_lose_the_quorum_is_refused_after_an_election_timeout() {
+        let mut elected = Elected::new();
+        elected.remove_second(1);
+        for _ in 0..10 {
+            assert!(elected.outcomes().is_empty());
+            elected.machine(0).tick();
+            elected.exchange();
+        }
+        let outcomes = elected.outcomes();
+        assert!(
+            matches!(&outcomes[..], [Outcome { ticket: 1, result: Err(refusal) }] if refusal.info.contains("quorum loss")),
+            "{outcomes:?}"
+        );
+        elected.remove_second(2);
+        assert_eq!(elected.outcomes().len(), 1, "it knows by now, and refuses at once");
+    }
 }

@@ -164,8 +164,11 @@ pub(crate) struct Machine<D: Disk, B: Books> {
     pub(super) cutter: Cutter<(Submission, Ticket)>,
     /// The block that will be proposed next; only while this node leads and has caught up with its own log.
     pub(super) tip: Option<Tip>,
-    /// The term in which `tip` was made.
+    /// The term in which `tip` was made, and when, in ticks.
     pub(super) term_led: u64,
+    pub(super) led_since: u64,
+    /// Changes of the consenters that wait until this leader knows who is alive.
+    pub(super) held: VecDeque<(Submission, Ticket)>,
     pub(super) in_flight: VecDeque<InFlight>,
     pub(super) applied: u64,
     /// The books lack the blocks up to this one, which must be fetched before anything else is applied.
@@ -271,6 +274,8 @@ impl<D: Disk, B: Books> Machine<D, B> {
             cutter: Cutter::default(),
             tip: None,
             term_led: 0,
+            led_since: 0,
+            held: VecDeque::new(),
             in_flight: VecDeque::new(),
             applied: opened.applied,
             behind: opened.behind,
@@ -322,6 +327,7 @@ impl<D: Disk, B: Books> Machine<D, B> {
         if self.tick_admission() {
             self.node.tick();
         }
+        self.judge_held();
     }
 
     /// Asks for an election, unless a leader is known or the votes of an election are still being counted.

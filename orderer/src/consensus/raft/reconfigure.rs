@@ -215,9 +215,19 @@ impl<D: Disk, B: Books> Machine<D, B> {
 
     /// Whether a configuration leaves a majority of voters that answer: of the consenters that it names, and of those that Raft counts now.
     pub(super) fn check_change(&self, config: &Submission) -> Result<(), Refusal> {
-        let Some(gone) = self.books.check_quorum(config, &self.active())? else { return Ok(()) };
+        self.check_change_by(config, |id| self.is_active(id))
+    }
+
+    /// The same, if these answer.
+    pub(super) fn check_change_by(
+        &self,
+        config: &Submission,
+        answers: impl Fn(u64) -> bool,
+    ) -> Result<(), Refusal> {
+        let active: Vec<u64> = self.roster.ids.iter().copied().filter(|id| answers(*id)).collect();
+        let Some(gone) = self.books.check_quorum(config, &active)? else { return Ok(()) };
         let stay: Vec<u64> = self.members().0.iter().copied().filter(|id| *id != gone).collect();
-        let alive = stay.iter().filter(|id| self.is_active(**id)).count();
+        let alive = stay.iter().filter(|id| answers(**id)).count();
         if stay.is_empty() || alive > stay.len() / 2 {
             return Ok(());
         }
