@@ -15,8 +15,10 @@ CONSORT := $(CONSORT_BIN)/consort
 .DEFAULT_GOAL := help
 SEEDS ?= 1000
 SEED ?=
+BASE ?=
+PARTS ?=
 
-.PHONY: help setup build demo demo-hospital up down status logs clean-network test unit lint fix bench simulate clean
+.PHONY: help setup build demo demo-hospital up down status logs clean-network test unit lint fix bench bench-compare simulate clean
 
 help: ## list the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,8 +69,14 @@ fix: setup ## format, and apply the lints' own suggestions
 simulate: setup ## the orderers in SEEDS simulated networks (now $(SEEDS)); SEED=<number> runs one again
 	@CONSORT_SIMULATION_SEEDS=$(SEEDS) CONSORT_SIMULATION_SEED=$(SEED) cargo test --locked -q -p consort-orderer --lib simulation -- --nocapture
 
-bench: build ## measure: latency, start-up, memory, commit, invocation
-	@.ci/bench
+bench: ## measure everything (under 20 minutes once built); writes docs/performance.md and bench.json; PARTS="load replay": only these
+	@.ci/setup bench
+	@.ci/bench run $(PARTS)
+
+bench-compare: ## measure the commit BASE and the present files in turn and print the ratios; PARTS="policy load": only these
+	@[ -n "$(BASE)" ] || { echo "Say which commit to compare with: make bench-compare BASE=<commit>" >&2; exit 1; }
+	@.ci/setup bench
+	@.ci/bench compare $(BASE) $(PARTS)
 
 clean: ## remove compiled files
 	cargo clean

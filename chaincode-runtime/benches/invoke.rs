@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use consort_bench::Figure;
 use consort_chaincode_runtime::{Limits, PackageId, PackageStore, WasmRuntime};
 use consort_chaincode_sdk::testing::MemoryLedger;
 use parts::memory::memory_host;
@@ -75,6 +76,9 @@ fn one_key(code: &[u8]) {
     let native = mean(|| {
         ledger.simulate(&hashing::chaincode(), "Put", &["key", "value"]).unwrap();
     });
+    let figure =
+        Figure::new("put on one key in the sandbox, besides native", micros(sandbox) - micros(native), "us");
+    figure.at_most(30.0).limit("native", micros(native)).record();
     println!(
         "put on one key: sandbox {:.1} us, native {:.1} us, difference {:.1} us (wanted: at most 30)",
         micros(sandbox),
@@ -105,6 +109,7 @@ fn throughput(code: &[u8]) {
         tasks.join_all().await;
     });
     let rate = done.load(Ordering::Relaxed) as f64 / began.elapsed().as_secs_f64();
+    Figure::new("invocations on two cores", rate, "/s").at_least(20_000.0).record();
     println!("invocations on two cores: {rate:.0} per second (wanted: at least 20000)");
 }
 
@@ -121,6 +126,8 @@ fn hashing(code: &[u8]) {
     let native = mean(|| {
         assert_eq!(MemoryLedger::new().evaluate(&hashing::chaincode(), "Hash", &[HASHED]).unwrap(), expected);
     });
+    let figure = Figure::new("SHA-256 of 1 MB in the sandbox", micros(sandbox) / 1e3, "ms");
+    figure.at_most(2.0 * micros(native) / 1e3).limit("native", micros(native) / 1e3).record();
     println!(
         "SHA-256 of 1 MB: sandbox {:.2} ms, native {:.2} ms, ratio {:.2} (wanted: at most 2)",
         micros(sandbox) / 1000.0,

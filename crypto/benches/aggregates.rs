@@ -7,6 +7,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use consort_bench::Figure;
 use consort_crypto::bls::{self, Check, HashedMessage, PublicKey as BlsKey, SecretKey, Signature};
 use consort_crypto::issue::{CertificateAuthority, DistinguishedName, Template, Validity};
 use consort_crypto::key::{KeyAlgorithm, PrivateKey};
@@ -198,6 +199,8 @@ fn main() {
     }
     let of = |wanted: usize| together.iter().find(|(endorsers, ..)| *endorsers == wanted).expect("measured");
     let (ten, two) = (of(10), of(2));
+    let figure = Figure::new("ten endorsements together, per transaction", ten.1, "us");
+    figure.at_most(WANTED_MICROSECONDS).limit("ten checks of ring", ten.2).record();
     println!(
         "ten endorsers together: {:.1} us per transaction, {:.2} of ring's {:.1} us (wanted: at most {WANTED_MICROSECONDS})",
         ten.1,

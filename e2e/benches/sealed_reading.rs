@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use consort_bench::Figure;
 use consort_client_sdk::sealed::{Keyring, Offer, ProxyPeer, SealedData, Suite};
 use consort_client_sdk::{ClientIdentity, Endpoint, Gateway};
 use consort_e2e::Network;
@@ -48,9 +49,13 @@ async fn measure(network: &Network) -> Result<()> {
         grants.push(start.elapsed());
         assert_eq!(opened.plaintext.len(), 1024);
     }
-    row("seal 1 KB to commit, p50", &mut transactions, "");
+    let transaction = row("seal 1 KB to commit, p50", &mut transactions, "");
     row("request to opened record, p50", &mut readings, "");
-    row("grant to opened record, p50", &mut grants, "   (wanted: below 100)");
+    let grant = row("grant to opened record, p50", &mut grants, "   (wanted: below 100)");
+    Figure::new("grant to opened record, p50", grant, "ms")
+        .at_most(100.0)
+        .limit("one transaction", transaction)
+        .record();
     Ok(())
 }
 
@@ -85,8 +90,10 @@ async fn caller(network: &Network, name: &str, msp_id: &str, published: u16) -> 
     Ok(SealedData::new(&gateway.network("patients"), proxies)?)
 }
 
-fn row(name: &str, durations: &mut [Duration], wanted: &str) {
+fn row(name: &str, durations: &mut [Duration], wanted: &str) -> f64 {
     let measured = &mut durations[WARM_UP..];
     measured.sort_unstable();
-    println!("{name:<50} {:>9.2} ms{wanted}", measured[measured.len() / 2].as_secs_f64() * 1e3);
+    let median = measured[measured.len() / 2].as_secs_f64() * 1e3;
+    println!("{name:<50} {median:>9.2} ms{wanted}");
+    median
 }

@@ -32,6 +32,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("private-agreement", &["consort-chaincode-sdk"]),
     ("hash-time-lock", &["consort-chaincode-sdk"]),
     ("consort-e2e", &["consort-client-sdk"]),
+    ("consort-bench", &[]),
     ("consort-fuzz", &["consort-ca", "consort-msp"]),
 ];
 

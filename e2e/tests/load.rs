@@ -1,12 +1,12 @@
 //! The load generator against a network.
 
 use anyhow::Result;
-use consort_e2e::Network;
+use consort_e2e::{Network, consort};
 
 #[test]
 fn a_short_load_run_reports_what_was_committed_and_what_it_cost() -> Result<()> {
     let network = Network::start("load")?;
-    let short = ["--duration", "2", "--warm-up", "0", "--clients", "8", "--keys", "50"];
+    let short = ["--duration", "2", "--warm-up", "0", "--clients", "8", "--keys", "50", "--range", "20"];
     for workload in ["put", "create", "update", "transfer", "private", "range", "evaluate"] {
         let page = network.data().join(format!("{workload}.html"));
         let page_argument = page.display().to_string();
@@ -23,6 +23,37 @@ fn a_short_load_run_reports_what_was_committed_and_what_it_cost() -> Result<()> 
 }
 
 #[test]
+fn a_load_run_measures_a_gateway_that_it_knows_by_its_address_alone() -> Result<()> {
+    let network = Network::start("load")?;
+    let organisation = network.peer_organisation("org1.example.com");
+    let (endpoint, address) = (
+        format!("peer0.org1.example.com:{}", network.port(7051)),
+        format!("127.0.0.1:{}", network.port(7051)),
+    );
+    let tls = organisation.join("peers/peer0.org1.example.com/tls/ca.crt").display().to_string();
+    let user = organisation.join("users/User1@org1.example.com/msp").display().to_string();
+    let watched = format!("peer={}={}", network.pid("peer0.org1.example.com")?, network.data().display());
+    let refused = format!("peer={}", u32::MAX);
+    let outside = |watched: &str| {
+        let target = ["--endpoint", &endpoint, "--connect-to", &address, "--tls-ca", &tls];
+        let identity = ["--msp", &user, "--msp-id", "Org1MSP", "--watch", watched];
+        let rest = ["--duration", "2", "--warm-up", "0", "--clients", "4", "--output", "json"];
+        consort(&[&["load", "put"], &target[..], &identity, &rest].concat())
+    };
+    let report: serde_json::Value = serde_json::from_str(&outside(&watched)?.expect_success()?)?;
+    assert!(report["valid"].as_u64().unwrap_or(0) > 0, "{report}");
+    assert_eq!(
+        report["processes"].as_array().map(Vec::len),
+        Some(2),
+        "the watched one and the generator: {report}"
+    );
+    assert!(report["processes"][0]["disk_bytes_per_transaction"].as_f64().unwrap_or(0.0) > 0.0, "{report}");
+    let answer = outside(&refused)?.expect_failure()?;
+    assert!(answer.contains("runs no process"), "{answer}");
+    Ok(())
+}
+
+#[test]
 fn a_load_that_cannot_work_is_refused_before_it_begins() -> Result<()> {
     let network = Network::start("one-org-solo")?;
     let refused = network.consort(&["load", "put"])?.expect_failure()?;
@@ -31,5 +62,19 @@ fn a_load_that_cannot_work_is_refused_before_it_begins() -> Result<()> {
     assert!(refused.contains("Put"), "{refused}");
     let refused = network.consort(&["load", "put", "--clients", "0"])?.expect_failure()?;
     assert!(refused.contains("--clients must be between 1 and"), "{refused}");
+    for (workload, option, value, says) in [
+        ("range", "--range", "1001", "--range must be between 1 and --keys (1000)"),
+        ("update", "--keys", "1", "--keys must be at least 2"),
+        ("transfer", "--zipf", "-1", "--zipf must not be negative"),
+        ("put", "--rate", "0", "--rate must be above 0"),
+        ("create", "--size", "0", "--size must be between 1 and"),
+        ("evaluate", "--duration", "0", "--duration must be at least 1 second"),
+        ("private", "--connections", "0", "--connections must be between 1 and"),
+        ("put", "--watch", "peer", "is not of the form name=pid"),
+    ] {
+        let option = format!("{option}={value}");
+        let refused = network.consort(&["load", workload, &option])?.expect_failure()?;
+        assert!(refused.contains(says), "{workload} {option}: {refused}");
+    }
     Ok(())
 }

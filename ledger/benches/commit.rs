@@ -3,8 +3,9 @@
 #[path = "../tests/blocks/mod.rs"]
 mod blocks;
 
-use std::{hint::black_box, time::Duration, time::Instant};
+use std::{fs::File, hint::black_box, io::Write as _, path::Path, time::Duration, time::Instant};
 
+use consort_bench::Figure;
 use consort_ledger::{Ledger, ValidatedBlock, mvcc};
 use consort_protos::{fabric::protos::TxValidationCode, ids::BlockNumber};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -55,6 +56,39 @@ fn commit(criterion: &mut Criterion) {
         });
     });
     group.finish();
+    record(folder.path(), &block);
+}
+
+/// Says what was found to whoever collects it, beside what the disk takes for the bytes alone, and memory for a copy of them.
+fn record(folder: &Path, block: &ValidatedBlock) {
+    let found = consort_bench::criterion(["block of 500/commit", "block of 500/version check"]);
+    let Some([committed, checked]) = found else { return };
+    let bytes = block
+        .transactions()
+        .iter()
+        .flatten()
+        .map(|transaction| &transaction.raw[..])
+        .collect::<Vec<_>>()
+        .concat();
+    let median = |work: &dyn Fn()| {
+        let once = |_| {
+            let start = Instant::now();
+            work();
+            start.elapsed().as_secs_f64() * 1e3
+        };
+        let mut times: Vec<f64> = (0..21).map(once).collect();
+        times.sort_unstable_by(f64::total_cmp);
+        times[10]
+    };
+    let synced = median(&|| {
+        let mut file = File::create(folder.join("alone")).expect("a file in the folder");
+        file.write_all(&bytes).and_then(|()| file.sync_all()).expect("room on the disk");
+    });
+    let copied = median(&|| drop(black_box(black_box(&bytes).clone())));
+    let figure = Figure::new("commit of a block of 500", committed * 1e3, "ms");
+    figure.limit("write and sync of its bytes", synced).record();
+    let figure = Figure::new("version check of a block of 500", checked * 1e3, "ms");
+    figure.limit("a copy of its bytes in memory", copied).record();
 }
 
 criterion_group!(benches, commit);

@@ -7,6 +7,7 @@
 
 use std::{collections::HashMap, hint::black_box, sync::Arc, time::Instant};
 
+use consort_bench::Figure;
 use consort_ledger::{
     StateSnapshot,
     state::{RocksState, StateKey, VersionedValue},
@@ -48,6 +49,8 @@ fn main() {
     row(&format!("the same, {AT_ONCE} keys at once"), many, "");
     let table = hash_table(TABLE_KEYS.min(keys));
     row("look-ups in a hash table with copies of the values", table, "");
+    let figure = Figure::new(format!("point reads from {} million keys", keys / 1_000_000), rate, "/s");
+    figure.at_least(300_000.0).limit("look-ups in a hash table", table).record();
     row("  point reads relative to them", rate / table, "");
     row("resident memory in MB", resident_megabytes(), "");
 }

@@ -5,6 +5,7 @@
 use std::{hint::black_box, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use consort_bench::Figure;
 use consort_crypto::{
     issue::{CertificateAuthority, Template, Validity},
     key::PrivateKey,
@@ -98,6 +99,11 @@ fn evaluation(criterion: &mut Criterion) {
     let evaluation = best(&|| policy.evaluate_identities(&read(black_box(&signers))).expect("satisfied"));
     let check = best(&|| key.public_key().verify(black_box(b"message"), &signature).expect("verifies"));
     let verdict = if evaluation <= BOUND { "within" } else { "BEYOND" };
+    let figure = Figure::new("policy of five organisations", evaluation.as_secs_f64() * 1e6, "us");
+    figure
+        .at_most(BOUND.as_secs_f64() * 1e6)
+        .limit("one signature check", check.as_secs_f64() * 1e6)
+        .record();
     let share = 100.0 * evaluation.as_secs_f64() / check.as_secs_f64();
     println!(
         "five organisations besides signature checks: {evaluation:?} ({share:.1} % of one check, {check:?}), {verdict} the bound of {BOUND:?}"

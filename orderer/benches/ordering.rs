@@ -20,6 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use consort_bench::Figure;
 use consort_channel_config::profile::BatchProfile;
 use consort_crypto::key::PrivateKey;
 use consort_msp::SigningIdentity;
@@ -42,6 +43,8 @@ const WINDOW: usize = 64;
 const ENVELOPE_BYTES: usize = 1024;
 /// Different envelopes; orderers do not compare them.
 const ENVELOPES: usize = 2_000;
+/// What an answer waits for at least, as the collected run names it.
+const SYNCED: &str = "write and sync of 4 KiB";
 /// Before anything is measured.
 const WARM_UP: Duration = Duration::from_secs(3);
 /// The paced load.
@@ -161,6 +164,12 @@ fn report(first: &Sample, last: &Sample, check: f64) {
         mean * 1e6,
         mean / check
     );
+    let checks = 2.0 / check;
+    let figure = Figure::new("ordering, sustained", ordered / elapsed, "tx/s").at_least(6_000.0);
+    figure.limit("checking one signature each on two cores", checks).record();
+    let figure =
+        Figure::new("ordering, processor time per transaction and orderer", mean * 1e6, "us").at_most(60.0);
+    figure.limit("one signature check", check * 1e6).record();
     let own = (last.own_cpu_seconds - first.own_cpu_seconds) / ordered;
     println!("{:<56} {:>10.1} us", "processor time per transaction, the load itself", own * 1e6);
 }
@@ -257,6 +266,8 @@ async fn paced(network: &Arc<Network>, envelopes: &Arc<Vec<Envelope>>) {
         latencies[(latencies.len() * share / 100).min(latencies.len() - 1)].as_secs_f64() * 1e3
     };
     println!("{:<56} {:>10}", "messages at 1,000 tx/s", latencies.len());
+    Figure::new("ordering, latency at 1,000 tx/s, p50", at(50), "ms").at_most(10.0).against(SYNCED).record();
+    Figure::new("ordering, latency at 1,000 tx/s, p99", at(99), "ms").against(SYNCED).record();
     println!("{:<56} {:>10.2} ms  (wanted at most 10)", "broadcast to SUCCESS at 1,000 tx/s, p50", at(50));
     println!("{:<56} {:>10.2} ms", "broadcast to SUCCESS at 1,000 tx/s, p99", at(99));
 }

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use consort_bench::Figure;
 use consort_crypto::preimage;
 use consort_node::{Metrics, Tasks};
 use consort_protos::fabric::common::Block;
@@ -143,12 +144,17 @@ fn run(verification: Verification, blocks: &Path) -> BTreeMap<String, f64> {
 fn report(title: &str, found: &BTreeMap<String, f64>, rate_wanted: f64, (ratio, ratio_wanted): (&str, &str)) {
     let (each, checks) = (found["processor_us"], found["checks_us"]);
     let compared = if ratio_wanted == "at most 0.40" { (each - checks) / checks } else { each / checks };
+    Figure::new(format!("replay {title}"), found["rate"], "tx/s").at_least(rate_wanted).record();
+    let figure = Figure::new(format!("replay {title}, processor time per transaction"), each, "us");
+    let most = if ratio_wanted == "at most 0.40" { 1.4 } else { 1.6 };
+    figure.at_most(most * checks).limit("its three signature checks", checks).record();
     println!("\nreplay of {} transactions {title}", found["transactions"]);
     row("rate", found["rate"], "tx/s", &format!("at least {rate_wanted} on 2 idle cores"));
     row("processor time per transaction", each, "us", "");
     row("of it the three signature checks", checks, "us", "");
     row(ratio, compared, "", ratio_wanted);
     row("rate of the last tenth, relative to the first", found["decay"], "", "at least 0.90");
+    Figure::new(format!("replay {title}, peak memory"), found["memory"], "MB").at_most(300.0).record();
     row("peak memory", found["memory"], "MB", "below 300");
     row("bytes on disk, relative to the envelopes", found["disk"], "", "at most 1.3");
     row("bytes of an envelope", found["envelope"], "", "");

@@ -33,6 +33,8 @@ pub(crate) struct Plan {
 #[derive(Debug)]
 pub(crate) struct Driven {
     pub(crate) measured: Duration,
+    /// Transactions that had begun and had not ended when the measurement did; their latencies are in no percentile.
+    pub(crate) unfinished: u64,
     pub(crate) usage: UsageReport,
 }
 
@@ -110,13 +112,14 @@ pub(crate) async fn drive(
         _ = tokio::signal::ctrl_c() => true,
     };
     let measured = Instant::now().saturating_duration_since(begin).min(plan.duration);
+    let unfinished = run.in_flight.load(Ordering::Relaxed);
     let usage = usage.finish();
     if interrupted {
         eprintln!("interrupted: the report covers what was measured so far");
         clients.abort_all();
     }
     while clients.join_next().await.is_some() {}
-    Driven { measured, usage }
+    Driven { measured, unfinished, usage }
 }
 
 /// Shows a line every second until the end.

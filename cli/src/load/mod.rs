@@ -38,6 +38,12 @@ use workload::{Shape, Workload};
 /// Most clients or transactions in flight; beyond it the generator measures itself.
 const IN_FLIGHT_MAX: usize = 20_000;
 
+/// Most connections; a peer refuses more from one address long before.
+const CONNECTIONS_MAX: usize = 1_000;
+
+/// Most bytes of a value; orderers take no larger message by default, and one that nearly fills a block measures only copying.
+const VALUE_BYTES_MAX: usize = 10 << 20;
+
 /// Clients that share one connection; beyond it HTTP/2 streams of one connection wait for each other.
 const CLIENTS_PER_CONNECTION: usize = 64;
 
@@ -129,6 +135,15 @@ impl LoadOptions {
         anyhow::ensure!(self.duration > 0, "--duration must be at least 1 second");
         anyhow::ensure!(self.keys >= 2, "--keys must be at least 2");
         anyhow::ensure!(
+            self.workload != Workload::Range || (1..=self.keys).contains(&self.range),
+            "--range must be between 1 and --keys ({}): only so many keys are written for it to read",
+            self.keys
+        );
+        anyhow::ensure!(
+            (1..=VALUE_BYTES_MAX).contains(&self.size),
+            "--size must be between 1 and {VALUE_BYTES_MAX} bytes"
+        );
+        anyhow::ensure!(
             self.zipf.is_finite() && self.zipf >= 0.0,
             "--zipf must not be negative; 0 chooses keys evenly"
         );
@@ -136,7 +151,10 @@ impl LoadOptions {
             self.rate.is_none_or(|rate| rate.is_finite() && rate > 0.0),
             "--rate must be above 0 transactions per second"
         );
-        anyhow::ensure!(self.connections != Some(0), "--connections must be at least 1");
+        anyhow::ensure!(
+            self.connections.is_none_or(|count| (1..=CONNECTIONS_MAX).contains(&count)),
+            "--connections must be between 1 and {CONNECTIONS_MAX}"
+        );
         Ok(())
     }
 

@@ -37,6 +37,7 @@ pub(crate) struct Report {
     valid: u64,
     invalid: Vec<(&'static str, u64)>,
     failed: Vec<(String, u64)>,
+    unfinished: u64,
     latencies: Vec<Latency>,
     time_line: Vec<Second>,
     processes: Vec<ProcessUsage>,
@@ -55,6 +56,7 @@ impl Report {
             valid: collected.valid,
             invalid: collected.invalid.iter().map(|(code, count)| (*code, *count)).collect(),
             failed: collected.failed.iter().map(|(reason, count)| (reason.clone(), *count)).collect(),
+            unfinished: driven.unfinished,
             latencies: latencies.collect(),
             time_line: collected.seconds.clone(),
             processes: driven.usage,
@@ -107,6 +109,7 @@ impl Report {
         for (reason, count) in &self.failed {
             lines.push(format!("failed   {count:>9}   {reason}"));
         }
+        lines.push(format!("under way{:>9}   at the end; in none of the figures", self.unfinished));
         lines.push(String::new());
         let heading = ["LATENCY (ms)", "P50", "P90", "P99", "P99.9", "MAX"].map(str::to_owned).to_vec();
         let rows = self.latencies.iter().map(|latency| {
@@ -180,6 +183,7 @@ impl Report {
             "valid_per_second": self.throughput(),
             "invalid": self.invalid.iter().map(|(code, count)| json!({ "code": code, "count": count })).collect::<Vec<_>>(),
             "failed": self.failed.iter().map(|(reason, count)| json!({ "reason": reason, "count": count })).collect::<Vec<_>>(),
+            "unfinished": self.unfinished,
             "latencies": latencies.collect::<Vec<_>>(),
             "cpu_us_per_transaction": self.cpu_micros_per_transaction(all),
             "processes": processes.collect::<Vec<_>>(),

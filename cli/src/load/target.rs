@@ -1,7 +1,7 @@
 //! Where a load run sends its transactions: a network of this machine, or any gateway.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
@@ -36,8 +36,8 @@ pub(crate) struct TargetOptions {
     #[arg(long, value_name = "ID", requires = "endpoint")]
     msp_id: Option<String>,
 
-    /// Also watch CPU and memory of these processes, as name=pid (repeatable)
-    #[arg(long = "watch", value_name = "NAME=PID")]
+    /// Also watch CPU and memory of these processes, and the bytes of their data folders, as name=pid or name=pid=folder (repeatable)
+    #[arg(long = "watch", value_name = "NAME=PID[=FOLDER]")]
     watch: Vec<String>,
 }
 
@@ -101,12 +101,21 @@ impl TargetOptions {
 fn watched(options: &[String]) -> anyhow::Result<Vec<Watched>> {
     let parse = |option: &String| {
         let (name, pid) = option.split_once('=')?;
-        Some(Watched { name: name.to_owned(), pid: pid.parse().ok()?, data: None })
+        let (pid, data) =
+            pid.split_once('=').map_or((pid, None), |(pid, folder)| (pid, Some(PathBuf::from(folder))));
+        Some(Watched { name: name.to_owned(), pid: pid.parse().ok()?, data })
     };
     options
         .iter()
         .map(|option| {
-            parse(option).with_context(|| format!("--watch '{option}' is not of the form name=pid"))
+            let watched = parse(option).with_context(|| {
+                format!("--watch '{option}' is not of the form name=pid or name=pid=folder")
+            })?;
+            let is_there = Path::new("/proc").join(watched.pid.to_string()).exists();
+            anyhow::ensure!(is_there, "--watch '{option}': this machine runs no process {}", watched.pid);
+            let lacking = watched.data.as_deref().filter(|folder| !folder.is_dir());
+            anyhow::ensure!(lacking.is_none(), "--watch '{option}': that is no folder");
+            Ok(watched)
         })
         .collect()
 }
