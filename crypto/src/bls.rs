@@ -10,8 +10,11 @@
 
 mod batch;
 mod certified;
+mod field;
 mod group;
+mod mapping;
 mod message;
+mod multiples;
 mod proof;
 #[cfg(test)]
 mod tests;
@@ -254,5 +257,5 @@ pub fn aggregate<'a>(signatures: impl IntoIterator<Item = &'a Signature>) -> Opt
 #[must_use]
 pub fn verify_aggregate(keys: &[&PublicKey], message: &HashedMessage, signature: &Signature) -> bool {
     let Some(sum) = group::sum_p2(keys.iter().map(|key| key.point())) else { return false };
-    group::pairings_agree(&[(message.point(), &sum)], &signature.point)
+    group::pairings_agree(&[(&message.point(), &sum)], &signature.point)
 }

@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, HashMap};
 use blst::{blst_p1, blst_p1_affine, blst_p2_affine};
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::group::{self, COEFFICIENT_BYTES};
+use super::group;
+use super::multiples::{self, COEFFICIENT_BYTES, Coefficient, Term};
 use super::{HashedMessage, PUBLIC_KEY_BYTES, PublicKey, Signature, verify_aggregate};
 
 /// Below this many checks, each is done alone: a batch's pairings would cost more.
@@ -52,14 +53,19 @@ pub fn verify_batch(checks: &[Check<'_>]) -> Option<bool> {
         // Odd, thus never zero: a coefficient of zero would leave a check out.
         coefficient[0] |= 1;
     }
+    let coefficients: Vec<Coefficient> = coefficients.into_iter().map(Coefficient::new).collect();
     Some(random_sum_holds(checks, &coefficients))
 }
 
-pub(super) fn random_sum_holds(checks: &[Check<'_>], coefficients: &[[u8; COEFFICIENT_BYTES]]) -> bool {
+/// Whether the sum of the checks' equations holds, each multiplied with its coefficient.
+///
+/// The messages' points are taken before their step into the subgroup, which is one multiplication (with 1 - z): it commutes
+/// with sums, with multiplications and with the endomorphism behind [`Coefficient`], so it is made once per signer.
+pub(super) fn random_sum_holds(checks: &[Check<'_>], coefficients: &[Coefficient]) -> bool {
     let mut keys: Vec<&blst_p2_affine> = Vec::new();
     let mut numbers: HashMap<&[u8; PUBLIC_KEY_BYTES], usize> = HashMap::new();
-    let mut sets: BTreeMap<Vec<usize>, Vec<usize>> = BTreeMap::new();
-    for (index, check) in checks.iter().enumerate() {
+    let mut sets: BTreeMap<Vec<usize>, Vec<Term>> = BTreeMap::new();
+    for (check, coefficient) in checks.iter().zip(coefficients) {
         let number = |key| {
             *numbers.entry(PublicKey::as_bytes(key)).or_insert_with(|| {
                 keys.push(key.point());
@@ -68,26 +74,30 @@ pub(super) fn random_sum_holds(checks: &[Check<'_>], coefficients: &[[u8; COEFFI
         };
         let mut signers: Vec<usize> = check.keys.iter().map(number).collect();
         signers.sort_unstable();
-        sets.entry(signers).or_default().push(index);
+        let term = Term { point: *check.message.mapped(), coefficient: *coefficient };
+        sets.entry(signers).or_default().push(term);
     }
+    let terms: Vec<&[Term]> = sets.values().map(Vec::as_slice).collect();
     let mut messages = vec![blst_p1::default(); keys.len()];
-    for (signers, members) in &sets {
-        let points: Vec<blst_p1_affine> =
-            members.iter().map(|index| *checks[*index].message.point()).collect();
-        let scalars: Vec<[u8; COEFFICIENT_BYTES]> =
-            members.iter().map(|index| coefficients[*index]).collect();
-        let sum = group::multiply_p1(&points, &scalars);
+    for (signers, sum) in sets.keys().zip(multiples::sums(&terms)) {
         for signer in signers {
             group::add_p1(&mut messages[*signer], &sum);
         }
     }
-    let signatures: Vec<blst_p1_affine> = checks.iter().map(|check| check.signature.point).collect();
-    let Some(signature) = group::affine_p1(&group::multiply_p1(&signatures, coefficients)) else {
+    let signatures: Vec<Term> = checks
+        .iter()
+        .zip(coefficients)
+        .map(|(check, coefficient)| Term { point: check.signature.point, coefficient: *coefficient })
+        .collect();
+    let Some(signature) = group::affine_p1(&multiples::sum(&signatures)) else {
         // The random sum of signatures that are not the identity is the identity by chance only.
         return false;
     };
-    let messages: Vec<(blst_p1_affine, &blst_p2_affine)> =
-        messages.iter().zip(keys).filter_map(|(sum, key)| Some((group::affine_p1(sum)?, key))).collect();
+    let messages: Vec<(blst_p1_affine, &blst_p2_affine)> = messages
+        .iter()
+        .zip(keys)
+        .filter_map(|(sum, key)| Some((group::affine_p1(&group::into_subgroup(sum))?, key)))
+        .collect();
     let pairs: Vec<(&blst_p1_affine, &blst_p2_affine)> =
         messages.iter().map(|(sum, key)| (sum, *key)).collect();
     group::pairings_agree(&pairs, &signature)

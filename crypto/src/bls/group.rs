@@ -5,18 +5,21 @@
 #![expect(unsafe_code, reason = "blst offers the groups' arithmetic as C functions only")]
 
 use blst::{
-    BLST_ERROR, MultiPoint as _, blst_fp12, blst_hash_to_g1, blst_p1, blst_p1_add_or_double,
-    blst_p1_add_or_double_affine, blst_p1_affine, blst_p1_affine_compress, blst_p1_affine_in_g1,
-    blst_p1_affine_is_inf, blst_p1_from_affine, blst_p1_is_inf, blst_p1_mult, blst_p1_to_affine,
-    blst_p1_uncompress, blst_p2, blst_p2_add_or_double_affine, blst_p2_affine, blst_p2_affine_compress,
-    blst_p2_affine_generator, blst_p2_affine_in_g2, blst_p2_affine_is_inf, blst_p2_cneg, blst_p2_from_affine,
-    blst_p2_is_inf, blst_p2_to_affine, blst_p2_uncompress,
+    BLST_ERROR, MultiPoint as _, blst_expand_message_xmd, blst_fp12, blst_hash_to_g1, blst_p1,
+    blst_p1_add_or_double, blst_p1_add_or_double_affine, blst_p1_affine, blst_p1_affine_compress,
+    blst_p1_affine_in_g1, blst_p1_affine_is_inf, blst_p1_double, blst_p1_from_affine, blst_p1_is_inf,
+    blst_p1_mult, blst_p1_to_affine, blst_p1_uncompress, blst_p1s_to_affine, blst_p2,
+    blst_p2_add_or_double_affine, blst_p2_affine, blst_p2_affine_compress, blst_p2_affine_generator,
+    blst_p2_affine_in_g2, blst_p2_affine_is_inf, blst_p2_cneg, blst_p2_from_affine, blst_p2_is_inf,
+    blst_p2_to_affine, blst_p2_uncompress,
 };
 
+use super::field::Number;
 use super::{PUBLIC_KEY_BYTES, SIGNATURE_BYTES};
 
-/// Bytes of a random coefficient. A wrong batch passes with a probability of 2^-128.
-pub(super) const COEFFICIENT_BYTES: usize = 16;
+/// What brings a point of the curve into the subgroup: 1 - z for the curve's parameter z = -0xd201000000010000 (RFC 9380
+/// section 8.8.1), little-endian.
+const EFFECTIVE_COFACTOR: [u8; 8] = 0xd201_0000_0001_0001_u64.to_le_bytes();
 
 /// A point of G1 from its only encoding; not the identity.
 pub(super) fn read_p1(bytes: &[u8; SIGNATURE_BYTES]) -> Option<blst_p1_affine> {
@@ -93,29 +96,83 @@ pub(super) fn sum_p2<'a>(points: impl Iterator<Item = &'a blst_p2_affine>) -> Op
     affine_p2(&sum)
 }
 
-/// Adds a point of G1 to a sum.
+/// Adds a point to a sum.
 pub(super) fn add_p1(sum: &mut blst_p1, point: &blst_p1) {
     // SAFETY: output and first input may be the same; all pointers live through the call.
     unsafe { blst_p1_add_or_double(sum, sum, point) };
 }
 
-/// The sum of points of G1, each multiplied with its coefficient (little-endian).
-pub(super) fn multiply_p1(points: &[blst_p1_affine], coefficients: &[[u8; COEFFICIENT_BYTES]]) -> blst_p1 {
-    assert_eq!(points.len(), coefficients.len(), "invariant: every point has a coefficient");
-    const BITS: usize = 8 * COEFFICIENT_BYTES;
-    match (points, coefficients) {
-        ([], _) => blst_p1::default(),
-        ([point], [coefficient]) => {
-            let mut product = blst_p1::default();
-            // SAFETY: the coefficient has the bytes that are read; output and input may be the same.
-            unsafe {
-                blst_p1_from_affine(&raw mut product, point);
-                blst_p1_mult(&raw mut product, &raw const product, coefficient.as_ptr(), BITS);
-            }
-            product
-        }
-        _ => points.mult(coefficients.as_flattened(), BITS),
+/// Adds an affine point to a sum.
+pub(super) fn add_affine_p1(sum: &mut blst_p1, point: &blst_p1_affine) {
+    // SAFETY: output and first input may be the same; all pointers live through the call.
+    unsafe { blst_p1_add_or_double_affine(sum, sum, point) };
+}
+
+/// Doubles a point.
+pub(super) fn double_p1(point: &mut blst_p1) {
+    // SAFETY: output and input may be the same.
+    unsafe { blst_p1_double(point, point) };
+}
+
+/// The point (x / z^2, y / z^3), which lies on the curve, or the identity when z is 0.
+pub(super) fn jacobian_p1(x: Number, y: Number, z: Number) -> blst_p1 {
+    blst_p1 { x: x.0, y: y.0, z: z.0 }
+}
+
+/// An affine point in the form of sums.
+pub(super) fn jacobian_of(point: &blst_p1_affine) -> blst_p1 {
+    let mut sum = blst_p1::default();
+    // SAFETY: all pointers live through the call.
+    unsafe { blst_p1_from_affine(&raw mut sum, point) };
+    sum
+}
+
+/// The multiple of a point of the curve that lies in the subgroup: the last step of hashing (RFC 9380 section 7).
+pub(super) fn into_subgroup(point: &blst_p1) -> blst_p1 {
+    let mut multiple = blst_p1::default();
+    // SAFETY: the multiplier has the bytes that are read.
+    unsafe {
+        let bits = 8 * EFFECTIVE_COFACTOR.len();
+        blst_p1_mult(&raw mut multiple, point, EFFECTIVE_COFACTOR.as_ptr(), bits);
     }
+    multiple
+}
+
+/// Uniform bytes of a message (RFC 9380 section 5.3.1, with SHA-256).
+pub(super) fn expand<const BYTES: usize>(message: &[u8], suite: &[u8]) -> [u8; BYTES] {
+    let mut bytes = [0; BYTES];
+    // SAFETY: pointers and lengths are those of the slices.
+    unsafe {
+        blst_expand_message_xmd(
+            bytes.as_mut_ptr(),
+            bytes.len(),
+            message.as_ptr(),
+            message.len(),
+            suite.as_ptr(),
+            suite.len(),
+        );
+    }
+    bytes
+}
+
+/// The affine forms of points, with one inversion for all. None of them may be the identity.
+pub(super) fn all_affine_p1(points: &[blst_p1]) -> Vec<blst_p1_affine> {
+    let mut affine = vec![blst_p1_affine::default(); points.len()];
+    let Some(first) = points.first() else { return affine };
+    // Beginning and length: a null pointer after the first says that the others follow in memory.
+    let list: [*const blst_p1; 2] = [first, std::ptr::null()];
+    // SAFETY: as many points are read and written as both slices have.
+    unsafe { blst_p1s_to_affine(affine.as_mut_ptr(), list.as_ptr(), points.len()) };
+    affine
+}
+
+/// The sum of points of the curve, each multiplied with its number (little-endian), by buckets: for many points.
+pub(super) fn multiply_p1<const BYTES: usize>(points: &[blst_p1_affine], numbers: &[[u8; BYTES]]) -> blst_p1 {
+    assert_eq!(points.len(), numbers.len(), "invariant: every point has a number");
+    if points.is_empty() {
+        return blst_p1::default();
+    }
+    points.mult(numbers.as_flattened(), 8 * BYTES)
 }
 
 /// The affine form of a point of G1; `None` for the identity.
@@ -163,6 +220,15 @@ pub(super) fn pairings_agree(
     messages.push(*signature);
     keys.push(negated_generator());
     blst_fp12::miller_loop_n(&keys, &messages).final_exp() == blst_fp12::default()
+}
+
+/// The sum of the points that two numbers map to, in the subgroup, by the library.
+#[cfg(test)]
+pub(super) fn map_with_library(first: blst::blst_fp, second: blst::blst_fp) -> blst_p1 {
+    let mut point = blst_p1::default();
+    // SAFETY: all pointers live through the call.
+    unsafe { blst::blst_map_to_g1(&raw mut point, &raw const first, &raw const second) };
+    point
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use blst::blst_p1_affine;
 
-use super::{SIGNATURE_SUITE, group};
+use super::{SIGNATURE_SUITE, group, mapping};
 
 /// First field of what endorsers sign together.
 const ENDORSEMENT: &str = "consort/endorse/v1";
@@ -32,8 +32,9 @@ pub fn endorsement(channel: &str, proposal_response_payload: &[u8]) -> Vec<u8> {
     statement(ENDORSEMENT, &[channel.as_bytes(), proposal_response_payload])
 }
 
-/// A message as the point of G1 that a signature multiplies. Half of a verification's work that depends on nobody's key, so
-/// it can be done ahead.
+/// A message as a point of the curve. Half of a verification's work that depends on nobody's key, so it can be done ahead.
+///
+/// Kept as [`mapping::hash`] gives it: what a signature multiplies is its image in the subgroup, [`Self::point`].
 #[derive(Clone, Debug)]
 pub struct HashedMessage(blst_p1_affine);
 
@@ -41,10 +42,17 @@ impl HashedMessage {
     /// Hashes a message to the curve.
     #[must_use]
     pub fn new(message: &[u8]) -> Self {
-        Self(group::hash_to_p1(message, SIGNATURE_SUITE))
+        Self(mapping::hash(message, SIGNATURE_SUITE))
     }
 
-    pub(super) fn point(&self) -> &blst_p1_affine {
+    /// The point before the step into the subgroup, which sums of messages take together.
+    pub(super) fn mapped(&self) -> &blst_p1_affine {
         &self.0
+    }
+
+    /// The point of G1 that a signature multiplies.
+    pub(super) fn point(&self) -> blst_p1_affine {
+        let point = group::into_subgroup(&group::jacobian_of(&self.0));
+        group::affine_p1(&point).expect("invariant: nobody knows a message that hashes to the identity")
     }
 }

@@ -4,6 +4,7 @@ use blst::{blst_p1_affine, blst_p2_affine};
 use proptest::prelude::*;
 use serde::Deserialize;
 
+use super::multiples::{COEFFICIENT_BYTES, Coefficient};
 use super::*;
 
 #[derive(Deserialize)]
@@ -227,7 +228,7 @@ fn a_component_of_small_order_would_pass_the_pairing_and_is_refused_before() {
     let secret = key(1);
     let message = HashedMessage::new(b"x");
     let bytes = group::torsion::added_to(&secret.sign(b"x").point);
-    assert!(group::torsion::passes_unchecked(&bytes, message.point(), secret.public_key().point()));
+    assert!(group::torsion::passes_unchecked(&bytes, &message.point(), secret.public_key().point()));
     assert!(Signature::from_bytes(&bytes).is_err());
 }
 
@@ -268,8 +269,9 @@ fn two_wrong_signatures_that_cancel_each_other_are_both_found() {
     block.signatures[2] = aggregate(&[block.signatures[2], Signature { point: shift }]).unwrap();
     block.signatures[7] = aggregate(&[block.signatures[7], Signature { point: minus }]).unwrap();
     // A plain sum of the equations holds: with coefficients of one the batch would pass.
-    let mut ones = vec![[0; group::COEFFICIENT_BYTES]; 12];
-    ones.iter_mut().for_each(|one| one[0] = 1);
+    let mut one = [0; COEFFICIENT_BYTES];
+    one[0] = 1;
+    let ones = [Coefficient::new(one); 12];
     assert!(batch::random_sum_holds(&block.checks(), &ones));
     let verdicts = judge(&block.checks());
     let wrong: Vec<usize> = (0..12).filter(|index| !verdicts[*index]).collect();

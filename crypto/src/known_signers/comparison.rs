@@ -3,7 +3,7 @@
 //! `CONSORT_TEST_SIGNATURES` says how many verdicts are compared per algorithm; millions take some minutes with optimised code:
 //!
 //! ```text
-//! CONSORT_TEST_SIGNATURES=2000000 cargo test --release -p consort-crypto --lib comparison
+//! CONSORT_TEST_SIGNATURES=2000000 cargo test --release -p consort-crypto --lib comparison -- --nocapture
 //! ```
 
 use super::SMALL_AFTER;
@@ -13,6 +13,8 @@ use crate::signature::{Curve, EcdsaSignature};
 
 /// Verdicts that are compared when nobody says how many.
 const VERDICTS: usize = 2_000;
+/// Verdicts between two lines that say how far a long run is.
+const TOLD_EVERY: usize = 100_000;
 /// Keys that take turns.
 const KEYS: usize = 16;
 /// What is made of one signature.
@@ -106,6 +108,7 @@ fn compare(algorithm: KeyAlgorithm, order: &str) {
     let wanted = std::env::var("CONSORT_TEST_SIGNATURES").ok().and_then(|text| text.parse().ok());
     let wanted: usize = wanted.unwrap_or(VERDICTS);
     let seed = u64::from_be_bytes(sha256(&wanted.to_be_bytes())[..8].try_into().unwrap());
+    println!("{algorithm}: {wanted} verdicts from seed {seed:#x}");
     let mut numbers = Numbers(seed);
     let keys: Vec<PrivateKey> = (0..KEYS).map(|_| PrivateKey::generate(algorithm).unwrap()).collect();
     for key in &keys {
@@ -134,6 +137,11 @@ fn compare(algorithm: KeyAlgorithm, order: &str) {
             }
             valid += usize::from(ours);
             done += 1;
+            if done % TOLD_EVERY == 0 {
+                println!(
+                    "{algorithm}: {done} of {wanted} verdicts equal, {valid} of them that a signature holds"
+                );
+            }
         }
     }
     assert!(valid > wanted / 20 && valid < wanted / 2, "{valid} of {wanted} hold");
