@@ -61,6 +61,7 @@ pub struct ClientIdentity {
     cert_pem: Vec<u8>,
     /// Ready for handshakes, or why it is not.
     key: Result<Arc<CertifiedKey>, String>,
+    certificate_hash: Bytes,
 }
 
 impl fmt::Debug for ClientIdentity {
@@ -76,7 +77,9 @@ impl ClientIdentity {
         let provider = rustls::crypto::ring::default_provider();
         let pair = tls::certified_key((cert, "the client certificate"), (key, "the client key"), &provider);
         let key = pair.map(Arc::new).map_err(|error| with_causes(&error));
-        Self { cert_pem: cert.to_vec(), key }
+        let first = key.as_ref().ok().and_then(|key: &Arc<CertifiedKey>| key.cert.first());
+        let certificate_hash = first.map(|der| Bytes::copy_from_slice(&sha256(der))).unwrap_or_default();
+        Self { cert_pem: cert.to_vec(), key, certificate_hash }
     }
 
     /// The certificate, in PEM.
@@ -89,8 +92,7 @@ impl ClientIdentity {
     /// Empty when the identity cannot be used.
     #[must_use]
     pub fn certificate_hash(&self) -> Bytes {
-        let first = self.key.as_ref().ok().and_then(|key| key.cert.first());
-        first.map(|der| Bytes::copy_from_slice(&sha256(der))).unwrap_or_default()
+        self.certificate_hash.clone()
     }
 }
 
@@ -158,6 +160,13 @@ impl Dialer {
     #[must_use]
     pub fn identity(&self) -> Option<ClientIdentity> {
         self.identity.current()
+    }
+
+    /// SHA-256 of the certificate (DER) that connections show from now on; empty without one.
+    #[must_use]
+    pub fn certificate_hash(&self) -> Bytes {
+        let shown = self.identity.0.read().unwrap_or_else(PoisonError::into_inner);
+        shown.as_ref().map(ClientIdentity::certificate_hash).unwrap_or_default()
     }
 
     /// From now on, connections that are opened show this certificate; those that are open go on.

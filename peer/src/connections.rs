@@ -12,14 +12,20 @@ use tonic::transport::Channel;
 /// Connections that are kept. A channel of 20 organisations has fewer nodes; what is beyond the bound is dialled anew.
 const CONNECTIONS_MAX: usize = 1_024;
 
-/// A connection is told by where it goes, whom it trusts there, and which certificate of this node it shows.
-type Key = (String, Vec<Bytes>, Bytes);
-
 /// Dials each node once per set of TLS roots and shares the connection.
 #[derive(Debug)]
 pub struct Connections {
     dialer: Dialer,
-    open: Mutex<HashMap<Key, Channel>>,
+    /// By endpoint; there is more than one after a change of roots or of the own certificate.
+    open: Mutex<HashMap<String, Vec<Open>>>,
+}
+
+/// A connection, whom it trusts, and the hash of the certificate of this node that it shows.
+#[derive(Debug)]
+struct Open {
+    roots: Vec<Bytes>,
+    shown: Bytes,
+    channel: Channel,
 }
 
 impl Connections {
@@ -34,23 +40,25 @@ impl Connections {
     /// # Errors
     /// When endpoint or roots cannot be used at all.
     pub fn to(&self, endpoint: &str, roots: &[Bytes]) -> Result<Channel, DialError> {
-        let key = (endpoint.to_owned(), roots.to_vec(), self.certificate_hash());
+        let shown = self.certificate_hash();
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(channel) = open.get(&key) {
-            return Ok(channel.clone());
+        let known = open.get(endpoint).into_iter().flatten();
+        if let Some(same) = known.filter(|one| one.roots == roots && one.shown == shown).last() {
+            return Ok(same.channel.clone());
         }
         let channel = self.dialer.connect(endpoint, roots)?;
-        if open.len() >= CONNECTIONS_MAX {
+        if open.values().map(Vec::len).sum::<usize>() >= CONNECTIONS_MAX {
             open.clear();
         }
-        open.insert(key, channel.clone());
+        let one = Open { roots: roots.to_vec(), shown, channel: channel.clone() };
+        open.entry(endpoint.to_owned()).or_default().push(one);
         Ok(channel)
     }
 
     /// SHA-256 of the certificate (DER) that connections show now; empty without one.
     #[must_use]
     pub fn certificate_hash(&self) -> Bytes {
-        self.dialer.identity().map(|identity| identity.certificate_hash()).unwrap_or_default()
+        self.dialer.certificate_hash()
     }
 }
 

@@ -284,7 +284,7 @@ fn assemble(
     let dialer = dialer(&config)?;
     let connections = Arc::new(Connections::new(dialer.clone()));
     let dial_timeout = Duration::from_millis(config.gateway.dial_timeout_ms);
-    let orderers = Orderers::new(Arc::clone(&connections), &config.orderer_overrides, dial_timeout)
+    let orderers = Orderers::new(Arc::clone(&connections), &config.orderer_overrides, dial_timeout, tasks)
         .map_err(StartError::Override)?;
     let channels = open_channels(&config)?;
     let peer_metrics = Arc::new(PeerMetrics::new(metrics));

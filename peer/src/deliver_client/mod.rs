@@ -6,6 +6,9 @@
 //! [`Intake`](crate::committer::pipeline::Intake), which judges them; a source whose block is wrong is left out for a
 //! while.
 
+#[cfg(test)]
+mod broadcast_tests;
+mod broadcasts;
 mod follow;
 mod orderers;
 mod seek;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use consort_channel_config::ChannelBundle;
+use consort_node::Tasks;
 use consort_node::dial::with_causes;
 use consort_node::server::MESSAGE_BYTES_MAX;
 use consort_protos::fabric::common::Envelope;
@@ -15,6 +16,7 @@ use consort_protos::fabric::orderer::BroadcastResponse;
 use consort_protos::fabric::orderer::atomic_broadcast_client::AtomicBroadcastClient;
 use consort_protos::ids::MspId;
 
+use super::broadcasts::{Broadcasts, Unanswered};
 use crate::channel::ChannelHandle;
 use crate::config::OrdererOverride;
 use crate::connections::{Connections, call_text};
@@ -47,6 +49,7 @@ pub struct OverrideError {
 pub struct Orderers {
     connections: Arc<Connections>,
     overrides: Arc<BTreeMap<String, Replacement>>,
+    broadcasts: Arc<Broadcasts>,
     dial_timeout: Duration,
 }
 
@@ -56,7 +59,7 @@ struct Replacement {
 }
 
 impl Orderers {
-    /// Reads the overrides' files.
+    /// Reads the overrides' files. Streams to orderers are tasks of `tasks`.
     ///
     /// # Errors
     /// [`OverrideError`].
@@ -64,6 +67,7 @@ impl Orderers {
         connections: Arc<Connections>,
         overrides: &[OrdererOverride],
         dial_timeout: Duration,
+        tasks: &Tasks,
     ) -> Result<Self, OverrideError> {
         let mut replacements = BTreeMap::new();
         for replacement in overrides {
@@ -76,7 +80,8 @@ impl Orderers {
             replacements
                 .insert(replacement.from.clone(), Replacement { to: replacement.to.clone(), tls_roots });
         }
-        Ok(Self { connections, overrides: Arc::new(replacements), dial_timeout })
+        let broadcasts = Arc::new(Broadcasts::new(tasks.clone(), dial_timeout));
+        Ok(Self { connections, overrides: Arc::new(replacements), broadcasts, dial_timeout })
     }
 
     /// The orderers that a configuration names, with the overrides applied.
@@ -125,6 +130,24 @@ impl OrderingService for Orderers {
     }
 
     async fn broadcast(
+        &self,
+        channel: &ChannelHandle,
+        orderer: &OrdererEndpoint,
+        envelope: &Envelope,
+    ) -> Result<BroadcastResponse, String> {
+        let shown = self.connections.certificate_hash();
+        let way = (channel.id(), orderer, &shown);
+        match self.broadcasts.send(way, envelope, || self.client(orderer)).await? {
+            Ok(answer) => Ok(answer),
+            Err(Unanswered::Unreachable(reason)) => Err(reason),
+            Err(Unanswered::Full | Unanswered::Ended) => self.broadcast_alone(orderer, envelope).await,
+        }
+    }
+}
+
+impl Orderers {
+    /// Hands the envelope over on a stream of its own, so that nobody's message before it can end the stream.
+    async fn broadcast_alone(
         &self,
         orderer: &OrdererEndpoint,
         envelope: &Envelope,

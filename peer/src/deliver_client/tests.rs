@@ -33,7 +33,7 @@ use crate::telemetry::PeerMetrics;
 use crate::testing::{JoinedPeer, TestChannel, TlsPair};
 
 /// Longer than any step of these tests needs.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Time from the loss of a source to the first block from another one.
 const CHANGE_OVER_MAX: Duration = Duration::from_secs(2);
@@ -161,7 +161,7 @@ impl AtomicBroadcast for Orderer {
     }
 }
 
-async fn listener() -> (Listener, String) {
+pub(super) async fn listener() -> (Listener, String) {
     let listener = Listener::bind(&ListenConfig::new("127.0.0.1:0")).await.expect("a free port");
     let endpoint = format!("localhost:{}", listener.address().port());
     (listener, endpoint)
@@ -172,8 +172,8 @@ fn connections() -> Arc<Connections> {
     Arc::new(Connections::new(Dialer::new(overrides, None)))
 }
 
-fn orderers() -> Orderers {
-    Orderers::new(connections(), &[], PATIENCE).expect("no overrides")
+pub(super) fn orderers(tasks: &Tasks) -> Orderers {
+    Orderers::new(connections(), &[], PATIENCE, tasks).expect("no overrides")
 }
 
 /// The peers that the follower has heard of.
@@ -231,7 +231,7 @@ fn follow_with(test: &TestChannel, others: Arc<Others>, prefer: Preferred, tasks
         ..DeliverConfig::default()
     };
     let parts = FollowerParts {
-        orderers: orderers(),
+        orderers: orderers(tasks),
         connections: connections(),
         directory: others,
         signer: consort_node::renewal::Current::new(Arc::clone(&test.network.org1.peer)),
@@ -446,16 +446,17 @@ async fn a_transaction_reaches_an_orderer_that_proves_its_name() {
     let chain = chain_of(&test);
     let _right = Orderer::new(&chain).serve(right, &test.network.orderer.tls("localhost"), &tasks);
     let _wrong = Orderer::new(&chain).serve(wrong, &test.network.org1.tls("localhost"), &tasks);
-    let orderers = orderers();
+    let orderers = orderers(&tasks);
     let endpoints = orderers.endpoints(&test.channel);
     let envelope = Envelope {
         payload: Bytes::from_static(b"p"),
         signature: Bytes::from_static(b"s"),
         ..Envelope::default()
     };
-    let answer = orderers.broadcast(&endpoints[0], &envelope).await.expect("an answer");
+    let answer = orderers.broadcast(&test.channel, &endpoints[0], &envelope).await.expect("an answer");
     assert_eq!((answer.status, answer.info.as_str()), (200, "p"));
-    let refused = orderers.broadcast(&endpoints[1], &envelope).await.expect_err("a certificate of Org1");
+    let refused =
+        orderers.broadcast(&test.channel, &endpoints[1], &envelope).await.expect_err("a certificate of Org1");
     assert!(refused.to_lowercase().contains("certificate"), "{refused}");
     tasks.shutdown(PATIENCE).await.expect("everything ends");
 }

@@ -80,6 +80,16 @@ pub trait EndorserNetwork: Send + Sync {
         member: &Member,
         proposal: Arc<SignedProposal>,
     ) -> Result<ProposalResponse, CallError>;
+
+    /// Asks one peer for the response alone; whether it endorses as well is its own affair.
+    async fn evaluate(
+        &self,
+        channel: &ChannelHandle,
+        member: &Member,
+        proposal: Arc<SignedProposal>,
+    ) -> Result<ProposalResponse, CallError> {
+        self.process(channel, member, proposal).await
+    }
 }
 
 /// A way to hand envelopes to orderers.
@@ -90,12 +100,14 @@ pub trait OrderingService: Send + Sync {
     /// The orderers of the channel.
     fn endpoints(&self, channel: &ChannelHandle) -> Vec<OrdererEndpoint>;
 
-    /// Hands the envelope to one of them and waits for its answer.
+    /// Hands the envelope, a transaction of this channel, to one of them and waits for its answer. It may reach the orderer twice when a
+    /// connection breaks.
     ///
     /// # Errors
     /// A text that says why no answer came.
     async fn broadcast(
         &self,
+        channel: &ChannelHandle,
         orderer: &OrdererEndpoint,
         envelope: &Envelope,
     ) -> Result<BroadcastResponse, String>;

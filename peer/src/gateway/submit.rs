@@ -13,6 +13,7 @@ use tonic::{Code, Status};
 use super::details::status;
 use super::request::within;
 use super::{Gateway, entries};
+use crate::channel::ChannelHandle;
 use crate::deliver_client::OrdererEndpoint;
 
 /// What was not finished when the caller's time was over.
@@ -51,22 +52,25 @@ impl Gateway {
         let limit = Instant::now() + self.limits.broadcast_timeout();
         let deadline = Some(deadline.map_or(limit, |deadline| deadline.min(limit)));
         if channel.bundle().orderer().consensus_type == BFT {
-            return within(deadline, TIMEOUT, self.offer_to_quorum(&orderers, &envelope)).await;
+            return within(deadline, TIMEOUT, self.offer_to_quorum(&channel, &orderers, &envelope)).await;
         }
-        within(deadline, TIMEOUT, self.offer_until_taken(&orderers, &envelope)).await
+        within(deadline, TIMEOUT, self.offer_until_taken(&channel, &orderers, &envelope)).await
     }
 
     /// Offers the transaction to all orderers at once; it counts as taken when so many have it that an honest one is among
     /// any quorum (Fabric `internal/pkg/gateway/submit.go`).
     async fn offer_to_quorum(
         &self,
+        channel: &ChannelHandle,
         orderers: &[OrdererEndpoint],
         envelope: &common::Envelope,
     ) -> Result<SubmitResponse, Status> {
         let quorum = Quorum::of(orderers.len());
         let mut answers: FuturesUnordered<_> = orderers
             .iter()
-            .map(|orderer| async move { (orderer, self.orderers.broadcast(orderer, envelope).await) })
+            .map(
+                |orderer| async move { (orderer, self.orderers.broadcast(channel, orderer, envelope).await) },
+            )
             .collect();
         let (mut taken, mut details) = (0, Vec::new());
         while let Some((orderer, answer)) = answers.next().await {
@@ -96,12 +100,13 @@ impl Gateway {
     /// in the order does no harm, since a transaction id counts once.
     async fn offer_until_taken(
         &self,
+        channel: &ChannelHandle,
         orderers: &[OrdererEndpoint],
         envelope: &common::Envelope,
     ) -> Result<SubmitResponse, Status> {
         let limit = Instant::now() + self.limits.orderer_wait();
         loop {
-            let answer = self.offer(orderers, envelope).await;
+            let answer = self.offer(channel, orderers, envelope).await;
             let passes = answer.as_ref().is_err_and(|status| status.code() == Code::Unavailable);
             if !passes || Instant::now() + ROUND_PAUSE >= limit {
                 return answer;
@@ -112,12 +117,13 @@ impl Gateway {
 
     async fn offer(
         &self,
+        channel: &ChannelHandle,
         orderers: &[OrdererEndpoint],
         envelope: &common::Envelope,
     ) -> Result<SubmitResponse, Status> {
         let mut details = Vec::new();
         for orderer in orderers {
-            let reason = match self.orderers.broadcast(orderer, envelope).await {
+            let reason = match self.orderers.broadcast(channel, orderer, envelope).await {
                 Ok(answer) if answer.status == common::Status::Success as i32 => {
                     return Ok(SubmitResponse {});
                 }

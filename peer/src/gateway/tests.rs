@@ -160,7 +160,12 @@ impl OrderingService for OrderersInMemory {
             .collect()
     }
 
-    async fn broadcast(&self, orderer: &OrdererEndpoint, _: &Envelope) -> Result<BroadcastResponse, String> {
+    async fn broadcast(
+        &self,
+        _: &ChannelHandle,
+        orderer: &OrdererEndpoint,
+        _: &Envelope,
+    ) -> Result<BroadcastResponse, String> {
         match &self.0[&orderer.address] {
             Ok((status, info)) => Ok(BroadcastResponse { status: *status, info: (*info).to_owned() }),
             Err(text) => Err((*text).to_owned()),
