@@ -14,6 +14,9 @@ use consort_protos::ids::{BlockNumber, ChannelId, MspId};
 use consort_protos::transaction::Transaction;
 use tokio::sync::{broadcast, watch};
 
+use crate::definitions::Definitions;
+use crate::fates::Fates;
+use crate::lifecycle::writes_definitions;
 use crate::private::Progress;
 
 /// Committed blocks that a slow reader may fall behind before it has to read them from the ledger again. Blocks of
@@ -94,6 +97,11 @@ impl CommittedBlock {
         &self.codes
     }
 
+    /// The ids of the block's transactions with their codes, in no order (of copies the first counts).
+    pub fn outcomes(&self) -> impl Iterator<Item = (&str, TxValidationCode)> {
+        self.outcomes.iter().map(|(tx_id, code)| (tx_id.as_str(), *code))
+    }
+
     /// The code of the transaction with this id, if the block holds it (the first copy counts).
     #[must_use]
     pub fn outcome(&self, tx_id: &str) -> Option<TxValidationCode> {
@@ -138,6 +146,10 @@ pub struct ChannelHandle {
     fault: watch::Sender<Option<ChannelFault>>,
     condition: watch::Sender<Condition>,
     commits: broadcast::Sender<Arc<CommittedBlock>>,
+    /// Who waits for the fate of a transaction.
+    fates: Fates,
+    /// What was read of the chaincode definitions in force.
+    definitions: Definitions,
     /// Peers whose commit hash differs, by endpoint.
     diverging: Mutex<BTreeMap<String, BooksOf>>,
     /// How the search for missing private data goes.
@@ -157,6 +169,8 @@ impl ChannelHandle {
             fault: watch::Sender::new(None),
             condition: watch::Sender::new(Condition::Serving),
             commits: broadcast::Sender::new(COMMIT_NOTIFICATIONS),
+            fates: Fates::default(),
+            definitions: Definitions::new(ledger.height()),
             diverging: Mutex::default(),
             search: Mutex::default(),
             attestation: Mutex::default(),
@@ -198,6 +212,16 @@ impl ChannelHandle {
     #[must_use]
     pub fn committed(&self) -> broadcast::Receiver<Arc<CommittedBlock>> {
         self.commits.subscribe()
+    }
+
+    /// Who waits for the fate of a transaction of this channel.
+    pub(crate) fn fates(&self) -> &Fates {
+        &self.fates
+    }
+
+    /// The chaincode definitions in force.
+    pub(crate) fn definitions(&self) -> &Definitions {
+        &self.definitions
     }
 
     /// Why the channel stopped, if it did: its own fault, or that of its ledger.
@@ -298,10 +322,12 @@ impl ChannelHandle {
     /// Publishes a durable block: first the bundle it brings, then the block, then the height, so that whoever hears of
     /// the block finds the configuration that it set.
     pub(crate) fn publish(&self, committed: Arc<CommittedBlock>, bundle: Option<Arc<ChannelBundle>>) {
+        let height = committed.number().get() + 1;
+        self.definitions.published(height, bundle.is_some() || writes_definitions(&committed));
         if let Some(bundle) = bundle {
             self.bundle.send_replace(bundle);
         }
-        let height = committed.number().get() + 1;
+        self.fates.tell(committed.number(), committed.outcomes());
         // An error only says that nobody listens now.
         let _nobody = self.commits.send(committed);
         self.height.send_replace(height);

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use consort_channel_config::ChannelBundle;
-use consort_ledger::StateSnapshot;
 use consort_protos::fabric::discovery::{
     ConfigResult, EndorsementDescriptor, Endpoint, Endpoints, Layout, PeerMembershipResult, Peers,
 };
@@ -11,6 +10,7 @@ use consort_protos::fabric::protos::{ChaincodeCall, ChaincodeInterest};
 use consort_protos::ids::MspId;
 
 use super::records;
+use crate::channel::ChannelHandle;
 use crate::gateway::{Member, plan};
 
 /// Largest number of chaincode calls in one interest: each costs a look at its definition. A transaction that calls more
@@ -80,13 +80,12 @@ pub(super) fn check_interest(interest: &ChaincodeInterest) -> Result<(), String>
 
 /// Who can endorse what an interest touches. One group per organisation, since its peers are interchangeable.
 pub(super) fn descriptor(
-    bundle: &ChannelBundle,
-    state: &StateSnapshot,
+    channel: &ChannelHandle,
     interest: &ChaincodeInterest,
     members: &[Member],
 ) -> Result<EndorsementDescriptor, String> {
-    let plan = plan(bundle, state, interest, members, false).map_err(|impossible| impossible.cause)?;
-    let channel = bundle.channel().as_str();
+    let plan = plan(channel, interest, members, false).map_err(|impossible| impossible.cause)?;
+    let channel = channel.id().as_str();
     let mut groups: BTreeMap<&MspId, Peers> = BTreeMap::new();
     for member in &plan.candidates {
         groups.entry(&member.msp_id).or_default().peers.push(records::in_channel(member, channel));

@@ -156,7 +156,7 @@ impl Discovery {
         members: &[Member],
     ) -> Result<Vec<Member>, String> {
         answers::check_interest(filter)?;
-        plan::eligible(&channel.bundle(), &channel.ledger().snapshot(), filter, members)
+        plan::eligible(channel, filter, members)
     }
 
     async fn endorsers(&self, channel: &ChannelHandle, query: ChaincodeQuery) -> QueryResult {
@@ -191,7 +191,7 @@ impl Discovery {
     ) -> Result<consort_protos::fabric::discovery::EndorsementDescriptor, String> {
         let attempt = || {
             let members = self.setup.directory.members(channel);
-            answers::descriptor(&channel.bundle(), &channel.ledger().snapshot(), interest, &members)
+            answers::descriptor(channel, interest, &members)
         };
         if let Ok(descriptor) = attempt() {
             return Ok(descriptor);

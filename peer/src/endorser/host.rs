@@ -7,7 +7,7 @@ use bytes::Bytes;
 use consort_channel_config::ChannelBundle;
 use consort_crypto::preimage::{PrivateWrite, SALT_SECRET, SALT_SECRET_BYTES_MIN};
 use consort_ledger::simulator::RangeId;
-use consort_ledger::{Ledger, Simulation, SimulationError, StateSnapshot, TxSimulator};
+use consort_ledger::{Simulation, SimulationError, StateSnapshot, TxSimulator};
 use consort_msp::Identity;
 use consort_protos::fabric::msp::SerializedIdentity;
 use consort_protos::fabric::protos::{StaticCollectionConfig, collection_policy_config};
@@ -20,6 +20,7 @@ use crate::chaincode::{
     Callee, Creator, Host, HostError, Modification, PackageId, PackageStore, Page, RangeHandle,
     TransactionContext,
 };
+use crate::channel::ChannelHandle;
 use crate::lifecycle::{Definition, IMPLICIT_COLLECTION, LIFECYCLE, sources, state};
 use crate::private::collections;
 use crate::registry::{Channels, with_causes};
@@ -44,7 +45,7 @@ pub(super) struct Surroundings {
 pub(super) struct ChannelHost {
     surroundings: Surroundings,
     bundle: Arc<ChannelBundle>,
-    ledger: Arc<Ledger>,
+    channel: Arc<ChannelHandle>,
     snapshot: StateSnapshot,
     context: TransactionContext,
     creator: Arc<Identity>,
@@ -60,7 +61,7 @@ struct Work {
     /// What the creator may do with each collection: by chaincode and collection.
     rights: BTreeMap<(String, String), Rights>,
     /// Definitions whose collections were looked up, by chaincode.
-    definitions: BTreeMap<String, Definition>,
+    definitions: BTreeMap<String, Arc<Definition>>,
 }
 
 struct RangeState {
@@ -80,12 +81,12 @@ impl ChannelHost {
     pub(super) fn new(
         surroundings: Surroundings,
         bundle: Arc<ChannelBundle>,
-        ledger: Arc<Ledger>,
+        channel: Arc<ChannelHandle>,
         context: TransactionContext,
         creator: Arc<Identity>,
         salt_secret: Option<Bytes>,
     ) -> Self {
-        let snapshot = ledger.snapshot();
+        let snapshot = channel.ledger().snapshot();
         let work = Work {
             simulator: Some(TxSimulator::new(snapshot.clone(), context.tx_id.clone())),
             ranges: Vec::new(),
@@ -93,7 +94,7 @@ impl ChannelHost {
             definitions: BTreeMap::new(),
         };
         let work = Mutex::new(work);
-        Self { surroundings, bundle, ledger, snapshot, context, creator, salt_secret, work }
+        Self { surroundings, bundle, channel, snapshot, context, creator, salt_secret, work }
     }
 
     /// The state that the transaction reads.
@@ -130,7 +131,7 @@ impl ChannelHost {
 
     /// Finds the definition of an application's chaincode. The read of its sequence is recorded: a transaction that was endorsed
     /// before a new definition is committed becomes invalid after it.
-    pub(super) fn definition(&self, name: &str) -> Result<Option<Definition>, HostError> {
+    pub(super) fn definition(&self, name: &str) -> Result<Option<Arc<Definition>>, HostError> {
         self.simulate("INVOKE_CHAINCODE", |simulator| {
             let sequence =
                 simulator.get(LIFECYCLE, &state::field_key(state::NAMESPACES, name, state::SEQUENCE))?;
@@ -139,7 +140,12 @@ impl ChannelHost {
             }
             Ok(())
         })?;
-        Definition::read(&self.snapshot, name).map_err(|error| HostError::Broken(with_causes(&error)))
+        self.definition_in_force(name)
+    }
+
+    fn definition_in_force(&self, name: &str) -> Result<Option<Arc<Definition>>, HostError> {
+        let found = self.channel.definitions().definition(&self.snapshot, name);
+        found.map_err(|error| HostError::Broken(with_causes(&error)))
     }
 
     /// The installed package for a definition.
@@ -161,9 +167,9 @@ impl ChannelHost {
         Ok(rights)
     }
 
-    fn recorded_definition(&self, message: &str, chaincode: &str) -> Result<Definition, HostError> {
+    fn recorded_definition(&self, message: &str, chaincode: &str) -> Result<Arc<Definition>, HostError> {
         if let Some(definition) = self.lock().definitions.get(chaincode) {
-            return Ok(definition.clone());
+            return Ok(Arc::clone(definition));
         }
         self.simulate(message, |simulator| {
             simulator.get(LIFECYCLE, &state::metadata_key(state::NAMESPACES, chaincode))?;
@@ -174,10 +180,10 @@ impl ChannelHost {
             }
             Ok(())
         })?;
-        let definition = Definition::read(&self.snapshot, chaincode)
-            .map_err(|error| HostError::Broken(with_causes(&error)))?
+        let definition = self
+            .definition_in_force(chaincode)?
             .ok_or_else(|| self.refused(message, &format!("chaincode {chaincode} not found")))?;
-        self.lock().definitions.insert(chaincode.to_owned(), definition.clone());
+        self.lock().definitions.insert(chaincode.to_owned(), Arc::clone(&definition));
         Ok(definition)
     }
 
@@ -363,7 +369,7 @@ impl Host for ChannelHost {
     }
 
     fn history(&self, namespace: &str, key: &str) -> Result<Modifications, HostError> {
-        let history = self.ledger.history(namespace, key, self.snapshot.height());
+        let history = self.channel.ledger().history(namespace, key, self.snapshot.height());
         Ok(Box::new(history.map(|change| {
             let change = change.map_err(|error| HostError::Broken(with_causes(&error)))?;
             Ok(Modification {
@@ -530,8 +536,7 @@ impl Host for ChannelHost {
             .msps()
             .deserialize(self.creator.serialized())
             .map_err(|error| self.refused(MESSAGE, &error.to_string()))?;
-        let ledger = Arc::clone(handle.ledger());
         let secret = self.salt_secret.clone();
-        Ok(Arc::new(Self::new(self.surroundings.clone(), bundle, ledger, context, creator, secret)))
+        Ok(Arc::new(Self::new(self.surroundings.clone(), bundle, handle, context, creator, secret)))
     }
 }

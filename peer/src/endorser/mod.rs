@@ -103,6 +103,15 @@ pub struct Endorser {
     private: OnceLock<WeakPrivateData>,
 }
 
+/// What an execution is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// A transaction.
+    Endorse,
+    /// The caller's information.
+    Evaluate,
+}
+
 /// A proposal that may be executed.
 struct Accepted {
     proposal: Proposal,
@@ -158,6 +167,23 @@ impl Endorser {
     /// # Errors
     /// [`EndorserError`]: the proposal was not executed.
     pub async fn process(&self, signed: &SignedProposal) -> Result<ProposalResponse, EndorserError> {
+        self.perform(signed, Purpose::Endorse).await
+    }
+
+    /// Executes a signed proposal for its response alone: as [`Endorser::process`], but a success is not signed, and what was read
+    /// and written is not told. For a caller who trusts this peer, such as its own gateway.
+    ///
+    /// # Errors
+    /// [`EndorserError`]: the proposal was not executed.
+    pub async fn evaluate(&self, signed: &SignedProposal) -> Result<ProposalResponse, EndorserError> {
+        self.perform(signed, Purpose::Evaluate).await
+    }
+
+    async fn perform(
+        &self,
+        signed: &SignedProposal,
+        purpose: Purpose,
+    ) -> Result<ProposalResponse, EndorserError> {
         let accepted = match self.accept(signed)? {
             Ok(accepted) => accepted,
             Err(response) => return Ok(response),
@@ -170,6 +196,9 @@ impl Endorser {
                 return Ok(answer::failure(message));
             }
         };
+        if purpose == Purpose::Evaluate && executed.response.status < STATUS_REFUSED {
+            return Ok(ProposalResponse { response: Some(executed.response), ..ProposalResponse::default() });
+        }
         Ok(self.answer(&accepted, executed))
     }
 
@@ -344,7 +373,12 @@ impl Endorser {
                 .await
                 .map_err(|reason| format!("error in simulation: {reason}"))?;
         }
-        Ok(Executed { response, version: definition.version, event, simulation: Some((simulation, host)) })
+        Ok(Executed {
+            response,
+            version: definition.version.clone(),
+            event,
+            simulation: Some((simulation, host)),
+        })
     }
 
     async fn run(
@@ -423,7 +457,7 @@ impl Endorser {
         stored
     }
 
-    fn host(&self, accepted: &Accepted, channel: &ChannelHandle) -> ChannelHost {
+    fn host(&self, accepted: &Accepted, channel: &Arc<ChannelHandle>) -> ChannelHost {
         let proposal = &accepted.proposal;
         let mut transient = proposal.transient.clone();
         let salt_secret = transient.remove(SALT_SECRET);
@@ -445,7 +479,7 @@ impl Endorser {
         ChannelHost::new(
             self.surroundings.clone(),
             channel.bundle(),
-            Arc::clone(channel.ledger()),
+            Arc::clone(channel),
             context,
             Arc::clone(&accepted.creator),
             salt_secret,

@@ -288,6 +288,25 @@ fn action(response: &ProposalResponse) -> (ProposalResponsePayload, ChaincodeAct
 }
 
 #[tokio::test]
+async fn an_evaluation_is_answered_without_a_signature_and_its_failures_like_those_of_a_transaction() {
+    let mut consortium = Consortium::new();
+    consortium.deploy("writer", &writer()).await;
+    let Peer { endorser, client, .. } = &consortium.one;
+    let answer = endorser.evaluate(&proposal(client, CHANNEL, "writer", &[b"Write"]).message).await.unwrap();
+    assert_eq!(answer.response.as_ref().unwrap().payload, "done");
+    assert!(answer.endorsement.is_none() && answer.payload.is_empty() && answer.interest.is_none());
+
+    let fails = proposal(client, CHANNEL, "writer", &[b"Write", b"badly"]);
+    let answer = endorser.evaluate(&fails.message).await.unwrap();
+    assert_eq!(answer.response.as_ref().unwrap().status, 500);
+    assert_eq!(answer, endorser.process(&fails.message).await.unwrap());
+
+    let mut forged = proposal(client, CHANNEL, "writer", &[b"Write"]).message;
+    forged.signature = fails.message.signature.clone();
+    assert!(matches!(endorser.evaluate(&forged).await, Err(EndorserError::Invalid(_))));
+}
+
+#[tokio::test]
 async fn a_chaincode_goes_from_its_package_to_a_committed_transaction() {
     let mut consortium = Consortium::new();
     consortium.deploy("writer", &writer()).await;

@@ -3,7 +3,6 @@
 use consort_protos::fabric::gateway::{CommitStatusRequest, CommitStatusResponse, SignedCommitStatusRequest};
 use consort_protos::fabric::protos::TxValidationCode;
 use prost::Message;
-use tokio::sync::broadcast::error::RecvError;
 use tonic::Status;
 
 use super::Gateway;
@@ -42,31 +41,25 @@ impl Gateway {
 }
 
 async fn wait_for(channel: &ChannelHandle, tx_id: &str) -> Result<CommitStatusResponse, Status> {
-    // Subscribe first: a commit between the look-up and the subscription would be missed for ever.
-    let mut commits = channel.committed();
+    // Wait first: a commit between the look-up and the waiting would be missed for ever.
+    let mut awaited = channel.fates().wait(tx_id);
+    if let Some(found) = stored(channel, tx_id)? {
+        return Ok(found);
+    }
     let mut fault = channel.watch_fault();
-    loop {
-        if let Some(found) = stored(channel, tx_id)? {
-            return Ok(found);
+    let stopped = async {
+        match fault.wait_for(Option::is_some).await {
+            Ok(fault) => fault.as_ref().map(ToString::to_string).unwrap_or_default(),
+            Err(_closed) => "it is closed".to_owned(),
         }
-        loop {
-            if let Some(fault) = fault.borrow_and_update().as_ref() {
-                return Err(Status::aborted(format!("the channel stopped: {fault}")));
-            }
-            let received = tokio::select! {
-                received = commits.recv() => received,
-                _changed = fault.changed() => continue,
-            };
-            match received {
-                Ok(block) => {
-                    if let Some(code) = block.outcome(tx_id) {
-                        return Ok(response(code, block.number().get()));
-                    }
-                }
-                Err(RecvError::Lagged(_)) => break,
-                Err(RecvError::Closed) => return Err(Status::aborted("the channel is closed")),
-            }
-        }
+    };
+    tokio::select! {
+        biased;
+        fate = &mut awaited.fate => match fate {
+            Ok((code, block)) => Ok(response(code, block.get())),
+            Err(_closed) => Err(Status::aborted("the channel is closed")),
+        },
+        fault = stopped => Err(Status::aborted(format!("the channel stopped: {fault}"))),
     }
 }
 

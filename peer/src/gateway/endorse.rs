@@ -192,7 +192,7 @@ impl Gateway {
         let members_only = request.has_transient;
         let attempt = |members_only: bool| {
             let members = self.directory.members(channel);
-            plan(&channel.bundle(), &channel.ledger().snapshot(), interest, &members, members_only)
+            plan(channel, interest, &members, members_only)
         };
         if let Ok(plan) = attempt(members_only) {
             return Ok(plan);

@@ -13,7 +13,8 @@ use prost::Message;
 use super::layout::{Layout, combine};
 use super::network::Member;
 use super::request::is_system;
-use crate::committer::governance::{Governance, Rule};
+use crate::channel::ChannelHandle;
+use crate::committer::governance::Rule;
 use consort_node::dial::with_causes;
 
 /// Peers that an explanation names; more help nobody.
@@ -88,16 +89,16 @@ pub(super) fn bare(chaincode: &str) -> ChaincodeInterest {
 /// # Errors
 /// [`Impossible`].
 pub(crate) fn plan(
-    bundle: &ChannelBundle,
-    state: &StateSnapshot,
+    channel: &ChannelHandle,
     interest: &ChaincodeInterest,
     members: &[Member],
     members_only: bool,
 ) -> Result<Plan, Impossible> {
+    let books = Books::new(channel);
     let mut rules = Vec::new();
     let mut needs = Needs::default();
     for call in &interest.chaincodes {
-        needs.add_call(bundle, state, call, members_only, &mut rules)?;
+        needs.add_call(&books, call, members_only, &mut rules)?;
     }
     let reachable: Vec<Member> = members.iter().filter(|member| needs.may_see(member)).cloned().collect();
     let candidates: Vec<Member> = reachable.iter().filter(|member| needs.runs(member)).cloned().collect();
@@ -110,8 +111,10 @@ pub(crate) fn plan(
     } else {
         "required chaincodes are not installed on sufficient peers"
     };
-    let identities: Vec<Arc<Identity>> =
-        candidates.iter().filter_map(|member| bundle.msps().deserialize(&member.identity).ok()).collect();
+    let identities: Vec<Arc<Identity>> = candidates
+        .iter()
+        .filter_map(|member| books.bundle.msps().deserialize(&member.identity).ok())
+        .collect();
     let mut reasons: Vec<String> = unmet(&rules, &identities).into_iter().collect();
     reasons.extend(members.iter().filter_map(|member| needs.lacks(member)).take(REASONS_MAX));
     Err(Impossible { cause: cause.to_owned(), explanation: Some(reasons.join("\n")) })
@@ -122,14 +125,14 @@ pub(crate) fn plan(
 /// # Errors
 /// The cause, in the words of Fabric's discovery service.
 pub(crate) fn eligible(
-    bundle: &ChannelBundle,
-    state: &StateSnapshot,
+    channel: &ChannelHandle,
     interest: &ChaincodeInterest,
     members: &[Member],
 ) -> Result<Vec<Member>, String> {
+    let books = Books::new(channel);
     let mut needs = Needs::default();
     for call in &interest.chaincodes {
-        needs.add_call(bundle, state, call, false, &mut Vec::new())?;
+        needs.add_call(&books, call, false, &mut Vec::new())?;
     }
     Ok(members.iter().filter(|member| needs.may_see(member) && needs.runs(member)).cloned().collect())
 }
@@ -140,6 +143,19 @@ fn layouts(rules: &[NamedRule], peers: &[Member]) -> Result<Vec<Layout>, String>
     let policies: Vec<_> =
         rules.iter().map(|named| named.rule.organisation_sets(&peers)).collect::<Result<_, _>>()?;
     Ok(combine(&policies, &peers))
+}
+
+/// A channel as one plan sees it.
+struct Books<'c> {
+    channel: &'c ChannelHandle,
+    bundle: Arc<ChannelBundle>,
+    snapshot: StateSnapshot,
+}
+
+impl<'c> Books<'c> {
+    fn new(channel: &'c ChannelHandle) -> Self {
+        Self { bundle: channel.bundle(), snapshot: channel.ledger().snapshot(), channel }
+    }
 }
 
 /// What a peer must have to endorse.
@@ -154,13 +170,15 @@ struct Needs {
 impl Needs {
     fn add_call(
         &mut self,
-        bundle: &ChannelBundle,
-        state: &StateSnapshot,
+        books: &Books<'_>,
         call: &ChaincodeCall,
         members_only: bool,
         rules: &mut Vec<NamedRule>,
     ) -> Result<(), String> {
-        let governance = Governance::find(bundle, state, &call.name)
+        let bundle = &*books.bundle;
+        let definitions = books.channel.definitions();
+        let governance = definitions
+            .governance(bundle, &books.snapshot, &call.name)
             .map_err(|error| with_causes(&error))?
             .ok_or_else(|| {
                 format!("No metadata was found for chaincode {} in channel {}", call.name, bundle.channel())

@@ -7,7 +7,8 @@
 //! Which package runs a definition is every organisation's own choice and part of its approval. A peer recognises it by its
 //! hash ([`sources`]), so that it needs no private data to run a chaincode.
 //!
-//! What always holds: nothing here is remembered between calls; the books are the only truth.
+//! What always holds: nothing here is remembered between calls; the books are the only truth. (A channel keeps what it read until a block
+//! writes here: [`writes_definitions`].)
 
 mod approval;
 mod chaincode;
@@ -21,6 +22,10 @@ pub use self::chaincode::{LifecycleCall, LifecycleChaincode};
 pub use self::definition::{Definition, DefinitionError, Parameters};
 pub use self::installed::Installed;
 
+use consort_protos::rwset::NamespaceReadWriteSet;
+
+use crate::channel::CommittedBlock;
+
 /// Namespace of definitions, and the name of the system chaincode.
 pub const LIFECYCLE: &str = "_lifecycle";
 /// Prefix of the collection that every organisation has in every namespace.
@@ -30,6 +35,17 @@ pub const IMPLICIT_COLLECTION: &str = "_implicit_org_";
 #[must_use]
 pub fn implicit_collection(msp_id: &str) -> String {
     format!("{IMPLICIT_COLLECTION}{msp_id}")
+}
+
+/// Whether a block holds a transaction that writes definitions or approvals, whatever became of it.
+#[must_use]
+pub fn writes_definitions(block: &CommittedBlock) -> bool {
+    block.transactions().iter().flatten().any(|transaction| {
+        transaction
+            .invocation()
+            .and_then(|invocation| invocation.rwset.namespace(LIFECYCLE))
+            .is_some_and(NamespaceReadWriteSet::is_written)
+    })
 }
 
 #[cfg(test)]

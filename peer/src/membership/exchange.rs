@@ -16,7 +16,6 @@ use consort_protos::consort::peer::membership_client::MembershipClient;
 use consort_protos::consort::peer::membership_server::Membership as MembershipService;
 use consort_protos::consort::peer::{MembershipList, SignedMembership};
 use consort_protos::ids::{BlockNumber, ChannelId};
-use consort_protos::rwset::NamespaceReadWriteSet;
 use futures::StreamExt;
 use rand::seq::SliceRandom;
 use tokio::sync::{Notify, broadcast};
@@ -25,10 +24,11 @@ use tonic::{Request, Response, Status};
 use super::attestation::Attestations;
 use super::known::Known;
 use super::statement::{Own, Statement, milliseconds};
-use crate::channel::{BooksOf, ChannelHandle, CommittedBlock};
+use crate::channel::{BooksOf, ChannelHandle};
 use crate::config::MembershipConfig;
 use crate::connections::{Connections, call_text};
 use crate::gateway::{Directory, Member};
+use crate::lifecycle::writes_definitions;
 use crate::registry::Channels;
 use crate::telemetry::PeerMetrics;
 
@@ -41,8 +41,6 @@ const EXCHANGE_TIMEOUT: Duration = Duration::from_millis(900);
 const REFRESH_GAP: Duration = Duration::from_millis(250);
 /// Largest answer.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
-/// Namespace of chaincode definitions: a block that writes it may change what runs here.
-const LIFECYCLE: &str = "_lifecycle";
 
 /// What runs on this peer.
 ///
@@ -56,10 +54,11 @@ pub trait LocalChaincodes: Send + Sync {
     fn installed(&self) -> usize;
 }
 
-/// What runs here as of a block, so that it is not read from the state for every request.
+/// What runs here by the definitions in force, so that it is not read from the state for every request.
 #[derive(Clone, Debug)]
 struct Runs {
-    height: u64,
+    /// Height since which no block has changed a definition.
+    since: u64,
     installed: usize,
     chaincodes: Vec<(String, String)>,
 }
@@ -147,7 +146,7 @@ impl Membership {
                     () = cancelled.cancelled() => return,
                     changed = bundle.changed() => changed.is_ok(),
                     block = commits.recv() => match block {
-                        Ok(block) => writes_lifecycle(&block),
+                        Ok(block) => writes_definitions(&block),
                         Err(broadcast::error::RecvError::Lagged(_)) => true,
                         Err(broadcast::error::RecvError::Closed) => return,
                     },
@@ -285,17 +284,17 @@ impl Membership {
     fn local_chaincodes(&self, channel: &ChannelHandle) -> Vec<(String, String)> {
         let source = &self.inner.setup.chaincodes;
         // Both are read before the answer is made: a change in between makes it too old, never too new.
-        let (height, installed) = (channel.ledger().height(), source.installed());
+        let (since, installed) = (channel.definitions().since(), source.installed());
         {
             let known = self.inner.runs.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(runs) = known.get(channel.id())
-                && (runs.height, runs.installed) == (height, installed)
+                && (runs.since, runs.installed) == (since, installed)
             {
                 return runs.chaincodes.clone();
             }
         }
         let chaincodes = source.chaincodes(channel);
-        let runs = Runs { height, installed, chaincodes: chaincodes.clone() };
+        let runs = Runs { since, installed, chaincodes: chaincodes.clone() };
         self.inner.runs.lock().unwrap_or_else(PoisonError::into_inner).insert(channel.id().clone(), runs);
         chaincodes
     }
@@ -374,13 +373,4 @@ impl MembershipService for Membership {
         members.push(self.own(&channel).map_err(Status::internal)?);
         Ok(Response::new(MembershipList { members }))
     }
-}
-
-fn writes_lifecycle(block: &CommittedBlock) -> bool {
-    block.transactions().iter().flatten().any(|transaction| {
-        transaction
-            .invocation()
-            .and_then(|invocation| invocation.rwset.namespace(LIFECYCLE))
-            .is_some_and(NamespaceReadWriteSet::is_written)
-    })
 }
