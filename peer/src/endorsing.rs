@@ -43,10 +43,7 @@ impl EndorserNetwork for Endorsers {
         if member.local {
             let answer = self.local.process(&proposal).await;
             self.metrics.proposal(&answer);
-            return answer.map_err(|error| match error {
-                EndorserError::Unavailable(text) => CallError::Unavailable(text),
-                EndorserError::Invalid(text) => CallError::Refused(text),
-            });
+            return answer.map_err(call_error);
         }
         let roots = channel.bundle().tls_roots_of(&member.msp_id);
         let connection = self
@@ -61,6 +58,27 @@ impl EndorserNetwork for Endorsers {
             .await
             .map(Response::into_inner)
             .map_err(|status| CallError::Unavailable(call_text(&status)))
+    }
+
+    async fn evaluate(
+        &self,
+        channel: &ChannelHandle,
+        member: &Member,
+        proposal: Arc<SignedProposal>,
+    ) -> Result<ProposalResponse, CallError> {
+        if !member.local {
+            return self.process(channel, member, proposal).await;
+        }
+        let answer = self.local.evaluate(&proposal).await;
+        self.metrics.evaluation(&answer);
+        answer.map_err(call_error)
+    }
+}
+
+fn call_error(error: EndorserError) -> CallError {
+    match error {
+        EndorserError::Unavailable(text) => CallError::Unavailable(text),
+        EndorserError::Invalid(text) => CallError::Refused(text),
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use consort_node::Metrics;
 use consort_node::telemetry::ChannelLabel;
-use consort_protos::fabric::protos::ProposalResponse;
+use consort_protos::fabric::protos::{ProposalResponse, Response};
 use consort_protos::ids::ChannelId;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -41,12 +41,23 @@ struct SourceLabel {
     source: String,
 }
 
+/// How many proposals ended how. Held ready, since every call counts here.
+struct Proposals {
+    endorsed: Counter,
+    evaluated: Counter,
+    failed: Counter,
+    refused: Counter,
+}
+
+/// From this status on a response is a failure (Fabric `core/endorser`).
+const STATUS_REFUSED: i32 = 400;
+
 /// The metrics of a peer.
 pub struct PeerMetrics {
     heights: Family<ChannelLabel, Gauge>,
     commit_seconds: Family<ChannelLabel, Histogram>,
     transactions: Family<CodeLabel, Counter>,
-    endorsements: Family<OutcomeLabel, Counter>,
+    proposals: Proposals,
     behind: Family<ChannelLabel, Gauge>,
     wrong_blocks: Family<SourceLabel, Counter>,
     diverging: Family<ChannelLabel, Gauge>,
@@ -68,9 +79,17 @@ impl PeerMetrics {
         let endorsements = Family::<OutcomeLabel, Counter>::default();
         metrics.register(
             "proposals",
-            "Proposals by outcome: endorsed, failed (an answer without endorsement) or refused (not executed)",
+            "Proposals by outcome: endorsed, evaluated (for the caller's information), failed (an answer without endorsement) or refused \
+             (not executed)",
             endorsements.clone(),
         );
+        let outcome = |outcome| endorsements.get_or_create(&OutcomeLabel { outcome }).clone();
+        let proposals = Proposals {
+            endorsed: outcome("endorsed"),
+            evaluated: outcome("evaluated"),
+            failed: outcome("failed"),
+            refused: outcome("refused"),
+        };
         let wrong_blocks = Family::<SourceLabel, Counter>::default();
         metrics.register(
             "wrong_blocks",
@@ -109,7 +128,7 @@ impl PeerMetrics {
             commit_seconds: metrics
                 .channel_seconds("commit_seconds", "Time to judge and write a block, without waiting for it"),
             transactions,
-            endorsements,
+            proposals,
         }
     }
 
@@ -173,12 +192,23 @@ impl PeerMetrics {
 
     /// Notes how a proposal ended.
     pub fn proposal<E>(&self, answer: &Result<ProposalResponse, E>) {
-        let outcome = match answer {
-            Ok(answer) if answer.endorsement.is_some() => "endorsed",
-            Ok(_) => "failed",
-            Err(_) => "refused",
+        let counter = match answer {
+            Ok(answer) if answer.endorsement.is_some() => &self.proposals.endorsed,
+            Ok(_) => &self.proposals.failed,
+            Err(_) => &self.proposals.refused,
         };
-        self.endorsements.get_or_create(&OutcomeLabel { outcome }).inc();
+        counter.inc();
+    }
+
+    /// Notes how a proposal ended that was executed for the caller's information.
+    pub fn evaluation<E>(&self, answer: &Result<ProposalResponse, E>) {
+        let succeeded = |response: &Response| response.status < STATUS_REFUSED;
+        let counter = match answer {
+            Ok(answer) if answer.response.as_ref().is_some_and(succeeded) => &self.proposals.evaluated,
+            Ok(_) => &self.proposals.failed,
+            Err(_) => &self.proposals.refused,
+        };
+        counter.inc();
     }
 }
 

@@ -41,6 +41,9 @@ pub(super) fn organisation_of(channel: &ChannelHandle, signer: &Bytes) -> Option
 
 /// A transaction on its way to the orderers, who keep no table: the certificate of a creator named by number goes beside it.
 pub(super) fn for_orderers(channel: &ChannelHandle, envelope: Envelope) -> Envelope {
+    if !channel.bundle().application().capabilities.registered_identities() {
+        return Envelope { creator: Bytes::new(), ..envelope };
+    }
     let Ok(open) = OpenEnvelope::from_message(envelope.clone()) else { return envelope };
     let creator = match EntryNumber::of_serialized(&open.creator) {
         Some(_) => with_certificate(channel, &open.creator),

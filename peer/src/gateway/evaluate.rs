@@ -37,7 +37,7 @@ impl Gateway {
         let mut last = Code::Unavailable;
         for (index, member) in candidates.iter().enumerate() {
             let limit = self.call_limit(deadline, index + 1 < candidates.len());
-            match judge(self.call(&channel, member, &request, limit).await) {
+            match judge(self.call_to_evaluate(&channel, member, &request, limit).await) {
                 Ok(answer) => return Ok(EvaluateResponse { result: Some(result_of(&answer)) }),
                 Err(failure) => {
                     details.push(failure.detail(member));
@@ -89,7 +89,7 @@ fn nobody(request: &Request, targets: &[String]) -> Status {
 }
 
 /// The chaincode's response; its payload is that of the endorsed action when there is one, since that is what was
-/// signed.
+/// signed. The own endorser signs nothing that is only evaluated.
 fn result_of(answer: &ProposalResponse) -> Response {
     let mut response = answer.response.clone().unwrap_or_default();
     if let Some(payload) = endorsed_payload(&answer.payload) {

@@ -128,11 +128,27 @@ impl Gateway {
         request: &Request,
         limit: Duration,
     ) -> Result<ProposalResponse, CallError> {
-        let call = self.endorsers.process(channel, member, Arc::clone(&request.signed));
-        tokio::time::timeout(limit, call).await.unwrap_or_else(|_| {
-            Err(CallError::Unavailable(format!("no answer within {} ms", limit.as_millis())))
-        })
+        limited(limit, self.endorsers.process(channel, member, Arc::clone(&request.signed))).await
     }
+
+    async fn call_to_evaluate(
+        &self,
+        channel: &ChannelHandle,
+        member: &Member,
+        request: &Request,
+        limit: Duration,
+    ) -> Result<ProposalResponse, CallError> {
+        limited(limit, self.endorsers.evaluate(channel, member, Arc::clone(&request.signed))).await
+    }
+}
+
+async fn limited<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<T, CallError>>,
+) -> Result<T, CallError> {
+    tokio::time::timeout(limit, call)
+        .await
+        .unwrap_or_else(|_| Err(CallError::Unavailable(format!("no answer within {} ms", limit.as_millis()))))
 }
 
 impl Gateway {
