@@ -190,7 +190,7 @@ pub(crate) async fn run(options: LoadOptions) -> anyhow::Result<()> {
     options.check()?;
     let target = Target::open(&options.access, &options.target, &options.chaincode, options.connections())
         .await
-        .context("cannot reach the target of the load")?;
+        .context("cannot open the target of the load")?;
     let shape = options.shape();
     workload::prepare(&shape, &target.contracts).await?;
     let first = target.contracts.first().context("a target has at least one connection")?;
@@ -210,11 +210,13 @@ pub(crate) async fn run(options: LoadOptions) -> anyhow::Result<()> {
     let setting = Setting { shape, plan, connections: target.contracts.len(), peer: target.peer };
     let report = Report::new(setting, &recorder.take(), outcome);
     let json = report.json();
+    // Printed first: a file that cannot be written must not cost the figures of a long run.
+    options.output.print(&json, || report.text())?;
     if let Some(path) = &options.json {
         files::write_atomically(path, format!("{json:#}\n").as_bytes(), false)?;
     }
     if let Some(path) = &options.html {
         files::write_atomically(path, page::render(&report).as_bytes(), false)?;
     }
-    options.output.print(&json, || report.text())
+    Ok(())
 }

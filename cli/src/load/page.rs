@@ -101,6 +101,7 @@ fn drawing(lines: &[Line]) -> String {
 /// The scale of the time: the seconds of the run at its quarters.
 fn seconds(count: usize) -> String {
     let mut svg = String::new();
+    let digits = if count.is_multiple_of(4) { 0 } else { 1 };
     for quarter in 0..=4 {
         #[expect(clippy::cast_precision_loss, reason = "a run has few seconds")]
         let (share, second) = (f64::from(quarter) / 4.0, count as f64 * f64::from(quarter) / 4.0);
@@ -108,7 +109,7 @@ fn seconds(count: usize) -> String {
         let anchor = if quarter == 4 { "end" } else { "middle" };
         let _ = write!(
             svg,
-            "<text x=\"{x:.1}\" y=\"{}\" text-anchor=\"{anchor}\">{second:.0} s</text>",
+            "<text x=\"{x:.1}\" y=\"{}\" text-anchor=\"{anchor}\">{second:.digits$} s</text>",
             HEIGHT + 28.0
         );
     }
@@ -128,6 +129,6 @@ mod tests {
         let svg = drawing(&lines);
         assert_eq!(svg.matches("<polyline").count(), 2);
         assert!(svg.contains(">40</text>") && svg.contains(">p99</text>"), "{svg}");
-        assert!(svg.contains(">0 s</text>") && svg.contains(">2 s</text>"), "{svg}");
+        assert!(svg.contains(">0.0 s</text>") && svg.contains(">2.0 s</text>"), "{svg}");
     }
 }

@@ -76,8 +76,13 @@ impl Report {
             Loop::Closed { clients } => format!("{clients} clients (closed loop)"),
             Loop::Open { per_second, .. } => format!("{per_second} per second (open loop)"),
         };
+        let keys = match (shape.workload.reads_prepared(), shape.zipf > 0.0) {
+            (true, true) => format!(" over {} keys, skew {}", shape.keys, shape.zipf),
+            (true, false) => format!(" over {} keys", shape.keys),
+            (false, _) => String::new(),
+        };
         format!(
-            "{} of {} bytes at {}: {pace}, {} connections, {:.0} s measured",
+            "{}{keys} of {} bytes at {}: {pace}, {} connections, {:.0} s measured",
             shape.workload.name(),
             shape.value_bytes,
             self.setting.peer,
