@@ -7,15 +7,16 @@ use std::{
 
 use bytes::Bytes;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
-    DBIteratorWithThreadMode, ErrorKind, IngestExternalFileOptions, IteratorMode, Options, ReadOptions,
-    SstFileWriter, WriteBatch, WriteOptions,
+    BlockBasedOptions, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBIteratorWithThreadMode,
+    ErrorKind, IngestExternalFileOptions, IteratorMode, Options, ReadOptions, SstFileWriter, WriteBatch,
+    WriteOptions,
 };
 
 use crate::error::Error;
 
-/// Cache of decompressed pages per database: an idle peer shall stay small, and the operating system caches the files too.
-const PAGE_CACHE_BYTES: usize = 32 << 20;
+/// Bytes of a table's page before compression. A random read copies and checks one page, so that small ones are cheap, as long as
+/// the index, which is kept in memory, stays small: 22 bytes for each page.
+const PAGE_BYTES: usize = 2 << 10;
 
 /// All write buffers of one database together: some hundred blocks of the usual size.
 const WRITE_BUFFERS_BYTES: usize = 48 << 20;
@@ -117,6 +118,7 @@ impl Column {
 fn tables() -> BlockBasedOptions {
     let mut tables = BlockBasedOptions::default();
     tables.set_bloom_filter(10.0, false);
+    tables.set_block_size(PAGE_BYTES);
     tables
 }
 
@@ -146,7 +148,9 @@ impl Database {
         options.set_max_total_wal_size(LOGS_BYTES_MAX);
         options.set_paranoid_checks(true);
         let mut tables = tables();
-        tables.set_block_cache(&Cache::new_lru_cache(PAGE_CACHE_BYTES));
+        // The operating system caches the files. A cache of our own that is smaller than the state makes random reads slower, and one
+        // that holds all of it hardly faster.
+        tables.disable_cache();
         let descriptors =
             columns.iter().map(|column| ColumnFamilyDescriptor::new(column.name(), column.options(&tables)));
         let db = DB::open_cf_descriptors(&options, path, descriptors).map_err(|cause| Error::Database {
@@ -183,18 +187,30 @@ impl Database {
         Ok(value.is_some())
     }
 
-    /// Values of keys that are given in ascending order, in one round trip.
-    pub(crate) fn read_sorted<'k>(
+    /// What `open` makes of the value of a key, in the memory of the database.
+    pub(crate) fn read_as<V>(
+        &self,
+        column: Column,
+        key: &[u8],
+        open: impl FnOnce(&[u8]) -> Result<V, Error>,
+    ) -> Result<Option<V>, Error> {
+        let value =
+            self.db.get_pinned_cf(self.column(column), key).map_err(|cause| self.read_error(cause))?;
+        value.map(|value| open(&value)).transpose()
+    }
+
+    /// What `open` makes of the values of keys that are given in ascending order, read in one round trip.
+    pub(crate) fn read_sorted_as<'k, V>(
         &self,
         column: Column,
         keys: impl IntoIterator<Item = &'k [u8]>,
-    ) -> Result<Vec<Option<Bytes>>, Error> {
-        self.db
-            .batched_multi_get_cf(self.column(column), keys, true)
-            .into_iter()
-            .map(|value| match value {
-                Ok(value) => Ok(value.map(|slice| Bytes::copy_from_slice(&slice))),
-                Err(cause) => Err(self.read_error(cause)),
+        open: impl Fn(&[u8]) -> Result<V, Error>,
+    ) -> Result<Vec<Option<V>>, Error> {
+        let found = self.db.batched_multi_get_cf(self.column(column), keys, true).into_iter();
+        found
+            .map(|value| {
+                let value = value.map_err(|cause| self.read_error(cause))?;
+                value.map(|value| open(&value)).transpose()
             })
             .collect()
     }

@@ -245,6 +245,13 @@ impl StateReader for StateSnapshot {
         Ok(values)
     }
 
+    fn read_one(&self, key: &StateKey) -> Result<Option<VersionedValue>, Error> {
+        let value = self.state.read_one(key)?;
+        // Asked after the store, as in `read`.
+        let replaced = self.view.views.since(self.view.height)?;
+        Ok(replaced.iter().find_map(|block| block.get(key)).cloned().unwrap_or(value))
+    }
+
     fn scan(&self, range: &KeyRange) -> Result<Scan<'_>, Error> {
         let scan = self.state.scan(range)?;
         let mut replaced = BTreeMap::new();

@@ -76,6 +76,8 @@ use testing::{Network, TestChannel, write};
 const BLOCK_TRANSACTIONS: usize = 500;
 /// Transactions of the default run.
 const TRANSACTIONS: usize = 50_000;
+/// Blocks between two lines about how far a long run is.
+const PROGRESS_BLOCKS: usize = 200;
 /// Transactions whose signatures are checked by themselves.
 const SIGNATURE_SAMPLE: usize = 20_000;
 /// Clock ticks per second in `/proc/self/stat`: `USER_HZ`, which is 100 on every Linux.
@@ -151,6 +153,7 @@ fn report(title: &str, found: &BTreeMap<String, f64>, rate_wanted: f64, (ratio, 
     println!("\nreplay of {} transactions {title}", found["transactions"]);
     row("rate", found["rate"], "tx/s", &format!("at least {rate_wanted} on 2 idle cores"));
     row("processor time per transaction", each, "us", "");
+    row("cores busy on average", found["busy"], "", "all of them");
     row("of it the three signature checks", checks, "us", "");
     row(ratio, compared, "", ratio_wanted);
     row("rate of the last tenth, relative to the first", found["decay"], "", "at least 0.90");
@@ -176,6 +179,7 @@ fn generate(count: usize, path: &Path) {
         let envelopes = range.into_par_iter().map(|index| transaction(&network, index)).collect();
         last = network.block_after(&last, envelopes);
         store(&mut file, &last);
+        say("signed", first + BLOCK_TRANSACTIONS, started);
     }
     file.flush().unwrap();
     println!(
@@ -183,6 +187,13 @@ fn generate(count: usize, path: &Path) {
         count * BLOCK_TRANSACTIONS,
         started.elapsed().as_secs_f64()
     );
+}
+
+/// Says how far a long run is.
+fn say(what: &str, transactions: usize, started: Instant) {
+    if transactions.is_multiple_of(PROGRESS_BLOCKS * BLOCK_TRANSACTIONS) {
+        eprintln!("{transactions} transactions {what} in {:.1} s", started.elapsed().as_secs_f64());
+    }
 }
 
 fn transaction(network: &Network, index: usize) -> Bytes {
@@ -278,6 +289,7 @@ fn replay(verification: Verification, path: &Path, folder: &Path) {
             transactions += entries.len();
             envelope_bytes += entries.iter().map(Bytes::len).sum::<usize>();
             run.intake.accept(block).await.unwrap();
+            say("taken", transactions, started);
         }
         run.finish(&channel).await;
         marks.push((transactions, Instant::now()));
@@ -296,6 +308,7 @@ fn replay(verification: Verification, path: &Path, folder: &Path) {
         ("transactions", count),
         ("rate", count / elapsed.as_secs_f64()),
         ("processor_us", processor / count * 1e6),
+        ("busy", processor / elapsed.as_secs_f64()),
         ("checks_us", checks),
         ("decay", last / first),
         ("memory", memory),

@@ -95,14 +95,18 @@ impl StateReader for RocksState {
     fn read(&self, keys: &[StateKey]) -> Result<Vec<Option<VersionedValue>>, Error> {
         let mut values = Vec::with_capacity(keys.len());
         if let [key] = keys {
-            values.push(self.database.read(column(key.space()), key.as_bytes())?);
-        } else {
-            for group in keys.chunk_by(|a, b| a.space() == b.space()) {
-                let column = column(group[0].space());
-                values.append(&mut self.database.read_sorted(column, group.iter().map(StateKey::as_bytes))?);
-            }
+            values.push(self.read_one(key)?);
+            return Ok(values);
         }
-        values.into_iter().map(|bytes| bytes.as_ref().map(VersionedValue::from_stored).transpose()).collect()
+        for group in keys.chunk_by(|a, b| a.space() == b.space()) {
+            let (column, names) = (column(group[0].space()), group.iter().map(StateKey::as_bytes));
+            values.append(&mut self.database.read_sorted_as(column, names, VersionedValue::from_stored)?);
+        }
+        Ok(values)
+    }
+
+    fn read_one(&self, key: &StateKey) -> Result<Option<VersionedValue>, Error> {
+        self.database.read_as(column(key.space()), key.as_bytes(), VersionedValue::from_stored)
     }
 
     fn hash_algorithm(&self) -> HashAlgorithm {

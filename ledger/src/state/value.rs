@@ -62,16 +62,21 @@ impl VersionedValue {
         bytes
     }
 
-    /// Reads the stored form; metadata and value share its memory.
-    pub(crate) fn from_stored(bytes: &Bytes) -> Result<Self, Error> {
+    /// Reads the stored form, copying metadata and value.
+    pub(crate) fn from_stored(bytes: &[u8]) -> Result<Self, Error> {
         let damaged = || Error::damaged("state value", format!("{} bytes", bytes.len()));
         let (version, rest) = split_version(bytes).ok_or_else(damaged)?;
         let (length, rest) = split_number(rest).ok_or_else(damaged)?;
         let length =
             usize::try_from(length).ok().filter(|&length| length <= rest.len()).ok_or_else(damaged)?;
         let (metadata, value) = rest.split_at(length);
-        Ok(Self { value: bytes.slice_ref(value), metadata: bytes.slice_ref(metadata), version })
+        Ok(Self { value: Bytes::copy_from_slice(value), metadata: copied(metadata), version })
     }
+}
+
+/// Most values have no metadata; nothing is allocated for these.
+fn copied(metadata: &[u8]) -> Bytes {
+    if metadata.is_empty() { Bytes::new() } else { Bytes::copy_from_slice(metadata) }
 }
 
 /// Appends Fabric's `version bytes`: block and transaction in order preserving form.
@@ -112,7 +117,7 @@ mod tests {
         #[test]
         fn values_read_back_as_stored(value: Vec<u8>, metadata: Vec<u8>, block: u64, tx: u32) {
             let value = VersionedValue { value: value.into(), metadata: metadata.into(), version: Height::new(block, tx) };
-            prop_assert_eq!(VersionedValue::from_stored(&value.to_stored().into()).unwrap(), value);
+            prop_assert_eq!(VersionedValue::from_stored(&value.to_stored()).unwrap(), value);
         }
 
         #[test]

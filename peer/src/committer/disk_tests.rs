@@ -1,7 +1,7 @@
-//! A channel whose disk is full stops, with cause and remedy; what it has can be read, other channels run on, and once there is
-//! room it goes on where it was.
+//! A channel whose disk is full or fails, or of whose files one is gone, stops with cause and remedy; what it has can be read, other
+//! channels run on, and once there is room it goes on where it was.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
@@ -175,4 +175,115 @@ async fn a_full_disk_stops_its_channel_and_no_other() {
     let next = channel.ledger().height();
     feed(&channel, [chain.write(&format!("key{next}"), VALUE_BYTES)]).await;
     assert_readable(channel.ledger());
+}
+
+/// What the library between process and disk counts from, see `ledger/tests/disk/disk.c`.
+const MARK: &str = "the disk is watched from here";
+/// Tells a child process where its channels are.
+const FOLDER: &str = "CONSORT_TEST_CHANNELS";
+/// Blocks of which each is written and synced.
+const WATCHED_BLOCKS: u64 = 2;
+
+/// The library that lets one request to the disk fail.
+fn failing_disk(folder: &Path) -> PathBuf {
+    let library = folder.join("disk.so");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../ledger/tests/disk/disk.c");
+    let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
+    let mut command = Command::new(&compiler);
+    command.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).arg("-ldl");
+    let built = command.output().expect("a C compiler, which building this workspace needs, too");
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    library
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a child process of the test below; does nothing by itself"]
+async fn commits_until_the_disk_fails() {
+    let Some(folder) = std::env::var_os(FOLDER) else { return };
+    let network = Network::new(&[]);
+    let other_genesis = renamed(&network.genesis, "other");
+    let mut chain = Chain { network: &network, channel: CHANNEL, last: network.genesis.clone() };
+    let mut other_chain = Chain { network: &network, channel: "other", last: other_genesis.clone() };
+    let channels = Channels::open(folder.as_ref()).expect("no channels yet");
+    let channel = channels.join(&network.genesis).expect("joined");
+    let other = channels.join(&other_genesis).expect("joined");
+    feed(&channel, [chain.definition(), chain.write("key2", 10)]).await;
+    feed(&other, [other_chain.definition()]).await;
+    println!("\n{MARK}");
+    for number in 3..3 + WATCHED_BLOCKS {
+        let stop = feed_until_it_stops(&channel, chain.write(&format!("key{number}"), 10));
+        let mut height = channel.watch_height();
+        tokio::select! {
+            biased;
+            () = stop => break,
+            reached = height.wait_for(|height| *height > number) => drop(reached.expect("a height")),
+        }
+    }
+    let fault = channel.fault().expect("one of the requests failed");
+    assert!(!fault.remedy.is_empty(), "{fault}");
+    let health = crate::health::ChannelsHealth(Arc::clone(&channels));
+    let alarm = health.check().await.expect_err("the channel has stopped");
+    assert!(alarm.contains(CHANNEL) && alarm.contains(&fault.remedy), "{alarm}");
+    assert_readable(channel.ledger());
+    feed(&other, [other_chain.write("key2", 10)]).await;
+    assert_eq!(other.ledger().height(), 3, "the other channel runs on");
+    println!("\nstopped: {fault}");
+}
+
+#[test]
+fn a_failed_write_and_a_failed_sync_stop_their_channel_and_no_other() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let library = failing_disk(folder.path());
+    let mut causes = String::new();
+    for request in 1..=2 * WATCHED_BLOCKS {
+        let data = tempfile::tempdir().expect("a folder");
+        let mut child = Command::new(std::env::current_exe().expect("this program"));
+        let test = "committer::disk_tests::commits_until_the_disk_fails";
+        child.args(["--exact", test, "--ignored", "--nocapture"]).env(FOLDER, data.path());
+        child.env("LD_PRELOAD", &library).env("CONSORT_TEST_DISK_AT", request.to_string());
+        let output = child.env("CONSORT_TEST_DISK_DO", "fail").output().expect("a process");
+        let text = String::from_utf8_lossy(&output.stdout);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "request {request}: {text}\n{errors}");
+        causes.extend(text.lines().filter_map(|line| line.strip_prefix("stopped: ")));
+    }
+    assert!(causes.contains("No space left") && causes.contains("Input/output error"), "{causes}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_missing_file_stops_its_channel_and_no_other() {
+    let network = Network::new(&[]);
+    let other_genesis = renamed(&network.genesis, "other");
+    for extension in ["sst", "blob"] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut chain = Chain { network: &network, channel: CHANNEL, last: network.genesis.clone() };
+        let mut other_chain = Chain { network: &network, channel: "other", last: other_genesis.clone() };
+        {
+            let channels = Channels::open(folder.path()).expect("no channels yet");
+            let channel = channels.join(&network.genesis).expect("joined");
+            let other = channels.join(&other_genesis).expect("joined");
+            feed(&channel, [chain.definition(), chain.write("key2", VALUE_BYTES)]).await;
+            feed(&other, [other_chain.definition()]).await;
+        }
+        // What was in the write-ahead log goes to files.
+        drop(Channels::open(folder.path()).expect("opened"));
+        let files = std::fs::read_dir(folder.path().join("channels").join(CHANNEL)).expect("readable");
+        let gone = files
+            .map(|file| file.expect("readable").path())
+            .filter(|path| path.extension().is_some_and(|found| found == extension))
+            .max_by_key(|path| std::fs::metadata(path).expect("a file").len())
+            .expect("such a file");
+        std::fs::remove_file(gone).expect("removed");
+
+        let channels = Channels::open(folder.path()).expect("the folder opens");
+        if let Some(channel) = channels.get(CHANNEL) {
+            feed_until_it_stops(&channel, chain.write("key3", 10)).await;
+        }
+        let health = crate::health::ChannelsHealth(Arc::clone(&channels));
+        let alarm = health.check().await.expect_err("the channel has stopped");
+        assert!(alarm.contains(CHANNEL) && alarm.contains("restore"), "{extension}: {alarm}");
+        let other = channels.get("other").expect("opened");
+        feed(&other, [other_chain.write("key2", 10)]).await;
+        assert_eq!(other.ledger().height(), 3, "{extension}: the other channel runs on");
+    }
 }

@@ -27,6 +27,8 @@ mod disk_tests;
 #[cfg(test)]
 mod golden_tests;
 #[cfg(test)]
+mod kill_tests;
+#[cfg(test)]
 mod mutation_tests;
 #[cfg(test)]
 mod reference_tests;

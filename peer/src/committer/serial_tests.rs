@@ -41,14 +41,14 @@ const ENTRIES: u64 = 5;
 const KEYS: [&str; 5] = ["a", "b", "c", "d", "e"];
 
 /// A growing channel, judged one transaction after the other, and the dice that make it grow.
-struct History {
-    network: Network,
-    peer: JoinedPeer,
+pub(super) struct History {
+    pub(super) network: Network,
+    pub(super) peer: JoinedPeer,
     /// The second judge, where signers are named by their certificates only.
     reference: Option<Reference>,
     /// What it says about each block.
     codes: Vec<Vec<u8>>,
-    blocks: Vec<Block>,
+    pub(super) blocks: Vec<Block>,
     before: StateSnapshot,
     dice: StdRng,
     one_thread: rayon::ThreadPool,
@@ -71,7 +71,7 @@ impl Signers {
 }
 
 impl History {
-    fn new(seed: u64, by_number: bool) -> Self {
+    pub(super) fn new(seed: u64, by_number: bool) -> Self {
         let capabilities: &[&str] = if by_number { &[REGISTERED_IDENTITIES] } else { &[] };
         let network = Network::with(&[], capabilities);
         let signers = [
@@ -114,7 +114,7 @@ impl History {
         self.blocks.push(block);
     }
 
-    fn grow(&mut self) {
+    pub(super) fn grow(&mut self) {
         if self.dice.random_range(0..6) == 0 {
             let text = self.pick(&[
                 "AND('Org1MSP.peer', 'Org2MSP.peer')",
