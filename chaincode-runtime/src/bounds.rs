@@ -1,7 +1,7 @@
 //! What a component may be made of, checked before it is compiled.
 //!
-//! Compiling takes time and memory that grow faster than the code in the worst case, and it cannot be stopped once begun. So the
-//! parts whose size decides about it are counted first; each bound is far above what compilers of ordinary chaincode produce.
+//! Compiling takes time and memory that grow faster than the code in the worst case. So the parts whose size decides about it are
+//! counted first; each bound is far above what compilers of ordinary chaincode produce.
 
 use wasmparser::{Encoding, Parser, Payload};
 

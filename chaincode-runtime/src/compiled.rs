@@ -16,6 +16,8 @@ use ring::hmac;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
+use super::compiler::{CompileError, Compiler};
+
 /// Length of the MAC in front of an entry.
 const MAC_BYTES: usize = 32;
 /// Name of the file with the key of the MACs.
@@ -70,19 +72,29 @@ impl CompiledCache {
     /// The compiled form of a component: from the disk if it is there, otherwise compiled and kept.
     ///
     /// # Errors
-    /// The component is invalid; the text says where.
-    pub fn component(&self, engine: &Engine, component: &[u8]) -> wasmtime::Result<Component> {
+    /// The component is invalid; the text says where. Or it takes too long.
+    pub fn component(
+        &self,
+        engine: &Engine,
+        component: &[u8],
+        compiler: &Compiler,
+    ) -> Result<Component, CompileError> {
         let path = self.path(component);
         if let Some(found) = self.load(engine, &path) {
             return Ok(found);
         }
-        let compiled = Component::new(engine, component)?;
-        let code = compiled.serialize()?;
+        let code = compiler.compile(engine, component)?;
         if let Err(error) = self.keep(&path, &code) {
             // The next start compiles again; that is slower and not wrong.
             tracing::warn!(path = %path.display(), %error, "compiled chaincode could not be kept");
         }
-        Ok(compiled)
+        #[expect(
+            unsafe_code,
+            reason = "the bytes come from the compiler, in this process or in one of this very program that nobody else could write to; \
+                      the engine itself refuses code of another version or other settings"
+        )]
+        let component = unsafe { Component::deserialize(engine, &code) };
+        component.map_err(|error| CompileError::Invalid(format!("{error:#}")))
     }
 
     fn path(&self, component: &[u8]) -> PathBuf {
@@ -174,7 +186,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let engine = Engine::default();
         let cache = CompiledCache::open(folder.path(), &engine).unwrap();
-        cache.component(&engine, &wat::parse_str(COMPONENT).unwrap()).unwrap();
+        cache.component(&engine, &wat::parse_str(COMPONENT).unwrap(), &Compiler::InPlace).unwrap();
         let path = entry(folder.path());
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(cache.load(&engine, &path).is_some());
@@ -186,19 +198,19 @@ mod tests {
         let engine = Engine::default();
         let cache = CompiledCache::open(folder.path(), &engine).unwrap();
         let component = wat::parse_str(COMPONENT).unwrap();
-        cache.component(&engine, &component).unwrap();
+        cache.component(&engine, &component, &Compiler::InPlace).unwrap();
         let path = entry(folder.path());
 
         fs::set_permissions(&path, fs::Permissions::from_mode(0o660)).unwrap();
         assert!(cache.load(&engine, &path).is_none());
-        cache.component(&engine, &component).unwrap();
+        cache.component(&engine, &component, &Compiler::InPlace).unwrap();
         assert!(cache.load(&engine, &path).is_some());
 
         let mut bytes = fs::read(&path).unwrap();
         *bytes.last_mut().unwrap() ^= 1;
         fs::write(&path, bytes).unwrap();
         assert!(cache.load(&engine, &path).is_none());
-        cache.component(&engine, &component).unwrap();
+        cache.component(&engine, &component, &Compiler::InPlace).unwrap();
         assert!(cache.load(&engine, &path).is_some());
     }
 
@@ -209,12 +221,12 @@ mod tests {
         let cache = CompiledCache::open(folder.path(), &engine).unwrap();
         let foreign = CompiledCache::open(elsewhere.path(), &engine).unwrap();
         let component = wat::parse_str(COMPONENT).unwrap();
-        foreign.component(&engine, &component).unwrap();
+        foreign.component(&engine, &component, &Compiler::InPlace).unwrap();
         let path = cache.path(&component);
         fs::copy(entry(elsewhere.path()), &path).unwrap();
         assert!(cache.load(&engine, &path).is_none());
 
-        cache.component(&engine, &component).unwrap();
+        cache.component(&engine, &component, &Compiler::InPlace).unwrap();
         let renamed = cache.path(b"another component");
         fs::copy(&path, &renamed).unwrap();
         assert!(cache.load(&engine, &renamed).is_none());
@@ -228,6 +240,6 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let engine = Engine::default();
         let cache = CompiledCache::open(folder.path(), &engine).unwrap();
-        assert!(cache.component(&engine, b"garbage").is_err());
+        assert!(cache.component(&engine, b"garbage", &Compiler::InPlace).is_err());
     }
 }

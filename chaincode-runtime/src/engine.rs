@@ -12,7 +12,7 @@ const STACK_BYTES_MAX: usize = 512 << 10;
 /// Stack of the peer's own functions, for each chaincode in a chain of calls: the ledger below it, and making an instance.
 const HOST_STACK_BYTES: usize = 512 << 10;
 /// Stack of a thread that executes chaincode: called chaincodes run on the thread of their caller, so it has room for all.
-pub(super) const THREAD_STACK_BYTES: usize = CALL_DEPTH_MAX * (STACK_BYTES_MAX + HOST_STACK_BYTES);
+pub const THREAD_STACK_BYTES: usize = CALL_DEPTH_MAX * (STACK_BYTES_MAX + HOST_STACK_BYTES);
 /// Core modules in one component: the chaincode, and the adapters that `wit-component` puts around it.
 const CORE_INSTANCES_PER_COMPONENT: u32 = 10;
 /// Linear memories in one component. Chaincode has one.
@@ -32,6 +32,21 @@ const KEPT_BYTES: usize = 256 << 10;
 /// # Errors
 /// The system does not give the address space for the instances.
 pub(super) fn engine(limits: &Limits) -> wasmtime::Result<Engine> {
+    let mut config = code();
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(limits)));
+    Engine::new(&config)
+}
+
+/// An engine that compiles the same code and has no room for instances: how they are made does not change the code.
+///
+/// # Errors
+/// The engine's own.
+pub(super) fn for_compiling() -> wasmtime::Result<Engine> {
+    Engine::new(&code())
+}
+
+/// What code may use, and how it is bounded.
+fn code() -> Config {
     let mut config = Config::new();
     // Equal results everywhere: one bit pattern for NaN, no instruction whose result the processor chooses.
     config.cranelift_nan_canonicalization(true).wasm_relaxed_simd(false);
@@ -39,8 +54,7 @@ pub(super) fn engine(limits: &Limits) -> wasmtime::Result<Engine> {
     config.wasm_memory64(false);
     config.consume_fuel(true).epoch_interruption(true);
     config.max_wasm_stack(STACK_BYTES_MAX);
-    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(limits)));
-    Engine::new(&config)
+    config
 }
 
 /// Room for every execution and all that it may call at one time, so that no load makes an instance fail. What is not in use is

@@ -6,6 +6,7 @@ use wasmtime::component::{HasSelf, Linker, Resource};
 
 use super::failure::Broken;
 use super::host::TransactionContext;
+use super::offered;
 use super::runtime::Event;
 use super::sandbox::bindings::Chaincode;
 use super::sandbox::bindings::consort::chaincode::types::{KeyValue, Response};
@@ -25,14 +26,15 @@ const SEPARATOR: char = '\u{0}';
 /// Greater than every character of a word.
 const BEYOND: char = '\u{10FFFF}';
 /// The interface of [`invoke_chaincode`], and its name there.
-const TRANSACTION_INTERFACE: &str = "consort:chaincode/transaction@1.1.0";
+pub(super) const TRANSACTION_INTERFACE: &str = "consort:chaincode/transaction@1.1.0";
 const INVOKE_CHAINCODE: &str = "invoke-chaincode";
 
 /// Offers every import. A component that was made for an earlier version of the package finds its functions among these.
 pub(super) fn link(linker: &mut Linker<Sandbox>) -> wasmtime::Result<()> {
     Chaincode::add_to_linker::<_, HasSelf<_>>(linker, |sandbox: &mut Sandbox| sandbox)?;
-    // The generated function sees the sandbox only; this one takes its place because it needs the store, which has the fuel.
+    // The generated functions see the sandbox only; these take their places because they need the store, which has the fuel.
     linker.allow_shadowing(true);
+    offered::link(linker)?;
     linker.instance(TRANSACTION_INTERFACE)?.func_wrap(INVOKE_CHAINCODE, invoke_chaincode)?;
     linker.allow_shadowing(false);
     Ok(())
@@ -44,13 +46,14 @@ fn invoke_chaincode(
     mut store: StoreContextMut<'_, Sandbox>,
     (name, arguments, channel): (String, Vec<Vec<u8>>, String),
 ) -> wasmtime::Result<(Result<Response, String>,)> {
+    let left = store.get_fuel()?;
     let sandbox = store.data_mut();
+    sandbox.resume(left);
     sandbox.owe(CALLEE_FUEL)?;
     sandbox.charge(arguments.iter().map(Vec::len).sum::<usize>())?;
-    let left = store.get_fuel()?;
-    let mut fuel = store.data_mut().settle(left)?;
-    let answer = store.data().call(&name, arguments, &channel, &mut fuel)?;
-    store.data_mut().settle(fuel)?;
+    let mut fuel = sandbox.settle(left)?;
+    let answer = sandbox.call(&name, arguments, &channel, &mut fuel)?;
+    sandbox.settle(fuel)?;
     store.set_fuel(fuel)?;
     Ok((answer,))
 }

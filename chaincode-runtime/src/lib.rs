@@ -1,6 +1,6 @@
 //! The sandbox that executes chaincode: installed packages, compiled components, instances.
 //!
-//! A package ([`package`]) is installed once ([`store`]), checked ([`bounds`]) and compiled once ([`compiled`]), and then executed in
+//! A package ([`package`]) is installed once ([`store`]), checked ([`bounds`]) and compiled once ([`compiler`], [`compiled`]), and then executed in
 //! fresh instances ([`runtime`]). What a running chaincode can see and do is the WIT package `consort:chaincode` and nothing else; each of
 //! its functions ends at the [`Host`](host::Host) of the execution: a channel's ledger on a peer, or [`memory`] on a developer's
 //! machine.
@@ -14,17 +14,21 @@
 
 pub mod bounds;
 pub mod compiled;
+pub mod compiler;
 mod engine;
 mod failure;
 pub mod host;
 mod imports;
 pub mod limits;
 pub mod memory;
+mod offered;
 pub mod package;
 pub mod runtime;
 mod sandbox;
 pub mod store;
 
+pub use self::compiler::Compiler;
+pub use self::engine::THREAD_STACK_BYTES;
 pub use self::host::{Callee, Creator, Host, HostError, Modification, Page, RangeHandle, TransactionContext};
 pub use self::limits::{Allowance, Limits};
 pub use self::package::{Package, PackageError, PackageId};

@@ -16,6 +16,7 @@ use wasmtime::{Engine, Store, UpdateDeadline};
 
 use super::bounds::{self, BoundsError};
 use super::compiled::CompiledCache;
+use super::compiler::{COMPILE_MAX, CompileError, Compiler};
 use super::engine::{THREAD_STACK_BYTES, engine};
 use super::failure::{Broken, Expired, Failure, Judged, judge, of_instance};
 use super::host::Host;
@@ -37,8 +38,6 @@ const FUNCTION_SHOWN_CHARACTERS: usize = 64;
 /// Invocations that may wait for each that is executed. Those further behind would rather find another peer than wait, and hold
 /// their proposals meanwhile.
 const WAITING_PER_INSTANCE: usize = 4;
-/// Longest compilation that an installation waits for. Clients wait 30 s for an answer.
-const COMPILE_MAX: Duration = Duration::from_secs(25);
 
 /// What is to be executed.
 #[derive(Clone)]
@@ -93,7 +92,7 @@ pub struct Execution {
 pub struct Usage {
     /// Fuel, that of called chaincodes included.
     pub fuel: u64,
-    /// The largest linear memory of the outermost chaincode, in bytes.
+    /// The most linear memory at one time, that of called chaincodes included, in bytes.
     pub memory_bytes: usize,
 }
 
@@ -155,8 +154,8 @@ pub enum InstallError {
     #[error("the component is too large to be compiled: {0}")]
     TooLarge(BoundsError),
     /// The compilation takes too long.
-    #[error("the component was not compiled within {} s", COMPILE_MAX.as_secs())]
-    Slow,
+    #[error("the component was not compiled within {} s", .0.as_secs_f32())]
+    Slow(Duration),
     /// The code wants more than the sandbox offers.
     #[error(
         "the chaincode imports what the sandbox does not offer: {}. A chaincode has no files, network, clock, randomness or environment; \
@@ -204,6 +203,19 @@ impl WasmRuntime {
     /// # Errors
     /// The system does not give the address space for the instances, or the folder cannot be made.
     pub fn new(packages: Arc<PackageStore>, cache_dir: &Path, limits: Limits) -> Result<Self, RuntimeError> {
+        Self::with_compiler(packages, cache_dir, limits, Compiler::of_this_program())
+    }
+
+    /// Makes a runtime as [`new`](Self::new) does, which compiles where it is told to.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_compiler(
+        packages: Arc<PackageStore>,
+        cache_dir: &Path,
+        limits: Limits,
+        compiler: Compiler,
+    ) -> Result<Self, RuntimeError> {
         let broken = |error: wasmtime::Error| {
             RuntimeError::Broken(format!(
                 "the WebAssembly engine cannot start with {} instances of {} bytes: {error:#}",
@@ -222,6 +234,7 @@ impl WasmRuntime {
             cache,
             packages,
             limits,
+            compiler,
             prepared: Mutex::default(),
             compiling: Turn::default(),
         };
@@ -255,6 +268,28 @@ impl WasmRuntime {
         Ok(package.id)
     }
 
+    /// Executes one invocation in the calling thread, without a wall-clock limit: for a caller that has a thread to give, with
+    /// [`THREAD_STACK_BYTES`] of stack.
+    ///
+    /// # Errors
+    /// This machine cannot execute it now; a failure of the chaincode is a response.
+    pub fn execute(&self, invocation: Invocation) -> Result<Execution, RuntimeError> {
+        let _slot = self.slots.try_acquire().map_err(|_| RuntimeError::Overloaded)?;
+        let frame = self.outermost(&invocation);
+        self.runner.run(invocation, &Arc::default(), frame).map(|(execution, _)| execution)
+    }
+
+    /// Where the first chaincode of a transaction stands.
+    fn outermost(&self, invocation: &Invocation) -> Frame {
+        let limits = &self.runner.inner.limits;
+        Frame {
+            allowance: invocation.allowance,
+            memory_ceiling: limits.memory_bytes_max,
+            depth: 0,
+            fuel: invocation.allowance.fuel.min(limits.fuel_max),
+        }
+    }
+
     /// A slot for an execution: one that is free, or the next one if there is a place to wait for it.
     async fn slot(&self) -> Result<OwnedSemaphorePermit, RuntimeError> {
         if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
@@ -277,12 +312,7 @@ impl ChaincodeRuntime for WasmRuntime {
         let execution = async {
             let slot = self.slot().await?;
             let runner = self.runner.clone();
-            let frame = Frame {
-                allowance: invocation.allowance,
-                memory_ceiling: limits.memory_bytes_max,
-                depth: 0,
-                fuel: invocation.allowance.fuel.min(limits.fuel_max),
-            };
+            let frame = self.outermost(&invocation);
             let run = move || {
                 // Held by the execution itself: its instance is in use until it really ends.
                 let _slot = slot;
@@ -353,6 +383,7 @@ struct Inner {
     cache: CompiledCache,
     packages: Arc<PackageStore>,
     limits: Limits,
+    compiler: Compiler,
     prepared: Mutex<HashMap<PackageId, Prepared>>,
     compiling: Turn,
 }
@@ -389,15 +420,15 @@ enum PrepareError {
 }
 
 impl Inner {
-    /// Compiles what is to be installed, within a bound of time. A compilation that takes longer runs to its end, which [`bounds`] keeps
-    /// near, and the next one waits for it.
+    /// Compiles what is to be installed, within a bound of time. A compilation in this process that takes longer runs to its end, which
+    /// [`bounds`] keeps near, and the next one waits for it; one in a process of its own is ended.
     fn compile(self: &Arc<Self>, component: Vec<u8>) -> Result<(), InstallError> {
         bounds::check(&component).map_err(|error| match error {
             BoundsError::Invalid(reason) => InstallError::Invalid(reason),
             other @ BoundsError::TooMuch { .. } => InstallError::TooLarge(other),
         })?;
         if !self.compiling.take(COMPILE_MAX) {
-            return Err(InstallError::Slow);
+            return Err(InstallError::Slow(COMPILE_MAX));
         }
         let (done, outcome) = mpsc::sync_channel(1);
         let inner = Arc::clone(self);
@@ -415,15 +446,16 @@ impl Inner {
             self.compiling.give_back();
             return Err(InstallError::Invalid(format!("no thread can be started: {error}")));
         }
-        outcome.recv_timeout(COMPILE_MAX).unwrap_or(Err(InstallError::Slow))
+        outcome.recv_timeout(COMPILE_MAX).unwrap_or(Err(InstallError::Slow(COMPILE_MAX)))
     }
 
     /// Compiles a component and checks that it asks for nothing but the ledger.
     fn prepare(&self, component: &[u8]) -> Result<ChaincodePre<Sandbox>, InstallError> {
-        let component = self
-            .cache
-            .component(&self.engine, component)
-            .map_err(|error| InstallError::Invalid(format!("{error:#}")))?;
+        let component =
+            self.cache.component(&self.engine, component, &self.compiler).map_err(|error| match error {
+                CompileError::Slow(patience) => InstallError::Slow(patience),
+                CompileError::Invalid(reason) => InstallError::Invalid(reason),
+            })?;
         let foreign = self.foreign_imports(&component);
         if !foreign.is_empty() {
             return Err(InstallError::Imports(foreign));
@@ -527,7 +559,7 @@ impl Runner {
         let mut sandbox = store.into_data();
         let settled = sandbox.settle(burnt_to.min(frame.fuel));
         let left = settled.as_ref().copied().unwrap_or(0);
-        let usage = Usage { fuel: frame.fuel - left, memory_bytes: sandbox.memory_bytes };
+        let usage = Usage { fuel: frame.fuel - left, memory_bytes: sandbox.memory_bytes_max };
         let result = result.and_then(|response| match settled {
             Ok(_) => Ok(response),
             Err(bound) => Err(bound.into()),

@@ -90,10 +90,12 @@ pub(super) struct Sandbox {
     /// Function and arguments.
     pub(super) arguments: Arc<Vec<Bytes>>,
     pub(super) table: ResourceTable,
-    /// Fuel that host calls cost and that was not yet taken from the store's.
-    pub(super) owed: u64,
-    /// The largest memory so far, in bytes.
-    pub(super) memory_bytes: usize,
+    /// Fuel that the present host call costs and that was not yet taken from the store's.
+    owed: u64,
+    /// The present memory, in bytes; it never shrinks.
+    memory_bytes: usize,
+    /// The most memory so far of this chaincode and the ones that it called together, in bytes.
+    pub(super) memory_bytes_max: usize,
     /// The event that was set last.
     pub(super) event: Option<Event>,
     /// The message of a panic.
@@ -124,13 +126,18 @@ impl Sandbox {
             table,
             owed: 0,
             memory_bytes: 0,
+            memory_bytes_max: 0,
             event: None,
             panic: None,
         }
     }
 
-    /// Charges a call and the bytes that it moves. What the host's calls cost alone never exceeds what the execution has; instructions
-    /// and calls together are settled when the execution ends or calls another chaincode.
+    /// Begins a host call with what the store has left.
+    pub(super) fn resume(&mut self, left: u64) {
+        self.frame.fuel = left;
+    }
+
+    /// Charges a call and the bytes that it moves. A call that costs more than is left ends the execution before its work is done.
     pub(super) fn charge(&mut self, bytes: usize) -> wasmtime::Result<()> {
         self.owe(CALL_FUEL.saturating_add((bytes as u64).saturating_mul(BYTE_FUEL)))
     }
@@ -219,7 +226,7 @@ impl Sandbox {
 
     /// Calls another chaincode, which burns of `fuel`.
     pub(super) fn call(
-        &self,
+        &mut self,
         name: &str,
         arguments: Vec<Vec<u8>>,
         channel: &str,
@@ -255,8 +262,10 @@ impl Sandbox {
         let arguments = arguments.into_iter().map(Bytes::from).collect();
         let called = self.runner.call(name, &package, arguments, host, &self.budget, frame);
         // The event of a called chaincode is dropped: a transaction has the event of its outermost chaincode.
-        let (Execution { response, .. }, left) = called?;
+        let (Execution { response, usage, .. }, left) = called?;
         *fuel = left;
+        self.memory_bytes_max =
+            self.memory_bytes_max.max(self.memory_bytes.saturating_add(usage.memory_bytes));
         let status = u32::try_from(response.status).unwrap_or(500);
         Ok(Ok(Response { status, message: response.message, payload: response.payload.to_vec() }))
     }
@@ -306,6 +315,7 @@ impl ResourceLimiter for Sandbox {
             .into());
         }
         self.memory_bytes = self.memory_bytes.max(desired);
+        self.memory_bytes_max = self.memory_bytes_max.max(desired);
         Ok(true)
     }
 

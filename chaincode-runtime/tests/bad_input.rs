@@ -7,9 +7,13 @@ mod parts;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use consort_chaincode_runtime::{Allowance, InstallError, Limits, Response};
+use bytes::Bytes;
+use consort_chaincode_runtime::{
+    Allowance, ChaincodeRuntime, Host, InstallError, Invocation, Limits, PackageId, Response,
+    THREAD_STACK_BYTES,
+};
 use parts::memory::{callee, memory_host};
-use parts::{Runtime, calling, component, package, small_limits, writing};
+use parts::{Runtime, basic, calling, component, package, small_limits, writing};
 use proptest::prelude::*;
 
 /// Longer than any of this may take on a busy machine.
@@ -40,6 +44,25 @@ async fn a_million_writes_burn_the_fuel() {
         "{}",
         response.message
     );
+}
+
+#[tokio::test]
+async fn what_calls_of_the_ledger_cost_is_gone_before_the_next_instruction() {
+    // The writes take two thirds of the fuel, and so does the loop after them: what lies behind it is not reached.
+    let extra = r#"(data (i32.const 32) "late")"#;
+    let body = "(loop $again (drop (call $put (i32.const 16) (i32.const 3) (i32.const 0) (i32.const 8)))
+        (br_if $again (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const 4000))))
+        (local.set $i (i32.const 6000000))
+        (loop $burn (br_if $burn (local.tee $i (i32.sub (local.get $i) (i32.const 1)))))
+        (drop (call $put (i32.const 32) (i32.const 4) (i32.const 0) (i32.const 8)))";
+    let runtime = Runtime::new(small_limits());
+    let package = runtime.install("bad", &writing(extra, body));
+    let host = Arc::new(memory_host());
+    let books: Arc<dyn Host> = host.clone();
+    let execution = runtime.invoke("bad", &package, books, &["Run"]).await.unwrap();
+    assert_eq!((execution.response.status, execution.usage.fuel), (500, 50_000_000));
+    let written: Vec<String> = host.books().written.keys().map(|(_, _, key)| key.clone()).collect();
+    assert_eq!(written, ["key"]);
 }
 
 #[tokio::test]
@@ -193,6 +216,27 @@ fn the_heaviest_function_that_is_let_through_compiles_in_time() {
     assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
 }
 
+#[test]
+fn recursion_ends_at_the_same_depth_whatever_stack_its_thread_has() {
+    let extra = "(func $down (param i32) (result i32) (i32.add (call $down (local.get 0)) (i32.const 1)))";
+    let runtime = Runtime::new(small_limits());
+    let package = runtime.install("deep", &component(extra, "(call $down (i32.const 0))"));
+    let execute = |stack_bytes: usize| {
+        let invocation = runtime.invocation("deep", &package, Arc::new(memory_host()), &["Run"]);
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().stack_size(stack_bytes);
+            let thread = thread.spawn_scoped(scope, || runtime.runtime.execute(invocation).unwrap()).unwrap();
+            thread.join().unwrap()
+        })
+    };
+    let usual = execute(THREAD_STACK_BYTES);
+    assert!(usual.response.message.contains("the call stack is exhausted"), "{}", usual.response.message);
+    for stack_bytes in [THREAD_STACK_BYTES / 4, THREAD_STACK_BYTES * 8] {
+        // Equal fuel, so equally many calls.
+        assert_eq!(execute(stack_bytes), usual);
+    }
+}
+
 /// Bytes of memory that this process has in use.
 fn resident() -> usize {
     let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
@@ -224,6 +268,44 @@ async fn memory_comes_back_after_storms() {
     }
     let grown = resident().saturating_sub(before);
     assert!(grown < 64 << 20, "five storms left {grown} bytes behind");
+}
+
+/// Arguments of any number and form, the name of a function among them or not.
+fn any_arguments() -> impl Strategy<Value = Vec<Vec<u8>>> {
+    const NAMES: [&str; 5] =
+        ["CreateAsset", "ReadAsset", "TransferAsset", "GetAllAssets", "org.hyperledger.fabric:GetMetadata"];
+    let word = prop_oneof![
+        prop::sample::select(&NAMES[..]).prop_map(|name| name.as_bytes().to_vec()),
+        proptest::collection::vec(any::<u8>(), 0..64),
+        any::<i128>().prop_map(|number| number.to_string().into_bytes()),
+    ];
+    proptest::collection::vec(word, 0..8)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_arguments_are_answered_or_refused_and_never_a_trap(arguments in any_arguments()) {
+        thread_local! {
+            static BASIC: Option<(Runtime, PackageId)> = basic().map(|code| {
+                let runtime = Runtime::new(Limits { instances_max: 1, ..small_limits() });
+                let package = runtime.install("basic", code);
+                (runtime, package)
+            });
+        }
+        BASIC.with(|installed| {
+            let Some((runtime, package)) = installed else { return };
+            let invocation = Invocation {
+                arguments: arguments.into_iter().map(Bytes::from).collect(),
+                ..runtime.invocation("basic", package, Arc::new(memory_host()), &[])
+            };
+            let executor = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let response = executor.block_on(runtime.runtime.invoke(invocation)).unwrap().response;
+            // What the sandbox says of a chaincode that did not answer itself.
+            assert!(!response.message.starts_with("chaincode basic "), "{}", response.message);
+        });
+    }
 }
 
 proptest! {

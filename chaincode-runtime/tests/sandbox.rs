@@ -32,6 +32,23 @@ async fn a_chaincode_in_any_language_answers() {
 }
 
 #[tokio::test]
+async fn what_is_no_number_has_one_form() {
+    // Processors differ in the sign and the payload of such a result; here it is the canonical one.
+    let runtime = Runtime::new(small_limits());
+    let bits = "(i32.reinterpret_f32 (f32.div (f32.const 0) (f32.const 0)))";
+    let canonical = format!("(i32.eq {bits} (i32.const 0x7fc00000))");
+    let wide = "(i64.reinterpret_f64 (f64.sqrt (f64.const -1)))";
+    let canonical_wide = format!("(i64.eq {wide} (i64.const 0x7ff8000000000000))");
+    let body = format!(
+        "(i32.store (i32.const 64) (select (i32.const 200) (i32.const 500) (i32.and {canonical} {canonical_wide})))
+         (i32.const 64)"
+    );
+    let package = runtime.install("nan", &component("", &body));
+    let execution = runtime.invoke("nan", &package, Arc::new(memory_host()), &["Run"]).await.unwrap();
+    assert_eq!(execution.response.status, 200);
+}
+
+#[tokio::test]
 async fn an_endless_loop_ends_when_its_fuel_does() {
     let message = failure("", "(loop $again br $again) unreachable").await;
     assert!(

@@ -23,6 +23,9 @@ struct Arguments {
 }
 
 fn main() -> std::process::ExitCode {
+    if let Some(ended) = consort_chaincode_runtime::compiler::serve() {
+        return ended;
+    }
     match run(&Arguments::parse()) {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {

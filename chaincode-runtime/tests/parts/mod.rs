@@ -51,17 +51,26 @@ impl Runtime {
         host: Arc<dyn Host>,
         arguments: &[&str],
     ) -> Result<Execution, RuntimeError> {
+        self.runtime.invoke(self.invocation(chaincode, package, host, arguments)).await
+    }
+
+    pub fn invocation(
+        &self,
+        chaincode: &str,
+        package: &PackageId,
+        host: Arc<dyn Host>,
+        arguments: &[&str],
+    ) -> Invocation {
         let arguments =
             arguments.iter().map(|argument| Bytes::copy_from_slice(argument.as_bytes())).collect();
-        let invocation = Invocation {
+        Invocation {
             chaincode: chaincode.to_owned(),
             package: package.clone(),
             arguments,
             is_init: false,
             allowance: self.allowance,
             host,
-        };
-        self.runtime.invoke(invocation).await
+        }
     }
 }
 
