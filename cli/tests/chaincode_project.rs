@@ -75,3 +75,93 @@ fn a_new_project_builds_alike_anywhere_and_passes_its_tests_in_the_sandbox() {
     assert!(create["fuel_max"].as_u64().unwrap() > 10_000, "{create}");
     assert!(create["memory_bytes_max"].as_u64().unwrap() >= 65_536, "{create}");
 }
+
+/// A chaincode that asks another one, which its tests install: itself, under another name.
+const ASKING: &str = r#"
+//! Asks another chaincode.
+use consort_chaincode_sdk::{Context, Error, contract};
+
+/// The contract.
+#[derive(Debug, Default)]
+pub struct Asking;
+
+#[contract]
+impl Asking {
+    /// Leaves a word.
+    #[submit]
+    fn say(&self, context: &Context<'_>, word: &str) -> Result<(), Error> {
+        context.put("word", word.as_bytes())
+    }
+
+    /// Lets another chaincode leave a word.
+    #[submit]
+    fn let_say(&self, context: &Context<'_>, word: &str) -> Result<(), Error> {
+        context.call("other", &["Say", word]).map(drop)
+    }
+
+    /// The word of another chaincode.
+    #[evaluate]
+    fn ask(&self, context: &Context<'_>) -> Result<Vec<u8>, Error> {
+        context.call("other", &["Word"])
+    }
+
+    /// The own word.
+    #[evaluate]
+    fn word(&self, context: &Context<'_>) -> Result<Vec<u8>, Error> {
+        Ok(context.get("word")?.unwrap_or_default())
+    }
+}
+
+consort_chaincode_sdk::chaincode!(Asking);
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use consort_chaincode_sdk::testing::MemoryLedger;
+
+    use super::*;
+
+    #[test]
+    fn another_chaincode_answers() {
+        let mut ledger = MemoryLedger::new();
+        ledger.install("other", Rc::new(chaincode()));
+        ledger.submit(&chaincode(), "LetSay", &["hello"]).unwrap();
+        assert_eq!(ledger.value("word"), None);
+        assert_eq!(ledger.evaluate(&chaincode(), "Ask", &[]).unwrap(), b"hello");
+    }
+}
+"#;
+
+#[test]
+fn other_chaincodes_that_a_test_installs_are_executed_in_the_sandbox_too() {
+    let folder = tempfile::tempdir().unwrap();
+    if let Err(reason) = Toolchain::detect(folder.path()) {
+        eprintln!("skipped, because chaincode cannot be built here: {reason}");
+        return;
+    }
+    succeeds(folder.path(), &["chaincode", "new", "asking"]);
+    let project = folder.path().join("asking");
+    std::fs::write(project.join("src/lib.rs"), ASKING).unwrap();
+    succeeds(&project, &["chaincode", "build", "--path", ".", "--to", "asking.wasm"]);
+    let report = |arguments: &[&str]| -> serde_json::Value {
+        let all = [&["chaincode", "test", "--output", "json"], arguments].concat();
+        let text = succeeds(&project, &all);
+        serde_json::from_str(&text[text.find("{\n").unwrap()..]).unwrap()
+    };
+    let with = report(&["--with", "other=asking.wasm"]);
+    assert_eq!(with["native"], serde_json::json!({}));
+    let let_say = &with["functions"]["LetSay"];
+    assert_eq!(let_say["calls"], 1, "{with}");
+    // The call of another chaincode alone costs a mebi of fuel, and both have memory of their own.
+    assert!(let_say["fuel_max"].as_u64().unwrap() > 1 << 20, "{with}");
+    let alone = with["functions"]["Ask"]["memory_bytes_max"].as_u64().unwrap();
+    assert!(alone >= 4 * 65_536, "{with}");
+
+    let without = report(&[]);
+    assert_eq!(without["functions"], serde_json::json!({}));
+    assert_eq!(without["native"]["other"], 2, "{without}");
+    let refused = consort(&project, &["chaincode", "test", "--with", "other"]);
+    let text = String::from_utf8_lossy(&refused.stderr);
+    assert!(text.contains("another chaincode has the form name=path"), "{text}");
+}

@@ -206,8 +206,8 @@ impl MemoryLedger {
         self.proposal = proposal;
     }
 
-    /// Installs another chaincode that the tested one may call. A ledger with one executes natively even in `consort chaincode test`,
-    /// because the called chaincode exists in this process only.
+    /// Installs another chaincode that the tested one may call. `consort chaincode test --with <name>=<crate>` executes it in the sandbox,
+    /// too; without a component of it, a ledger with it executes natively even there.
     pub fn install(&mut self, name: &str, contract: Rc<dyn Contract>) {
         self.contracts.insert(name.to_owned(), contract);
     }
@@ -321,10 +321,12 @@ impl MemoryLedger {
         let mut all = vec![function.as_bytes().to_vec()];
         all.extend(arguments.iter().map(|argument| argument.to_vec()));
         let tx_id = self.next_tx_id();
-        match std::env::var(SANDBOX_VARIABLE) {
-            Ok(address) if self.contracts.is_empty() => sandbox::execute(self, &address, &tx_id, &all, kind),
-            _ => execution::execute(self, contract, &tx_id, &all),
+        if let Ok(address) = std::env::var(SANDBOX_VARIABLE)
+            && let Some(simulated) = sandbox::execute(self, &address, &tx_id, &all, kind)?
+        {
+            return Ok(simulated);
         }
+        execution::execute(self, contract, &tx_id, &all)
     }
 
     fn check(&self, record: &Record) -> Result<(), Conflict> {

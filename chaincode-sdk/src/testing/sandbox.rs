@@ -37,17 +37,20 @@ fn place(value: &Value) -> Place {
     (word(&value[0]), word(&value[1]), word(&value[2]))
 }
 
-/// Executes a function of the component.
+/// Executes a function of the component; `None` if the sandbox lacks a chaincode that may be called, and this process has it.
 pub(super) fn execute(
     ledger: &MemoryLedger,
     address: &str,
     tx_id: &str,
     arguments: &[Vec<u8>],
     kind: Kind,
-) -> Result<Simulated, Error> {
+) -> Result<Option<Simulated>, Error> {
     let answer = ask(address, &request(ledger, tx_id, arguments, kind)).map_err(|error| {
         Error::new(format!("the sandbox of `consort chaincode test` at {address} does not answer: {error}"))
     })?;
+    if answer["native"] == true {
+        return Ok(None);
+    }
     let status = u32::try_from(answer["status"].as_u64().unwrap_or(500)).unwrap_or(500);
     if status >= 400 {
         return Err(Error::with_status(status, word(&answer["message"])));
@@ -71,13 +74,13 @@ pub(super) fn execute(
     let event = answer["event"]
         .as_object()
         .map(|event| Event { name: word(&event["name"]), payload: bytes(&event["payload"]) });
-    Ok(Simulated {
+    Ok(Some(Simulated {
         payload: bytes(&answer["payload"]),
         event,
         record,
         tx_id: tx_id.to_owned(),
         timestamp: ledger.timestamp,
-    })
+    }))
 }
 
 fn ask(address: &str, request: &Value) -> std::io::Result<Value> {
@@ -134,6 +137,7 @@ fn request(ledger: &MemoryLedger, tx_id: &str, arguments: &[Vec<u8>], kind: Kind
         "proposal": [text(&ledger.proposal.proposal), text(&ledger.proposal.signature)],
         "transient": transient,
         "held": held,
+        "callees": ledger.contracts.keys().collect::<Vec<_>>(),
         "client": {
             "msp_id": client.msp_id,
             "certificate": text(&client.certificate),

@@ -10,8 +10,8 @@ use clap::Args;
 use consort_chaincode_runtime::memory::{Books, MemoryHost, Place};
 use consort_chaincode_runtime::package::pack;
 use consort_chaincode_runtime::{
-    Allowance, ChaincodeRuntime, Creator, Execution, Invocation, Limits, Package, PackageId, PackageStore,
-    TransactionContext, WasmRuntime,
+    Allowance, Callee, ChaincodeRuntime, Creator, Execution, Invocation, Limits, Package, PackageId,
+    PackageStore, TransactionContext, WasmRuntime,
 };
 use consort_crypto::hash::sha256;
 use serde_json::{Map, Value, json};
@@ -43,14 +43,24 @@ impl ComponentOptions {
     /// # Errors
     /// The file cannot be read, or the crate does not build.
     pub(crate) async fn load(&self) -> anyhow::Result<Vec<u8>> {
-        let Some(file) = &self.component else { return super::build_component(&self.path).await };
-        let bytes = super::read(file)?;
-        // A package is a gzip'ed archive.
-        if bytes.starts_with(&[0x1f, 0x8b]) {
-            return Ok(Package::open(bytes.into(), PACKAGE_BYTES_MAX)?.component);
-        }
-        Ok(bytes)
+        component_of(self.component.as_deref().unwrap_or(&self.path)).await
     }
+}
+
+/// The component of a crate's folder, which is built, of a package, or the file itself.
+///
+/// # Errors
+/// The file cannot be read, or the crate does not build.
+pub(crate) async fn component_of(path: &Path) -> anyhow::Result<Vec<u8>> {
+    if path.is_dir() {
+        return super::build_component(path).await;
+    }
+    let bytes = super::read(path)?;
+    // A package is a gzip'ed archive.
+    if bytes.starts_with(&[0x1f, 0x8b]) {
+        return Ok(Package::open(bytes.into(), PACKAGE_BYTES_MAX)?.component);
+    }
+    Ok(bytes)
 }
 
 /// What an execution may use.
@@ -75,11 +85,12 @@ impl AllowanceOptions {
     }
 }
 
-/// One component in a sandbox.
+/// One component in a sandbox, and the others that it may call.
 pub(crate) struct LocalSandbox {
     runtime: WasmRuntime,
     package: PackageId,
     allowance: Allowance,
+    others: BTreeMap<String, Callee>,
     _folder: tempfile::TempDir,
 }
 
@@ -99,7 +110,24 @@ impl LocalSandbox {
         };
         let runtime = WasmRuntime::new(Arc::new(packages), &folder.path().join("compiled"), limits)?;
         let package = runtime.install(pack("local", component)?.into())?;
-        Ok(Self { runtime, package, allowance, _folder: folder })
+        Ok(Self { runtime, package, allowance, others: BTreeMap::new(), _folder: folder })
+    }
+
+    /// Installs another chaincode under the name by which it is called.
+    ///
+    /// # Errors
+    /// What a peer would say.
+    pub(crate) fn install(&mut self, name: &str, component: &[u8]) -> anyhow::Result<()> {
+        // The label makes packages of equal components different ones.
+        let label = format!("other_{}", self.others.len());
+        let package = self.runtime.install(pack(&label, component)?.into())?;
+        self.others.insert(name.to_owned(), Callee { package, allowance: self.allowance });
+        Ok(())
+    }
+
+    /// Another chaincode that was installed.
+    pub(crate) fn other(&self, name: &str) -> Option<&Callee> {
+        self.others.get(name)
     }
 
     /// Executes a function over books.

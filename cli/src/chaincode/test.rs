@@ -3,8 +3,12 @@
 //! `cargo test` runs as always, but the SDK's ledger in memory sends each execution here, to a socket of this machine: a line of JSON with
 //! all that the execution can see. It is executed by the runtime of the peers, and a line of JSON with what came of it goes back.
 //! Bytes are texts in which each character is one byte (U+0000 to U+00FF).
+//!
+//! Chaincodes that a test installs beside the tested one are components, too, as far as `--with` says where they are. A test with one that
+//! is not there executes natively, and the report says so.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,7 +24,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use super::build::{clean_command, shared_target_dir};
-use super::local::{AllowanceOptions, ComponentOptions, LocalSandbox};
+use super::local::{AllowanceOptions, ComponentOptions, LocalSandbox, component_of};
 use crate::output::Output;
 
 /// The variable by which the SDK finds the sandbox (`testing::SANDBOX_VARIABLE` there).
@@ -35,6 +39,10 @@ pub(crate) struct TestOptions {
 
     #[command(flatten)]
     allowance: AllowanceOptions,
+
+    /// Another chaincode that tests install: the name there, and its crate, component or package
+    #[arg(long = "with", value_name = "NAME=PATH", value_parser = other)]
+    others: Vec<(String, PathBuf)>,
 
     #[command(flatten)]
     output: Output,
@@ -54,7 +62,21 @@ struct Tally {
     time_max: Duration,
 }
 
-type Tallies = Arc<Mutex<BTreeMap<String, Tally>>>;
+/// What the tests executed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Report {
+    /// By function.
+    functions: BTreeMap<String, Tally>,
+    /// Executions that were native, by the chaincode that has no component here.
+    native: BTreeMap<String, u64>,
+}
+
+type Tallies = Arc<Mutex<Report>>;
+
+fn other(text: &str) -> Result<(String, PathBuf), String> {
+    let (name, path) = text.split_once('=').ok_or("another chaincode has the form name=path")?;
+    Ok((name.to_owned(), PathBuf::from(path)))
+}
 
 /// Runs the tests and prints what each function took.
 ///
@@ -62,7 +84,11 @@ type Tallies = Arc<Mutex<BTreeMap<String, Tally>>>;
 /// The chaincode does not build, a peer would not install it, or a test fails.
 pub(crate) async fn run(options: &TestOptions) -> anyhow::Result<()> {
     let component = options.component.load().await?;
-    let sandbox = Arc::new(LocalSandbox::new(&component, options.allowance.allowance()?)?);
+    let mut sandbox = LocalSandbox::new(&component, options.allowance.allowance()?)?;
+    for (name, path) in &options.others {
+        sandbox.install(name, &component_of(path).await?)?;
+    }
+    let sandbox = Arc::new(sandbox);
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("cannot listen on 127.0.0.1")?;
     let address = listener.local_addr()?;
     let tallies = Tallies::default();
@@ -86,7 +112,7 @@ pub(crate) async fn run(options: &TestOptions) -> anyhow::Result<()> {
     if !status.success() {
         bail!("a test failed in the sandbox; what failed is above");
     }
-    if tallies.is_empty() {
+    if tallies.functions.is_empty() && tallies.native.is_empty() {
         bail!(
             "the tests executed nothing in the sandbox.\nRemedy: let a test call `testing::MemoryLedger::submit` or `evaluate`."
         );
@@ -139,13 +165,21 @@ async fn execute(request: &Value, sandbox: &LocalSandbox, tallies: &Tallies) -> 
     let arguments: Vec<Bytes> = list(&request["arguments"]).iter().map(bytes).collect();
     let function =
         arguments.first().map(|name| String::from_utf8_lossy(name).into_owned()).unwrap_or_default();
-    let host = Arc::new(MemoryHost::new(context(request), creator(&request["client"]), books(request)));
+    let mut host = MemoryHost::new(context(request), creator(&request["client"]), books(request));
+    for name in list(&request["callees"]).iter().map(word) {
+        let Some(callee) = sandbox.other(&name) else {
+            *tallies.lock().unwrap_or_else(PoisonError::into_inner).native.entry(name).or_default() += 1;
+            return Ok(json!({ "native": true }));
+        };
+        host.callees.insert(name, callee.clone());
+    }
+    let host = Arc::new(host);
     let began = Instant::now();
     let execution = sandbox.execute(&chaincode, arguments, Arc::clone(&host)).await?;
     let time = began.elapsed();
     {
         let mut tallies = tallies.lock().unwrap_or_else(PoisonError::into_inner);
-        let tally = tallies.entry(function).or_default();
+        let tally = tallies.functions.entry(function).or_default();
         tally.calls += 1;
         tally.refused += u64::from(execution.response.status >= 400);
         tally.fuel_max = tally.fuel_max.max(execution.usage.fuel);
@@ -247,8 +281,9 @@ fn bytes(value: &Value) -> Bytes {
     characters.map(|character| u8::try_from(character).unwrap_or(b'?')).collect()
 }
 
-fn as_json(tallies: &BTreeMap<String, Tally>) -> Value {
-    let functions: serde_json::Map<String, Value> = tallies
+fn as_json(report: &Report) -> Value {
+    let functions: serde_json::Map<String, Value> = report
+        .functions
         .iter()
         .map(|(function, tally)| {
             let figures = json!({
@@ -261,10 +296,11 @@ fn as_json(tallies: &BTreeMap<String, Tally>) -> Value {
             (function.clone(), figures)
         })
         .collect();
-    json!({ "functions": functions })
+    json!({ "functions": functions, "native": report.native })
 }
 
-fn as_table(tallies: &BTreeMap<String, Tally>) -> String {
+fn as_table(report: &Report) -> String {
+    let tallies = &report.functions;
     let width = tallies.keys().map(String::len).max().unwrap_or_default().max("function".len());
     let mut lines = vec![format!(
         "{:width$}  {:>6}  {:>7}  {:>12}  {:>10}  {:>9}",
@@ -278,6 +314,12 @@ fn as_table(tallies: &BTreeMap<String, Tally>) -> String {
             tally.fuel_max,
             tally.memory_bytes_max / 1024,
             tally.time_max.as_micros()
+        ));
+    }
+    for (name, executions) in &report.native {
+        lines.push(format!(
+            "{executions} executions were native: the chaincode {name}, which a test installed, has no component here.\n\
+             Remedy: --with {name}=<its crate, component or package>"
         ));
     }
     lines.join("\n")
