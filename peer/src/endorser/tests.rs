@@ -135,7 +135,10 @@ struct Consortium {
 
 impl Consortium {
     fn new() -> Self {
-        let network = Network::new(&[]);
+        Self::of(Network::new(&[]))
+    }
+
+    fn of(network: Network) -> Self {
         let (one, two) = (Peer::new(&network, &network.org1), Peer::new(&network, &network.org2));
         let last = network.genesis.clone();
         Self { network, one, two, last }
@@ -181,6 +184,13 @@ impl Consortium {
 
     /// Installs a chaincode at both peers, approves it for both organisations and commits its definition.
     async fn deploy(&mut self, name: &str, component: &[u8]) {
+        self.approve(name, component).await;
+        let commit = lifecycle(&self.one.admin, "CommitChaincodeDefinition", &commit_arguments(name));
+        assert_eq!(self.submit(&commit, true).await, TxValidationCode::Valid);
+    }
+
+    /// Installs a chaincode at both peers and approves it for both organisations.
+    async fn approve(&mut self, name: &str, component: &[u8]) {
         let id = self.install(name, component).await;
         for first in [true, false] {
             let approval = approval(name, Some(local(&id)));
@@ -190,8 +200,6 @@ impl Consortium {
             assert_eq!(response.response.as_ref().unwrap().status, 200, "{response:?}");
             assert_eq!(self.commit(envelope(&signed, &[response])).await, TxValidationCode::Valid);
         }
-        let commit = lifecycle(&self.one.admin, "CommitChaincodeDefinition", &commit_arguments(name));
-        assert_eq!(self.submit(&commit, true).await, TxValidationCode::Valid);
     }
 }
 
@@ -564,4 +572,5 @@ async fn proposals_that_are_not_in_order_are_refused_in_fabrics_words() {
     assert_eq!((answer.status, answer.message.as_str()), (500, "channel 'other' not found"));
 }
 
+mod agreement;
 mod upgrade;

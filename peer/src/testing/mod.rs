@@ -214,6 +214,13 @@ impl Network {
 
     /// The same with more capabilities of the application.
     pub(crate) fn with(orderer_endpoints: &[String], capabilities: &[&str]) -> Self {
+        Self::altered(orderer_endpoints, |root| {
+            capabilities.iter().for_each(|name| configuration::demand(root, name));
+        })
+    }
+
+    /// The same with another configuration.
+    pub(crate) fn altered(orderer_endpoints: &[String], alter: impl FnOnce(&mut ConfigGroup)) -> Self {
         let org1 = Organisation::new("Org1MSP");
         let org2 = Organisation::new("Org2MSP");
         let orderer = Organisation::new("OrdererMSP");
@@ -228,7 +235,7 @@ impl Network {
             replace_msp(root, organisation);
         }
         replace_endpoints(root, orderer_endpoints);
-        capabilities.iter().for_each(|name| configuration::demand(root, name));
+        alter(root);
         payload.data = config.encode_to_vec().into();
         envelope.payload = payload.encode_to_vec().into();
         let data = BlockData { data: vec![envelope.encode_to_vec().into()] };
