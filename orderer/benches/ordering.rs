@@ -3,7 +3,8 @@
 //! Measures sustained throughput, the processor time that each orderer spends on a transaction, its memory from the first minute to the
 //! last, and the latency at 1,000 transactions in a second. As machines differ and are shared, times are also given in checks of a P-256
 //! signature, measured in the same run. `cargo bench -p consort-orderer` runs it; `ORDERING_SECONDS` (default 20) sets how long the load
-//! lasts, 1800 shows memory over half an hour.
+//! lasts, 1800 shows memory over half an hour. With `ORDERING_RATE` a steady load of so many transactions in a second takes the place of the
+//! full one, and memory is shown each minute.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark fails where it stands")]
 
@@ -48,8 +49,9 @@ const SYNCED: &str = "write and sync of 4 KiB";
 /// Before anything is measured.
 const WARM_UP: Duration = Duration::from_secs(3);
 /// The paced load.
-const PACED_PER_SECOND: u32 = 1_000;
-const PACED: Duration = Duration::from_secs(10);
+const PACED: Steady = Steady { per_second: 1_000, lasting: Duration::from_secs(10) };
+/// Between two looks at the memory under a steady load.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// Clock ticks in a second of `/proc/<pid>/stat` (`getconf CLK_TCK`), the same on all of Linux' common platforms.
 const CLOCK_TICKS: f64 = 100.0;
 
@@ -58,12 +60,17 @@ fn main() {
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
-    let seconds = std::env::var("ORDERING_SECONDS")
-        .map_or(20, |text| text.parse().expect("ORDERING_SECONDS is a number"));
+    let number = |name: &str| {
+        std::env::var(name).ok().map(|text| {
+            text.parse::<u32>().ok().filter(|number| *number > 0).expect("a number above zero is given")
+        })
+    };
+    let duration = Duration::from_secs(number("ORDERING_SECONDS").unwrap_or(20).into());
+    let steady = number("ORDERING_RATE").map(|per_second| Steady { per_second, lasting: duration });
     let check = signature_check();
     println!("{:<56} {:>10.1} us", "reference: one P-256 signature check", check * 1e6);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(measure(Duration::from_secs(seconds), check));
+    runtime.block_on(measure(duration, steady, check));
 }
 
 /// Processor time of one check, in seconds.
@@ -79,7 +86,7 @@ fn signature_check() -> f64 {
     (cpu_seconds(std::process::id()) - before) / f64::from(ROUNDS)
 }
 
-async fn measure(duration: Duration, check: f64) {
+async fn measure(duration: Duration, steady: Option<Steady>, check: f64) {
     let choices = Choices { batch: BatchProfile::default(), ..Choices::default() };
     let network = Arc::new(Network::up_as_processes(ORDERERS, choices).await);
     network.order(0, &network.message("the first")).await;
@@ -87,8 +94,46 @@ async fn measure(duration: Duration, check: f64) {
     let envelopes: Arc<Vec<Envelope>> =
         Arc::new((0..ENVELOPES).map(|number| envelope(&client, number)).collect());
     println!("{:<56} {:>10} B", "envelope", envelopes[0].encoded_len());
+    if let Some(steady) = steady {
+        return held(&network, &envelopes, steady, check).await;
+    }
     sustained(&network, &envelopes, duration, check).await;
-    paced(&network, &envelopes).await;
+    paced(&network, &envelopes, PACED).await;
+}
+
+/// A rate that is held, with the memory of each minute.
+async fn held(network: &Arc<Network>, envelopes: &Arc<Vec<Envelope>>, steady: Steady, check: f64) {
+    let load = Load { ordered: AtomicU64::new(0), refused: AtomicU64::new(0), over: AtomicBool::new(false) };
+    let first = Sample::of(network, &load);
+    let mut memory = Vec::new();
+    let looking = async {
+        let mut next = tokio::time::interval(LOOK_EVERY.min(steady.lasting / 10));
+        loop {
+            next.tick().await;
+            let sample = Sample::of(network, &load);
+            let shown: Vec<String> = sample.memory_mb.iter().map(|mb| format!("{mb:.1}")).collect();
+            println!(
+                "{:>6.0} s: memory of the orderers {} MB",
+                first.at.elapsed().as_secs_f64(),
+                shown.join(" ")
+            );
+            memory.push(sample.memory_mb);
+        }
+    };
+    let count = tokio::select! {
+        count = paced(network, envelopes, steady) => count,
+        () = looking => unreachable!("it looks until the load ends"),
+    };
+    let mut last = Sample::of(network, &load);
+    last.ordered = count;
+    report(&first, &last, check);
+    for index in 0..ORDERERS {
+        let middle = memory.len() / 2;
+        // The first look comes before the load has reached its level.
+        let (early, late) = (mean(&memory[1..middle.max(2)], index), mean(&memory[middle..], index));
+        let name = format!("memory of orderer {index}, second half against first");
+        println!("{name:<56} {:>10.2}  (wanted 1.00 over ORDERING_SECONDS=1800)", late / early);
+    }
 }
 
 /// An envelope of the size that is measured.
@@ -117,7 +162,17 @@ async fn sustained(network: &Arc<Network>, envelopes: &Arc<Vec<Envelope>>, durat
     load.over.store(true, Ordering::Relaxed);
     let at_last = middle.last().expect("invariant: at least one sample was taken");
     streams.join_all().await;
-    report(&at_first, at_last, check);
+    #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
+    let per_second = (at_last.ordered - at_first.ordered) as f64 / (at_last.at - at_first.at).as_secs_f64();
+    println!("{:<56} {per_second:>10.0} tx/s  (wanted 6000 on an idle machine)", "sustained");
+    let mean_seconds = report(&at_first, at_last, check);
+    let checks = 2.0 / check;
+    let figure = Figure::new("ordering, sustained", per_second, "tx/s").at_least(6_000.0);
+    figure.limit("checking one signature each on two cores", checks).record();
+    let figure =
+        Figure::new("ordering, processor time per transaction and orderer", mean_seconds * 1e6, "us")
+            .at_most(60.0);
+    figure.limit("one signature check", check * 1e6).record();
     let mut memory: Vec<Vec<f64>> = vec![at_first.memory_mb.clone()];
     memory.extend(middle.iter().map(|sample| sample.memory_mb.clone()));
     for index in 0..ORDERERS {
@@ -145,11 +200,10 @@ fn mean(samples: &[Vec<f64>], index: usize) -> f64 {
     samples.iter().map(|sample| sample[index]).sum::<f64>() / count
 }
 
-fn report(first: &Sample, last: &Sample, check: f64) {
+/// Prints what a transaction costs; the mean of the orderers, in seconds.
+fn report(first: &Sample, last: &Sample, check: f64) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
     let ordered = (last.ordered - first.ordered) as f64;
-    let elapsed = (last.at - first.at).as_secs_f64();
-    println!("{:<56} {:>10.0} tx/s  (wanted 6000 on an idle machine)", "sustained", ordered / elapsed);
     let mut all = 0.0;
     for (index, (before, after)) in first.cpu_seconds.iter().zip(&last.cpu_seconds).enumerate() {
         let per_tx = (after - before) / ordered;
@@ -164,14 +218,9 @@ fn report(first: &Sample, last: &Sample, check: f64) {
         mean * 1e6,
         mean / check
     );
-    let checks = 2.0 / check;
-    let figure = Figure::new("ordering, sustained", ordered / elapsed, "tx/s").at_least(6_000.0);
-    figure.limit("checking one signature each on two cores", checks).record();
-    let figure =
-        Figure::new("ordering, processor time per transaction and orderer", mean * 1e6, "us").at_most(60.0);
-    figure.limit("one signature check", check * 1e6).record();
     let own = (last.own_cpu_seconds - first.own_cpu_seconds) / ordered;
     println!("{:<56} {:>10.1} us", "processor time per transaction, the load itself", own * 1e6);
+    mean
 }
 
 /// What the streams of the load share.
@@ -251,25 +300,38 @@ fn is_ordered(response: &BroadcastResponse) -> bool {
     response.status() == Status::Success
 }
 
-/// Latency at a steady pace, from the moment at which a message should have left to its answer.
-async fn paced(network: &Arc<Network>, envelopes: &Arc<Vec<Envelope>>) {
+/// A pace at which messages are sent.
+#[derive(Clone, Copy)]
+struct Steady {
+    per_second: u32,
+    lasting: Duration,
+}
+
+/// Latency at a steady pace, from the moment at which a message should have left to its answer; the number of messages.
+async fn paced(network: &Arc<Network>, envelopes: &Arc<Vec<Envelope>>, pace: Steady) -> u64 {
     let sent = Arc::new(AtomicUsize::new(0));
     let start = Instant::now() + Duration::from_millis(500);
     let mut streams = JoinSet::new();
     for stream in 0..ORDERERS {
         let (network, envelopes, sent) = (Arc::clone(network), Arc::clone(envelopes), Arc::clone(&sent));
-        streams.spawn(async move { steady(&network, &envelopes, &sent, stream, start).await });
+        streams.spawn(async move { steady(&network, &envelopes, &sent, stream, (start, pace)).await });
     }
     let mut latencies = streams.join_all().await.concat();
     latencies.sort_unstable();
     let at = |share: usize| {
         latencies[(latencies.len() * share / 100).min(latencies.len() - 1)].as_secs_f64() * 1e3
     };
-    println!("{:<56} {:>10}", "messages at 1,000 tx/s", latencies.len());
-    Figure::new("ordering, latency at 1,000 tx/s, p50", at(50), "ms").at_most(10.0).against(SYNCED).record();
-    Figure::new("ordering, latency at 1,000 tx/s, p99", at(99), "ms").against(SYNCED).record();
-    println!("{:<56} {:>10.2} ms  (wanted at most 10)", "broadcast to SUCCESS at 1,000 tx/s, p50", at(50));
-    println!("{:<56} {:>10.2} ms", "broadcast to SUCCESS at 1,000 tx/s, p99", at(99));
+    let rate = pace.per_second;
+    println!("{:<56} {:>10}", format!("messages at {rate} tx/s"), latencies.len());
+    let name = format!("broadcast to SUCCESS at {rate} tx/s, p50");
+    println!("{name:<56} {:>10.2} ms  (wanted at most 10 at 1000)", at(50));
+    println!("{:<56} {:>10.2} ms", format!("broadcast to SUCCESS at {rate} tx/s, p99"), at(99));
+    if rate == PACED.per_second {
+        let figure = |name: &str, share| Figure::new(name, at(share), "ms").against(SYNCED);
+        figure("ordering, latency at 1,000 tx/s, p50", 50).at_most(10.0).record();
+        figure("ordering, latency at 1,000 tx/s, p99", 99).record();
+    }
+    latencies.len() as u64
 }
 
 async fn steady(
@@ -277,18 +339,18 @@ async fn steady(
     envelopes: &[Envelope],
     sent: &AtomicUsize,
     stream: usize,
-    start: Instant,
+    (start, pace): (Instant, Steady),
 ) -> Vec<Duration> {
     let (requests, outgoing) = mpsc::channel(WINDOW);
     let mut client = network.client(stream);
     requests.send(envelopes[stream].clone()).await.unwrap();
     let mut responses = client.broadcast(ReceiverStream::new(outgoing)).await.unwrap().into_inner();
     responses.message().await.unwrap().unwrap();
-    let pause = Duration::from_secs(1) * u32::try_from(ORDERERS).unwrap() / PACED_PER_SECOND;
+    let pause = Duration::from_secs(1) * u32::try_from(ORDERERS).unwrap() / pace.per_second;
     let (due_times, mut due) = mpsc::channel::<Instant>(16 * 1024);
     let sending = async {
         let mut at = start + pause / 3 * u32::try_from(stream).unwrap();
-        while at < start + PACED {
+        while at < start + pace.lasting {
             tokio::time::sleep_until(at.into()).await;
             due_times.send(at).await.unwrap();
             let number = sent.fetch_add(1, Ordering::Relaxed);

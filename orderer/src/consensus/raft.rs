@@ -16,6 +16,7 @@ mod log;
 mod machine;
 mod membership;
 mod memory;
+mod pace;
 mod reconfigure;
 mod recovery;
 mod roster;

@@ -137,8 +137,8 @@ impl<D: Disk, B: Books> Machine<D, B> {
             return self.settle_all(tickets, &no_leader());
         }
         *tip = Tip { next: tip.next + 1, hash };
+        self.cuts.push((reason, tickets.len()));
         self.in_flight.push_back(InFlight { hash, kind, tickets });
-        self.cuts.push(reason);
     }
 
     /// A leader that is none any more, or is one anew, drops what it had in hand; clients are told.
@@ -185,8 +185,8 @@ impl<D: Disk, B: Books> Machine<D, B> {
         std::mem::take(&mut self.outcomes)
     }
 
-    /// Why blocks were cut since the last call.
-    pub(crate) fn take_cuts(&mut self) -> Vec<CutReason> {
+    /// Why blocks were cut since the last call, and how many messages each has.
+    pub(crate) fn take_cuts(&mut self) -> Vec<(CutReason, usize)> {
         std::mem::take(&mut self.cuts)
     }
 }

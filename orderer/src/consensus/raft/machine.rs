@@ -175,7 +175,8 @@ pub(crate) struct Machine<D: Disk, B: Books> {
     pub(super) behind: Option<u64>,
     pub(super) uncompacted_bytes: u64,
     pub(super) outcomes: Vec<Outcome>,
-    pub(super) cuts: Vec<CutReason>,
+    /// Why blocks were cut, and how many messages each has.
+    pub(super) cuts: Vec<(CutReason, usize)>,
 }
 
 /// A log as it is opened, with the point from which its node goes on.
@@ -387,6 +388,11 @@ impl<D: Disk, B: Books> Machine<D, B> {
     /// Whether this node leads and nothing is being agreed on.
     pub(crate) fn is_idle(&self) -> bool {
         self.tip.is_some() && self.in_flight.is_empty()
+    }
+
+    /// The number of blocks that are being agreed on.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.len()
     }
 
     /// Whether messages wait for their block.

@@ -37,6 +37,7 @@ use super::{
     fetch::Fetch,
     machine::{Books as _, Machine, Outbox, Ticket},
     membership::Membership,
+    pace::Pace,
     transport::{LinkEvent, Transport},
 };
 use crate::{
@@ -46,9 +47,6 @@ use crate::{
     submission::{Refusal, Submission},
 };
 
-/// Least time between two blocks that are cut because nothing is being agreed on. Agreement can take less than a millisecond; blocks of
-/// one or two transactions would cost every peer more than they carry.
-const CUT_PAUSE: Duration = Duration::from_millis(4);
 /// Inputs of one kind that are taken together before the log is written: they share its sync.
 const DRAIN_MAX: usize = 512;
 
@@ -113,8 +111,9 @@ pub(super) struct Shell {
     waiting: HashMap<Ticket, oneshot::Sender<Result<(), Refusal>>>,
     next_ticket: Ticket,
     batch_deadline: Option<Instant>,
-    /// When a block was cut last.
-    last_cut: Option<Instant>,
+    pace: Pace,
+    /// When the pause before the next block is over that somebody waits for.
+    cut_at: Option<Instant>,
     election: Option<Instant>,
     /// Elections asked for since the start.
     elections: u32,
@@ -155,7 +154,8 @@ impl Shell {
             waiting: HashMap::new(),
             next_ticket: 0,
             batch_deadline: None,
-            last_cut: None,
+            pace: Pace::default(),
+            cut_at: None,
             election: None,
             elections: 0,
             connected_at: None,
@@ -207,6 +207,8 @@ impl Shell {
                     self.batch_deadline = None;
                     self.parts.machine.batch_expired();
                 }
+                // The block is cut below.
+                () = until(self.cut_at) => {}
                 () = until(self.election) => {
                     self.parts.machine.campaign();
                     self.elections = self.elections.saturating_add(1);
@@ -339,7 +341,8 @@ impl Shell {
 
     /// Does what the inputs led to, and tells whoever waits.
     fn settle(&mut self) -> Result<(), String> {
-        let next_cut = self.last_cut.map(|last| last + CUT_PAUSE).filter(|next| *next > Instant::now());
+        let now = Instant::now();
+        let next_cut = self.pace.next_cut(now);
         loop {
             if next_cut.is_none() {
                 self.parts.machine.cut_if_idle();
@@ -353,6 +356,26 @@ impl Shell {
                 break;
             }
         }
+        self.tell_outcomes();
+        for (reason, messages) in self.parts.machine.take_cuts() {
+            self.pace.cut(messages, now);
+            self.parts.metrics.cut(reason);
+        }
+        self.pace.agreed(self.parts.machine.in_flight(), Instant::now());
+        let is_waiting = self.parts.machine.is_waiting();
+        self.cut_at = next_cut.filter(|_| is_waiting && self.parts.machine.is_idle());
+        self.batch_deadline = match (is_waiting, self.batch_deadline) {
+            (false, _) => None,
+            (true, Some(running)) => Some(running),
+            (true, None) => Some(Instant::now() + self.parts.machine.batch_timeout()),
+        };
+        self.publish_leadership();
+        self.connect();
+        self.fetch();
+        Ok(())
+    }
+
+    fn tell_outcomes(&mut self) {
         for outcome in self.parts.machine.take_outcomes() {
             if outcome.result.is_err() {
                 self.parts.metrics.refusals.inc();
@@ -361,24 +384,6 @@ impl Shell {
                 let _client_may_be_gone = reply.send(outcome.result);
             }
         }
-        for reason in self.parts.machine.take_cuts() {
-            self.last_cut = Some(Instant::now());
-            self.parts.metrics.cut(reason);
-        }
-        self.batch_deadline = match (self.parts.machine.is_waiting(), self.batch_deadline) {
-            (false, _) => None,
-            (true, Some(running)) => Some(running),
-            (true, None) => Some(Instant::now() + self.parts.machine.batch_timeout()),
-        };
-        if let (Some(next), Some(deadline)) = (next_cut, self.batch_deadline)
-            && self.parts.machine.is_idle()
-        {
-            self.batch_deadline = Some(deadline.min(next));
-        }
-        self.publish_leadership();
-        self.connect();
-        self.fetch();
-        Ok(())
     }
 
     fn publish_leadership(&mut self) {

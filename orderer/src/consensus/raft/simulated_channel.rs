@@ -92,10 +92,10 @@ impl Simulation {
                 self.cut_off.insert(number);
             }
             1948..1952 => self.cut_off.clear(),
-            1952..1954 => self.copy(number),
-            1954..1956 => self.set_back(number),
-            1956..1958 => self.empty(number),
-            1958..1963 => self.join(number),
+            1952..1955 => self.copy(number),
+            1955..1961 => self.set_back(number),
+            1961..1963 => self.empty(number),
+            1963..1968 => self.join(number),
             _ => {}
         }
     }
@@ -231,7 +231,10 @@ impl Simulation {
         let node = &mut self.nodes[position(number)];
         let Some(machine) = &mut node.machine else { return };
         let mut collected = Collected::default();
-        machine.cut_if_idle();
+        // A leader may leave a pause between blocks.
+        if self.random.random_bool(0.7) {
+            machine.cut_if_idle();
+        }
         let outcome = outcome.and_then(|()| machine.drive(&mut collected));
         for outcome in machine.take_outcomes() {
             if let Some(message) = self.waiting.remove(&(number, outcome.ticket))
