@@ -17,7 +17,7 @@ use consort_protos::fabric::{
         BroadcastResponse, DeliverResponse, atomic_broadcast_server::AtomicBroadcast, deliver_response::Type,
     },
 };
-use futures::{StreamExt as _, stream::FuturesOrdered};
+use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesOrdered};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status as GrpcStatus, Streaming};
@@ -34,8 +34,8 @@ use crate::{
 /// client hold the channel's whole queue.
 const IN_FLIGHT_PER_STREAM: usize = 64;
 
-/// Answers that wait for a slow client.
-const RESPONSES_QUEUE: usize = 16;
+/// Answers that wait for a slow client: those of one block are written together.
+const RESPONSES_QUEUE: usize = IN_FLIGHT_PER_STREAM;
 
 /// The gRPC service.
 pub(crate) struct Broadcast {
@@ -98,6 +98,9 @@ pub(crate) async fn outcome(receipt: Receipt) -> Result<(), Refusal> {
     receipt.await.unwrap_or_else(|_stopped| Err(Refusal::unavailable("chain is stopped")))
 }
 
+/// What becomes of a message.
+type Pending = BoxFuture<'static, Result<(), Refusal>>;
+
 /// One client's stream: answers come in the order of the messages.
 struct Session {
     registrar: Arc<Registrar>,
@@ -106,7 +109,7 @@ struct Session {
 
 impl Session {
     async fn run(&self, mut requests: Streaming<Envelope>) {
-        let mut in_flight = FuturesOrdered::new();
+        let mut in_flight: FuturesOrdered<Pending> = FuturesOrdered::new();
         let mut reading = true;
         while reading || !in_flight.is_empty() {
             tokio::select! {
@@ -115,14 +118,13 @@ impl Session {
                         reading = false;
                         continue;
                     };
-                    let taken = submit(&self.registrar, envelope, Origin::Client).await;
+                    let Some(taken) = self.take(envelope, &mut in_flight).await else { return };
                     // Nothing may be ordered behind a message that was refused.
                     reading = taken.is_ok();
-                    in_flight.push_back(async move { outcome(taken?).await });
+                    in_flight.push_back(async move { outcome(taken?).await }.boxed());
                 }
                 Some(outcome) = in_flight.next() => {
-                    let refused = outcome.is_err();
-                    if self.answer(outcome).await.is_err() || refused {
+                    if !self.answer(outcome).await {
                         return;
                     }
                 }
@@ -131,7 +133,29 @@ impl Session {
         }
     }
 
-    async fn answer(&self, outcome: Result<(), Refusal>) -> Result<(), ()> {
+    /// Takes a message, and answers earlier ones while it waits for room; `None` when the stream ends with one of these.
+    async fn take(
+        &self,
+        envelope: Envelope,
+        in_flight: &mut FuturesOrdered<Pending>,
+    ) -> Option<Result<Receipt, Refusal>> {
+        let taking = submit(&self.registrar, envelope, Origin::Client);
+        tokio::pin!(taking);
+        loop {
+            tokio::select! {
+                biased;
+                taken = &mut taking => return Some(taken),
+                Some(outcome) = in_flight.next() => if !self.answer(outcome).await {
+                    return None;
+                },
+                () = self.responses.closed() => return None,
+            }
+        }
+    }
+
+    /// Whether the stream goes on behind this answer: it ends with the first refusal, and with its client.
+    async fn answer(&self, outcome: Result<(), Refusal>) -> bool {
+        let is_ordered = outcome.is_ok();
         let response = match outcome {
             Ok(()) => BroadcastResponse { status: Status::Success as i32, info: String::new() },
             Err(refusal) => {
@@ -139,7 +163,7 @@ impl Session {
                 BroadcastResponse { status: refusal.status as i32, info: refusal.info }
             }
         };
-        self.responses.send(Ok(response)).await.map_err(|_closed| ())
+        self.responses.send(Ok(response)).await.is_ok() && is_ordered
     }
 }
 

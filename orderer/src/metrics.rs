@@ -37,6 +37,7 @@ pub(crate) struct OrdererMetrics {
     refusals: Family<ChannelLabel, Counter>,
     cuts: Family<CutLabel, Counter>,
     drive_seconds: Family<ChannelLabel, Histogram>,
+    log_sync_seconds: Family<ChannelLabel, Histogram>,
     block_write_seconds: Family<ChannelLabel, Histogram>,
 }
 
@@ -56,6 +57,7 @@ pub(crate) struct ChannelMetrics {
     pub(crate) refusals: Counter,
     cuts: Family<CutLabel, Counter>,
     pub(crate) drive_seconds: Histogram,
+    pub(crate) log_sync_seconds: Histogram,
     pub(crate) block_write_seconds: Histogram,
 }
 
@@ -88,10 +90,16 @@ impl OrdererMetrics {
             refusals: metrics.channel_counters("orderer_refusals", "Messages refused after they were taken"),
             drive_seconds: metrics.channel_seconds(
                 "orderer_raft_step_seconds",
-                "Time of a Raft step with its synced log write",
+                "Time of a Raft step with its synced log write and the blocks that it completes",
             ),
-            block_write_seconds: metrics
-                .channel_seconds("orderer_block_write_seconds", "Time to write a block, synced"),
+            log_sync_seconds: metrics.channel_seconds(
+                "orderer_raft_log_sync_seconds",
+                "Time of a write of the Raft log until the disk has it (fsync)",
+            ),
+            block_write_seconds: metrics.channel_seconds(
+                "orderer_block_write_seconds",
+                "Time to write a block, which the Raft log on disk stands for until it is synced",
+            ),
             cuts,
         }
     }
@@ -111,6 +119,7 @@ impl OrdererMetrics {
             refusals: self.refusals.get_or_create_owned(&label),
             cuts: self.cuts.clone(),
             drive_seconds: self.drive_seconds.get_or_create_owned(&label),
+            log_sync_seconds: self.log_sync_seconds.get_or_create_owned(&label),
             block_write_seconds: self.block_write_seconds.get_or_create_owned(&label),
         }
     }

@@ -140,7 +140,8 @@ impl Consenter for RaftConsenter {
             metrics.clone(),
         )
         .map_err(StartError::Disk)?;
-        let database = Database::open(&state.folder().join("raft")).map_err(|error| disk(&error))?;
+        let database = Database::open(&state.folder().join("raft"), metrics.log_sync_seconds.clone())
+            .map_err(|error| disk(&error))?;
         let random = machine::Settings { random: Box::new(rand::random::<u64>), election_ticks: None };
         let machine = Machine::open(database, books, random).map_err(|error| disk(&error))?;
         let (events, events_inbox) = mpsc::channel(STEPS_QUEUE);

@@ -17,7 +17,9 @@ use consort_channel_config::{ChannelBundle, profile::BatchProfile};
 use consort_msp::{SigningIdentity, policy::SignedData};
 use consort_protos::{
     block,
-    consort::orderer::{StepRequest, cluster_client::ClusterClient, step_request::Content},
+    consort::orderer::{
+        StepRequest, Submission, Submissions, cluster_client::ClusterClient, step_request::Content,
+    },
     entry::EntryNumber,
     fabric::{
         common::{
@@ -28,6 +30,7 @@ use consort_protos::{
     },
 };
 use prost::Message;
+use tokio_stream::StreamExt as _;
 
 use support::{CHANNEL, Choices, Network, Organisation, clients::sign_named, now, sign};
 
@@ -338,6 +341,36 @@ async fn only_consenters_may_send_raft_messages() {
     assert_eq!(answers.message().await.unwrap_err().message(), "channel elsewhere doesn't exist");
 }
 
+/// CVE-2021-43667: a message without payload that is forwarded to the leader stopped Fabric's orderers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_without_payload_that_is_forwarded_to_the_leader_is_refused() {
+    let network = Network::up(3, Choices::default()).await;
+    network.order(0, &network.message("before")).await;
+    let leader = network.leader().await;
+    let bad = [
+        None,
+        Some(Envelope::default()),
+        Some(Envelope { payload: vec![255].into(), ..Envelope::default() }),
+    ];
+    let submissions =
+        (1..).zip(bad).map(|(id, envelope)| Submission { id, envelope, config_sequence: Some(0) });
+    let content = Some(Content::Submissions(Submissions { submissions: submissions.collect() }));
+    let request = StepRequest { channel: CHANNEL.to_owned(), content, standing: None };
+    let mut client = ClusterClient::new(network.channel_of(leader, (leader + 1) % 3));
+    let requests = tokio_stream::once(request).chain(tokio_stream::pending());
+    let mut answers = client.step(requests).await.unwrap().into_inner();
+    let mut outcomes = Vec::new();
+    while outcomes.len() < 3 {
+        outcomes.extend(answers.message().await.unwrap().unwrap().outcomes);
+    }
+    outcomes.sort_by_key(|outcome| outcome.id);
+    let statuses: Vec<Status> = outcomes.iter().map(|one| Status::try_from(one.status).unwrap()).collect();
+    assert_eq!(statuses, [Status::BadRequest; 3], "{outcomes:?}");
+    assert_eq!(outcomes[0].info, "Message was empty");
+    network.order(leader, &network.message("after")).await;
+    assert_eq!(network.leader().await, leader);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn operators_list_join_fetch_and_remove_channels() {
     let mut network = Network::new(1, Choices::default());
@@ -400,6 +433,15 @@ async fn health_and_metrics_know_whether_each_channel_has_a_leader() {
     }
     assert_eq!(leaders, 1);
     let leader = network.leader().await;
+    let (_, metrics) = network.operations(leader, "/metrics").await;
+    for shown in [
+        "orderer_raft_term{channel=\"mychannel\"} ",
+        "orderer_submissions_total{channel=\"mychannel\"}",
+        "orderer_raft_log_sync_seconds_count{channel=\"mychannel\"}",
+        "orderer_blocks_cut_total{channel=\"mychannel\",reason=\"idle\"} ",
+    ] {
+        assert!(metrics.contains(shown), "{shown} is not in {metrics}");
+    }
     let lags = support::eventually(async || {
         let (_, metrics) = network.operations(leader, "/metrics").await;
         let lags = metrics.lines().filter(|line| line.starts_with("orderer_raft_peer_lag_entries{"));

@@ -184,9 +184,9 @@ mod tests {
         consort_protos::block::assemble(header, envelopes).encode_to_vec()
     }
 
-    /// What crashed or split Fabric's channels (CVE-2021-43667: nothing in the message; CVE-2021-43669: a bad header; blocks that do not link).
+    /// CVE-2021-43669: a block with a bad header stopped Fabric's orderers. CVE-2023-46132: blocks were taken that do not link.
     #[test]
-    fn a_leader_that_proposes_what_is_no_next_block_does_not_stop_the_channel() {
+    fn a_leader_that_proposes_a_bad_header_or_no_next_block_does_not_stop_the_channel() {
         let mut machine = leader();
         let good = machine.books().last_hash().to_vec();
         let bad = [

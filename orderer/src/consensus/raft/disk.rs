@@ -2,9 +2,11 @@
 
 use std::{path::Path, sync::Arc};
 
+use prometheus_client::metrics::histogram::Histogram;
 use rocksdb::{DB, DBCompressionType, Options, WriteBatch, WriteOptions};
 
 use super::log::LogError;
+use crate::metrics::timed;
 
 /// Entries are written once and soon deleted; a small table in memory is enough.
 const WRITE_BUFFER_BYTES: usize = 8 * 1024 * 1024;
@@ -30,12 +32,15 @@ pub(crate) trait Disk: Clone {
     fn scan(&self, from: &[u8], more: &mut Visit<'_>) -> Result<(), LogError>;
 }
 
-/// A database of its own.
+/// A database of its own, with the time that its synced writes take.
 #[derive(Clone)]
-pub(crate) struct Database(Arc<DB>);
+pub(crate) struct Database {
+    map: Arc<DB>,
+    sync_seconds: Histogram,
+}
 
 impl Database {
-    pub(crate) fn open(path: &Path) -> Result<Self, LogError> {
+    pub(crate) fn open(path: &Path, sync_seconds: Histogram) -> Result<Self, LogError> {
         let mut options = Options::default();
         options.create_if_missing(true);
         options.set_write_buffer_size(WRITE_BUFFER_BYTES);
@@ -44,7 +49,7 @@ impl Database {
         options.set_max_write_buffer_number(2);
         options.set_keep_log_file_num(2);
         options.set_max_open_files(64);
-        Ok(Self(Arc::new(DB::open(&options, path)?)))
+        Ok(Self { map: Arc::new(DB::open(&options, path)?), sync_seconds })
     }
 }
 
@@ -59,15 +64,17 @@ impl Disk for Database {
         }
         let mut options = WriteOptions::default();
         options.set_sync(synced);
-        Ok(self.0.write_opt(writes, &options)?)
+        let write = || self.map.write_opt(writes, &options);
+        let written = if synced { timed(&self.sync_seconds, write) } else { write() };
+        Ok(written?)
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, LogError> {
-        Ok(self.0.get(key)?)
+        Ok(self.map.get(key)?)
     }
 
     fn scan(&self, from: &[u8], more: &mut Visit<'_>) -> Result<(), LogError> {
-        for record in self.0.iterator(rocksdb::IteratorMode::From(from, rocksdb::Direction::Forward)) {
+        for record in self.map.iterator(rocksdb::IteratorMode::From(from, rocksdb::Direction::Forward)) {
             let (key, value) = record?;
             if !more(&key, &value)? {
                 break;

@@ -1,9 +1,11 @@
 //! The log on a real disk.
 
+use prometheus_client::metrics::histogram::Histogram;
+
 use super::{super::disk::Database, *};
 
 fn open(folder: &tempfile::TempDir) -> DiskLog<Database> {
-    let disk = Database::open(folder.path()).unwrap();
+    let disk = Database::open(folder.path(), Histogram::new([1.0])).unwrap();
     DiskLog::open(disk, &Roster::genesis(3), Origin { incarnation: 7, id: 1, ..Origin::default() }).unwrap()
 }
 
