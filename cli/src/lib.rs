@@ -188,7 +188,11 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
     let of_sealed_data = error.downcast_ref::<sealed::Error>();
     if matches!(
         of_sealed_data,
-        Some(sealed::Error::TooFewAnswers { .. } | sealed::Error::TooFewProxies { .. })
+        Some(
+            sealed::Error::TooFewAnswers { .. }
+                | sealed::Error::TooFewProxies { .. }
+                | sealed::Error::AbsentProxies { .. }
+        )
     ) {
         return ExitCode::from(4);
     }

@@ -32,6 +32,7 @@ mod granting;
 mod keyring;
 mod opening;
 mod proxies;
+mod share;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,10 +62,11 @@ pub use consort_protos::consort::sealed::{
     response::Finding,
 };
 pub use error::{Error, Missing};
-pub use granting::{Granted, Offer, SealedShare};
+pub use granting::{Delivery, Granted, Offer, PreparedGrant};
 pub use keyring::{Keyring, KeyringError};
 pub use opening::{Opened, Requested};
 pub use proxies::ProxyPeer;
+pub use share::SealedShare;
 
 /// Status of the chaincode for something that is not there.
 const NOT_FOUND: i32 = 404;
@@ -266,13 +268,16 @@ impl SealedData {
     /// Opens a record with its domain's key. `ciphertext` is for records that are kept elsewhere.
     ///
     /// # Errors
-    /// Those of an evaluation; another key; a ciphertext that is missing or not the one on the ledger.
+    /// Those of an evaluation; [`Error::OtherKey`]; a ciphertext that is missing or not the one on the ledger.
     pub async fn open_own(
         &self,
         key: &SecretKey,
         name: &RecordName,
         ciphertext: Option<&[u8]>,
     ) -> Result<Zeroizing<Vec<u8>>, Error> {
+        if self.domain_key(&name.domain).await? != key.public_key() {
+            return Err(Error::OtherKey { whose: "domain" });
+        }
         let record = self.record(name).await?;
         let capsule = pre::Capsule::from_bytes(key.suite(), &record.capsule)?;
         let aux = record_context(self.channel(), &record.name.clone().unwrap_or_default());

@@ -1,10 +1,16 @@
 //! Sealed data as its users see it: the hospital network, by the command line.
 
-use std::path::Path;
+mod outsider;
+
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use consort_crypto::pre;
 use consort_e2e::Network;
+use consort_protos::sealed::share_context;
 use serde_json::Value;
+
+use outsider::{Outsider, Secret, check, holders, log_everything, metrics};
 
 const OWNER: &str = "Doctor@stanna.example.com";
 const READER: &str = "Doctor@riverside.example.com";
@@ -15,28 +21,31 @@ const SECRET: &str = "pacemaker since 2025, Prague";
 /// A network with a record that is granted to the reader by two of three proxies.
 fn granted() -> Result<Network> {
     let network = Network::start("hospital")?;
+    let grant = grant(&network)?;
+    assert_eq!((&grant["receipts"], &grant["undelivered"]), (&3.into(), &Value::Array(vec![])), "{grant}");
+    Ok(network)
+}
+
+/// Seals a record and grants it.
+fn grant(network: &Network) -> Result<Value> {
     let card = network.json(&["sealed", "whoami", "--as", READER])?;
     let file = network.config().join("reader.json");
     std::fs::write(&file, card.to_string())?;
     network.json(&["sealed", "domain", "wards", "--as", OWNER])?;
     network.json(&["sealed", "seal", "wards", "p17", "--text", SECRET, "--as", OWNER])?;
-    let reader = file.display().to_string();
-    let grant = network.json(&[
-        "sealed",
-        "grant",
-        "g1",
-        "wards",
-        "--reader",
-        &reader,
-        "--threshold",
-        "2",
-        "--key",
-        "p17",
-        "--as",
-        OWNER,
-    ])?;
-    assert_eq!((&grant["receipts"], &grant["undelivered"]), (&3.into(), &Value::Array(vec![])), "{grant}");
-    Ok(network)
+    grant_again(network, "g1", &["--key", "p17"])
+}
+
+/// Grants to the reader, by two proxies.
+fn grant_again(network: &Network, name: &str, more: &[&str]) -> Result<Value> {
+    let reader = network.config().join("reader.json").display().to_string();
+    let grant = ["sealed", "grant", name, "wards", "--reader", &reader, "--threshold", "2", "--as", OWNER];
+    network.json(&[&grant[..], more].concat())
+}
+
+/// Where a proxy keeps what it has of sealed data.
+fn vault(network: &Network, proxy: &str) -> PathBuf {
+    network.data().join("peers").join(proxy).join("sealed")
 }
 
 fn read(network: &Network) -> Result<Value> {
@@ -87,7 +96,7 @@ fn a_record_is_read_while_enough_proxies_answer_and_nothing_is_lost_when_they_do
 }
 
 #[test]
-fn nobody_else_reads_a_record_and_its_text_is_on_no_disk() -> Result<()> {
+fn nobody_else_reads_a_record_and_nobody_after_its_revocation() -> Result<()> {
     let network = granted()?;
     assert_eq!(read(&network)?["record"], SECRET);
     let stranger = "Researcher@institute.example.com";
@@ -95,7 +104,7 @@ fn nobody_else_reads_a_record_and_its_text_is_on_no_disk() -> Result<()> {
         network.consort(&["sealed", "read", "g1", "wards", "p17", "--as", stranger])?.expect_failure()?;
     assert!(refused.contains("is not for"), "{refused}");
     let refused = network.consort(&["sealed", "show", "wards", "p17", "--as", stranger])?.expect_failure()?;
-    assert!(refused.contains("this key does not open these bytes"), "{refused}");
+    assert!(refused.contains("this key is not the domain's"), "{refused}");
 
     network.json(&["sealed", "revoke", "g1", "--reason", "discharged", "--as", OWNER])?;
     let refused =
@@ -105,25 +114,140 @@ fn nobody_else_reads_a_record_and_its_text_is_on_no_disk() -> Result<()> {
     assert_eq!(audit[0]["requests"].as_array().map(Vec::len), Some(1), "{audit}");
     assert_eq!(audit[0]["revocation_reason"], "discharged", "{audit}");
     assert_eq!(network.json(&["sealed", "show", "wards", "p17", "--as", OWNER])?["record"], SECRET);
-    assert!(holders(&network.data(), SECRET.as_bytes())?.is_empty());
     Ok(())
 }
 
-/// Files below a folder that hold some bytes.
-fn holders(folder: &Path, needle: &[u8]) -> Result<Vec<String>> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.is_dir() {
-            found.extend(holders(&path, needle)?);
-        } else if path.is_file() {
-            let bytes = std::fs::read(&path).unwrap_or_default();
-            if bytes.windows(needle.len()).any(|window| window == needle) {
-                found.push(path.display().to_string());
-            }
-        }
+#[test]
+fn neither_records_nor_shares_are_in_any_file_log_metric_block_or_answer() -> Result<()> {
+    let network = Network::start("hospital")?;
+    log_everything(&network)?;
+    grant(&network)?;
+    let mut secrets = vec![Secret::new("the record", SECRET.as_bytes())];
+    let mut sealed = Vec::new();
+    for (proxy, index) in PROXIES.iter().zip(1..) {
+        // As the proxy opens its share: with its key, which nobody else has.
+        let key = std::fs::read(vault(&network, proxy).join("keys/p256.key"))?;
+        let kept = std::fs::read(vault(&network, proxy).join("channels/patients/shares/g1"))?;
+        let key = pre::SecretKey::from_bytes(pre::Suite::P256, &key)?;
+        let share = pre::open_sealed(&key, &share_context("patients", "g1", index), &kept[4..])?;
+        secrets.push(Secret::new(format!("share {index}"), &share[2..]));
+        sealed.push(Secret::new(format!("sealed share {index}"), &kept[4..]));
     }
-    Ok(found)
+    for (share, proxy) in sealed.into_iter().zip(PROXIES) {
+        let found = holders(&network.data(), &[share])?;
+        assert!(found.len() == 1 && found[0].contains(proxy), "what is there is found: {found:?}");
+    }
+    let opened = network.json(&["sealed", "read", "g1", "wards", "p17", "--as", READER])?;
+    assert_eq!(opened["record"], SECRET);
+    let request = opened["request"].as_str().context("no request")?;
+
+    let stranger = "Researcher@institute.example.com";
+    let refused = network.consort(&["sealed", "open", request, "--as", stranger])?.expect_failure()?;
+    assert!(refused.contains("this key is not the reader's"), "{refused}");
+    for command in [
+        vec!["sealed", "read", "g1", "wards", "p17"],
+        vec!["sealed", "show", "wards", "p17"],
+        vec!["sealed", "open", request],
+        vec!["sealed", "audit", "--grant", "g1"],
+        vec!["sealed", "audit", "--record", "wards/p17"],
+    ] {
+        let outcome = network.consort(&[&command[..], &["--as", stranger]].concat())?;
+        check(&secrets, &command.join(" "), (outcome.stdout + &outcome.stderr).as_bytes());
+    }
+    let outsider = Outsider::new(&network, ("institute", "InstituteMSP", "Researcher"), ("patients", 45051))?;
+    tokio::runtime::Runtime::new()?.block_on(async {
+        let blocks = outsider.blocks().await?;
+        assert!(
+            blocks.iter().any(|block| Secret::new("", request.as_bytes()).is_in(block)),
+            "the request is there"
+        );
+        blocks.iter().for_each(|block| check(&secrets, "a block", block));
+        for (peer, port) in
+            [("stanna", 41051), ("riverside", 42051), ("lakeside", 43051), ("institute", 45051)]
+        {
+            check(
+                &secrets,
+                "discovery",
+                &outsider.at(&network, peer, port)?.discovered("_sealed", &[]).await?,
+            );
+        }
+        anyhow::Ok(())
+    })?;
+    for text in metrics(&network)? {
+        check(&secrets, "the metrics of a node", text.as_bytes());
+    }
+    // Owner, reader, proxies, orderers, logs of all that was done: nobody has written it down, also not after it was opened.
+    assert_eq!(holders(&network.data(), &secrets)?, [] as [String; 0]);
+    Ok(())
+}
+
+#[test]
+fn a_share_that_its_proxy_did_not_take_waits_until_it_does() -> Result<()> {
+    let network = granted()?;
+    let [down, other, _] = PROXIES;
+    // The proxy describes itself, and cannot write.
+    let shares = vault(&network, down).join("channels/patients/shares");
+    let away = shares.with_extension("away");
+    std::fs::rename(&shares, &away)?;
+    std::fs::write(&shares, "in the way")?;
+    let grant = grant_again(&network, "g2", &["--key", "p17"])?;
+    assert_eq!(grant["receipts"], 2, "{grant}");
+    let undelivered = grant["undelivered"].to_string();
+    assert!(undelivered.contains(down) && !undelivered.contains(other), "{grant}");
+    let deliver = |grant: &str| network.consort(&["sealed", "deliver", grant, "--as", OWNER]);
+    let failed = deliver("g2")?.expect_failure()?;
+    assert!(
+        failed.contains(&format!("not delivered: {down}")) && failed.contains("nothing is lost"),
+        "{failed}"
+    );
+    network.kill(down)?;
+    let failed = deliver("g2")?.expect_failure()?;
+    assert!(failed.contains("(LakesideMSP): it does not answer"), "{failed}");
+    assert!(failed.contains("2 of 3 proxies of grant g2 have their shares; 2 must answer"), "{failed}");
+    std::fs::remove_file(&shares)?;
+    std::fs::rename(&away, &shares)?;
+
+    // Who is down now is no proxy of a new grant, unless it is named: then there is none.
+    let without = grant_again(&network, "g3", &[])?;
+    assert_eq!(without["receipts"], 2, "{without}");
+    assert!(without["left_out"].to_string().contains(down), "{without}");
+    let named = grant_again(&network, "g4", &["--proxy", down, "--proxy", other]).unwrap_err().to_string();
+    assert!(named.contains("not all of the proxies that were named can serve"), "{named}");
+    assert!(
+        named.contains(down) && !named.contains(other) && named.contains("Nothing was granted"),
+        "{named}"
+    );
+
+    network.up()?;
+    let done = network.json(&["sealed", "deliver", "g2", "--as", OWNER])?;
+    assert_eq!((&done["receipts"], &done["undelivered"]), (&3.into(), &Value::Array(vec![])), "{done}");
+    assert!(done["acknowledged"].to_string().contains(down), "{done}");
+    let nothing = deliver("g2")?.expect_failure()?;
+    assert!(nothing.contains("no shares of grant g2 wait"), "{nothing}");
+    // The share serves: the others are away.
+    network.kill(other)?;
+    let opened = network.json(&["sealed", "read", "g2", "wards", "p17", "--as", READER])?;
+    assert_eq!(opened["record"], SECRET, "{opened}");
+    assert!(opened["proxies"].to_string().contains(down), "{opened}");
+    Ok(())
+}
+
+#[test]
+fn a_reader_who_lost_the_key_is_told_so_and_no_use_is_spent() -> Result<()> {
+    let network = granted()?;
+    let folder =
+        network.peer_organisation("riverside.example.com").join("users/Doctor@riverside.example.com");
+    let (secret, backup) = (folder.join("sealed-data.secret"), folder.join("backup"));
+    std::fs::rename(&secret, &backup)?;
+    let refused =
+        network.consort(&["sealed", "read", "g1", "wards", "p17", "--as", READER])?.expect_failure()?;
+    assert!(refused.contains("this key is not the reader's"), "{refused}");
+    assert!(refused.contains("gives the owner a new reader key, for a new grant"), "{refused}");
+    let audit = network.json(&["sealed", "audit", "--grant", "g1"])?;
+    assert_eq!(audit[0]["requests"].as_array().map(Vec::len), Some(0), "{audit}");
+    std::fs::rename(&backup, &secret)?;
+    assert_eq!(read(&network)?["record"], SECRET);
+    Ok(())
 }
 
 #[test]

@@ -4,12 +4,13 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
-use consort_client_sdk::sealed::{Filter, Granted, Offer, Party, PublicKey, Suite, Validity};
+use consort_client_sdk::sealed::{Error, Filter, Granted, Offer, Party, PublicKey, Suite, Validity};
 use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::session::{ReaderCard, SealedOptions};
+use super::session::{ReaderCard, SealedOptions, Session};
+use super::waiting::delivery_words;
 use crate::report::count;
 
 #[derive(Debug, Args)]
@@ -27,9 +28,14 @@ pub(crate) struct GrantOptions {
     #[arg(long, value_name = "FILE")]
     reader: PathBuf,
 
-    /// How many proxies must answer; all peers with the role that answer now become proxies
+    /// How many proxies must answer
     #[arg(long, value_name = "NUMBER")]
     threshold: u16,
+
+    /// A peer that becomes a proxy, by its host or host:port; all that are named must be able to (repeatable) [default: all peers with the
+    /// role that answer now]
+    #[arg(long = "proxy", value_name = "HOST")]
+    proxies: Vec<String>,
 
     /// Only this record, in every version (repeatable) [default: all of the domain]
     #[arg(long = "key", value_name = "KEY")]
@@ -114,21 +120,58 @@ pub(super) async fn grant(options: &GrantOptions) -> anyhow::Result<()> {
         filter: Filter { keys: options.keys.clone(), prefixes: options.prefixes.clone() },
         validity,
         uses_max: options.uses,
+        proxies: options.proxies.iter().map(|name| session.proxy_address(name)).collect::<Result<_, _>>()?,
         ..Offer::new(grant, domain, party, key, options.threshold)
     };
-    let granted = session.sealed.grant(&session.domain_key(suite, domain)?, &offer).await?;
+    let granted = give(&session, suite, &offer).await?;
+    let delivery = &granted.delivery;
+    let acknowledged: Vec<&String> = delivery.delivered.iter().map(|(share, _)| &share.address).collect();
+    let words = |missing: &[_]| missing.iter().map(ToString::to_string).collect::<Vec<String>>();
     let undelivered: Vec<String> =
-        granted.undelivered.iter().map(|(_, missing)| missing.to_string()).collect();
+        delivery.undelivered.iter().map(|(_, missing)| missing.to_string()).collect();
     let json = json!({
         "grant": grant, "transaction": granted.committed.tx_id, "block": granted.committed.block,
-        "receipts": granted.receipts.len(), "undelivered": undelivered, "not_after_block": not_after_block,
+        "receipts": acknowledged.len(), "acknowledged": acknowledged, "undelivered": undelivered,
+        "left_out": words(&granted.left_out), "threshold": options.threshold, "not_after_block": not_after_block,
     });
     common.output.print(&json, || grant_words(&offer, &granted).join("\n"))?;
     anyhow::ensure!(
-        granted.receipts.len() >= usize::from(options.threshold),
-        "fewer proxies than the threshold have taken their shares, so that nobody can read under grant {grant}.\nRemedy: revoke it, and make another when the proxies answer."
+        acknowledged.len() >= usize::from(options.threshold),
+        "fewer proxies than the threshold have taken their shares, so that nobody can read under grant {grant} yet.\n\
+         Remedy: run `consort sealed deliver {grant}` when the proxies answer; their shares are kept until then."
     );
     Ok(())
+}
+
+/// Puts a grant on the ledger and hands its shares over. They are kept on the disk first: a process that ends in between, or a proxy
+/// that does not answer, costs none.
+async fn give(session: &Session, suite: Suite, offer: &Offer) -> anyhow::Result<Granted> {
+    let waiting = session.waiting(&offer.grant)?;
+    let prepared = session.sealed.prepare_grant(&session.domain_key(suite, &offer.domain)?, offer).await?;
+    let shares = prepared.shares.clone();
+    waiting.add(&shares)?;
+    let granted = match session.sealed.put_grant(prepared).await {
+        Ok(granted) => granted,
+        Err(error) if is_never_on_the_ledger(&error) => {
+            waiting.forget(&shares)?;
+            return Err(error.into());
+        }
+        Err(error) => {
+            let grant = &offer.grant;
+            return Err(anyhow::Error::new(error).context(format!(
+                "whether grant {grant} is on the ledger is not known; its shares are kept.\n\
+                 Remedy: look with `consort sealed audit --grant {grant}`; if it is there, run `consort sealed deliver {grant}`"
+            )));
+        }
+    };
+    waiting.keep(&granted.delivery)?;
+    Ok(granted)
+}
+
+/// Whether a grant's transaction has failed for good: refused by endorsers, or invalid in its block.
+fn is_never_on_the_ledger(error: &Error) -> bool {
+    use consort_client_sdk::Error as Call;
+    matches!(error, Error::Call(Call::Refused { call: "endorse", .. } | Call::Invalid { .. }))
 }
 
 /// What a grant came to, line by line.
@@ -137,14 +180,18 @@ pub(super) fn grant_words(offer: &Offer, granted: &Granted) -> Vec<String> {
     if offer.validity.not_after_block != 0 {
         lines.push(format!("it lasts until block {}", offer.validity.not_after_block));
     }
-    let shares = granted.receipts.len() + granted.undelivered.len();
+    let delivery = &granted.delivery;
+    let shares = delivery.delivered.len() + delivery.undelivered.len();
     lines.push(format!(
         "{} of {} checked their shares and signed for them; {} must answer",
-        granted.receipts.len(),
+        delivery.delivered.len(),
         count(shares, "proxy"),
         offer.threshold
     ));
-    lines.extend(granted.undelivered.iter().map(|(_, missing)| format!("not delivered: {missing}")));
+    lines.extend(delivery_words(&offer.grant, delivery));
+    lines.extend(
+        granted.left_out.iter().map(|missing| format!("left out, without a share of this grant: {missing}")),
+    );
     lines
 }
 

@@ -6,6 +6,7 @@ mod grants;
 mod reading;
 mod records;
 mod session;
+mod waiting;
 
 use clap::Subcommand;
 
@@ -45,6 +46,9 @@ pub(crate) enum SealedCommand {
         after_help = "Example:\n  consort sealed grant g1 st-anna --reader riverside.json --threshold 2 --key patient-17 --blocks 10 --as User1@stanna.example.com"
     )]
     Grant(grants::GrantOptions),
+    /// Hand the shares of a grant over to the proxies that have not signed for them yet; it may be repeated
+    #[command(after_help = "Example:\n  consort sealed deliver g1 --as User1@stanna.example.com")]
+    Deliver(waiting::DeliverOptions),
     /// Revoke a grant: from then on no proxy answers
     #[command(
         after_help = "Example:\n  consort sealed revoke g1 --reason \"treatment ended\" --as User1@stanna.example.com"
@@ -83,6 +87,7 @@ pub(crate) async fn run(command: SealedCommand) -> anyhow::Result<()> {
         SealedCommand::List(options) => records::list(&options).await,
         SealedCommand::Show(options) => records::show(&options).await,
         SealedCommand::Grant(options) => grants::grant(&options).await,
+        SealedCommand::Deliver(options) => waiting::deliver(&options).await,
         SealedCommand::Revoke(options) => grants::revoke(&options).await,
         SealedCommand::Read(options) => reading::read(&options).await,
         SealedCommand::Request(options) => reading::request(&options).await,

@@ -71,6 +71,7 @@ pub(super) async fn read(options: &ReadOptions) -> anyhow::Result<()> {
     let session = common.open().await?;
     let key = session.reader_key(session.suite(&record.name().domain).await?)?;
     let ciphertext = plaintext.ciphertext()?;
+    session.sealed.check_reader_key(grant, &key).await?;
     let requested = session.sealed.request(grant, &record.name()).await?;
     let opened = session.sealed.open_with(&requested.request, &key, ciphertext.as_deref()).await?;
     print(common, plaintext, &requested.request, &opened)

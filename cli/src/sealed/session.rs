@@ -2,12 +2,14 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context;
 use clap::Args;
 use consort_client_sdk::Gateway;
 use consort_client_sdk::sealed::{Keyring, Party, ProxyPeer, SealedData, SecretKey, Suite, suite_of};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::waiting::Waiting;
 use crate::access::{Access, AccessOptions};
 use crate::output::Output;
 use crate::report::table;
@@ -71,6 +73,22 @@ impl Session {
     /// The suite of a domain, which stands on the ledger.
     pub(super) async fn suite(&self, domain: &str) -> anyhow::Result<Suite> {
         Ok(suite_of(self.sealed.domain(domain).await?.suite)?)
+    }
+
+    /// Where the shares of a grant wait for their proxies.
+    pub(super) fn waiting(&self, grant: &str) -> anyhow::Result<Waiting> {
+        Waiting::new(&self.secret, self.sealed.network().channel(), grant)
+    }
+
+    /// The address of a peer with the role, by its host or its whole address.
+    pub(super) fn proxy_address(&self, name: &str) -> anyhow::Result<String> {
+        let known: Vec<&str> = self.sealed.proxy_peers().iter().map(ProxyPeer::address).collect();
+        let host = |address: &str| address.rsplit_once(':').is_some_and(|(host, _)| host == name);
+        let found = known.iter().find(|address| **address == name || host(address));
+        let found = found.with_context(|| {
+            format!("no peer {name} has the role of a proxy; those with it are {}", known.join(", "))
+        })?;
+        Ok((*found).to_owned())
     }
 
     pub(super) fn card(&self) -> anyhow::Result<ReaderCard> {

@@ -53,14 +53,17 @@ pub enum Error {
         location: String,
     },
     /// The owner's key, or the reader's, is not the one that domain or grant name.
-    #[error("this key is not the {whose}'s: the ledger names another one")]
+    #[error(
+        "this key is not the {whose}'s: the ledger names another one\nRemedy: {}",
+        other_key_remedy(whose)
+    )]
     OtherKey {
         /// `domain` or `reader`.
         whose: &'static str,
     },
     /// There are fewer proxies than the threshold, so that nothing was granted.
     #[error(
-        "{threshold} proxies must answer, and only {able} can serve{}; nothing was granted",
+        "{threshold} proxies must answer, and only {able} can serve{}\nNothing was granted: grant again when more of them can",
         Missing::list(missing)
     )]
     TooFewProxies {
@@ -69,6 +72,15 @@ pub enum Error {
         /// Proxies that described themselves.
         able: usize,
         /// The others.
+        missing: Vec<Missing>,
+    },
+    /// Proxies that an offer names cannot serve, so that nothing was granted.
+    #[error(
+        "not all of the proxies that were named can serve{}\nNothing was granted: wait for them, or name others",
+        Missing::list(missing)
+    )]
+    AbsentProxies {
+        /// Those that cannot.
         missing: Vec<Missing>,
     },
     /// Fewer proxies answered than needed. Nothing is lost: the request stands, and may be opened later.
@@ -87,6 +99,16 @@ pub enum Error {
         /// The proxies without a right fragment, and why.
         missing: Vec<Missing>,
     },
+}
+
+fn other_key_remedy(whose: &str) -> &'static str {
+    if whose == "reader" {
+        "use the secret's file as it was when the grant was made (a backup of it); a reader who lost it gives the owner a new reader key, \
+         for a new grant"
+    } else {
+        "use the secret's file that the domain was created with (a backup of it); without it nobody opens or grants the domain's records: \
+         seal them again, from where they came, in a new domain"
+    }
 }
 
 /// A proxy that did not do its part.

@@ -10,7 +10,8 @@ use futures::stream::FuturesUnordered;
 use prost::Message;
 use zeroize::Zeroizing;
 
-use super::{Error, Missing, SealedData, ciphertext_of, decode, suite_of};
+use super::{Error, Missing, NOT_FOUND, SealedData, ciphertext_of, decode, suite_of};
+use crate::lifecycle::has_status;
 
 /// A request that is on the ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,15 +132,35 @@ impl SealedData {
     /// Reads a record under a grant: requests it on the ledger, and opens it.
     ///
     /// # Errors
-    /// As [`request`](Self::request) and [`open`](Self::open).
+    /// As [`request`](Self::request) and [`open`](Self::open). A key that the grant does not name is refused before anything is requested,
+    /// so that it costs no use of the grant.
     pub async fn read(
         &self,
         grant: &str,
         record: &RecordName,
         reader_key: &SecretKey,
     ) -> Result<Opened, Error> {
+        self.check_reader_key(grant, reader_key).await?;
         let requested = self.request(grant, record).await?;
         self.open(&requested.request, reader_key).await
+    }
+
+    /// Whether a grant of the caller's was made for this key.
+    ///
+    /// # Errors
+    /// [`Error::OtherKey`] when it was made for another key of the caller; those of an evaluation. A grant that the caller's peer does not
+    /// have yet, or that is for somebody else, is left to the request.
+    pub async fn check_reader_key(&self, grant: &str, reader_key: &SecretKey) -> Result<(), Error> {
+        let found = match self.grant_status(grant).await {
+            Err(Error::Call(error)) if has_status(&error, NOT_FOUND) => return Ok(()),
+            found => found?.grant.unwrap_or_default(),
+        };
+        let terms: Terms = decode("GetGrant", &found.terms)?;
+        let own = terms.reader.as_ref() == Some(self.party());
+        if own && terms.reader_key[..] != reader_key.public_key().to_bytes() {
+            return Err(Error::OtherKey { whose: "reader" });
+        }
+        Ok(())
     }
 
     async fn case(&self, request: &str) -> Result<Case, Error> {

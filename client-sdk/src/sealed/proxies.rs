@@ -1,5 +1,6 @@
 //! The peers that serve as proxies, and what is checked before one is believed.
 
+use std::error::Error as _;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -123,7 +124,8 @@ fn timed<T>(message: T) -> Request<T> {
 fn in_words(status: &Status) -> String {
     match status.code() {
         Code::Unimplemented => "it does not have the role of a proxy (sealed.proxy)".to_owned(),
-        Code::Unavailable if status.message().is_empty() || status.message().contains("transport") => {
+        // What this side found out itself has a cause; the proxy's own words have none.
+        Code::Unavailable if status.source().is_some() || status.message().is_empty() => {
             "it does not answer".to_owned()
         }
         Code::DeadlineExceeded | Code::Cancelled => {
