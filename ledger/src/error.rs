@@ -154,6 +154,15 @@ pub enum Error {
         limit: usize,
     },
 
+    /// More private data waits for one transaction than can be real.
+    #[error("transaction {transaction} would have more than {limit} bytes of private sets waiting")]
+    TransientTransaction {
+        /// The transaction id.
+        transaction: String,
+        /// [`crate::transient::TRANSACTION_BYTES_MAX`].
+        limit: u64,
+    },
+
     /// More private data waits for its transactions than this peer keeps.
     #[error(
         "{limit} bytes of private data wait for their transactions already; they go as these are committed, or after {} blocks",

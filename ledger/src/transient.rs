@@ -21,6 +21,10 @@ use crate::{
 /// Different private sets that one transaction may have waiting: one per endorser that simulated it differently. More are an attack on the disk.
 pub const SETS_PER_TRANSACTION_MAX: usize = 32;
 
+/// Bytes of the private sets of one transaction that may wait: twice the largest message and a half, as all of them are looked through
+/// in memory when the transaction is committed.
+pub const TRANSACTION_BYTES_MAX: u64 = 256 << 20;
+
 /// Bytes of private sets that may wait in all: what members hand over without ever ordering the transaction must not fill the disk.
 pub const WAITING_BYTES_MAX: u64 = 1 << 30;
 
@@ -30,7 +34,7 @@ pub const RETENTION_BLOCKS: u64 = 20_000;
 /// Outdated sets that one commit removes at most, so that clearing up never delays a block noticeably.
 const EXPIRED_PER_COMMIT_MAX: usize = 256;
 
-/// Locks that puts are spread over: two puts of one set wait for each other, and others hardly ever.
+/// Locks that puts are spread over: two puts for one transaction wait for each other, and others hardly ever.
 const LOCKS: usize = 64;
 
 /// The columns of this store.
@@ -58,34 +62,62 @@ impl TransientStore {
     /// Keeps a private set that arrived at ledger height `height`, and waits until it is on the disk. The same set twice is kept once.
     ///
     /// # Errors
-    /// [`Error::TransientFull`] when too many different sets wait for this transaction, [`Error::TransientBytes`] when too many wait in
-    /// all; else when it cannot be written.
+    /// [`Error::TransientFull`] when too many different sets wait for this transaction, [`Error::TransientTransaction`] when they are too
+    /// large, [`Error::TransientBytes`] when too many wait in all; else when it cannot be written.
     pub fn put(&self, tx_id: &str, height: BlockNumber, set: &PrivateReadWriteSet) -> Result<(), Error> {
         let bytes = set.encode();
-        let hash = sha256(&bytes);
-        let lock = &self.locks[usize::from(hash[0]) % LOCKS];
-        let _same_set = lock.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = [transaction_prefix(tx_id).as_slice(), &hash].concat();
+        let prefix = transaction_prefix(tx_id);
+        let lock = &self.locks[usize::from(sha256(&prefix)[0]) % LOCKS];
+        let _same_transaction = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = [prefix.as_slice(), &sha256(&bytes)].concat();
         if self.database.contains(Column::Transient, &key)? {
             return Ok(());
         }
-        if self.keys(tx_id)?.len() >= SETS_PER_TRANSACTION_MAX {
-            return Err(Error::TransientFull {
-                transaction: tx_id.to_owned(),
-                limit: SETS_PER_TRANSACTION_MAX,
-            });
-        }
         let length = bytes.len() as u64;
-        if self.bytes.load(Ordering::Relaxed).saturating_add(length) > WAITING_BYTES_MAX {
-            return Err(Error::TransientBytes { limit: WAITING_BYTES_MAX });
-        }
+        self.check_transaction(tx_id, length)?;
+        self.reserve(length)?;
         let mut change = self.database.change();
         let arrival = height.get().to_be_bytes();
         change.put(Column::TransientArrivals, arrival_key(&arrival, &key), length.to_be_bytes());
         change.put(Column::Transient, key, [arrival.as_slice(), &bytes].concat());
-        change.write()?;
-        self.bytes.fetch_add(length, Ordering::Relaxed);
+        change.write().inspect_err(|_| self.forget(length))
+    }
+
+    /// Whether another set of so many bytes may wait for a transaction.
+    fn check_transaction(&self, tx_id: &str, length: u64) -> Result<(), Error> {
+        let (mut sets, mut waiting) = (0, length);
+        for record in self.records(tx_id) {
+            // The arrival stands before the set.
+            waiting += (record?.1.len() as u64).saturating_sub(8);
+            sets += 1;
+        }
+        let transaction = || tx_id.to_owned();
+        if sets >= SETS_PER_TRANSACTION_MAX {
+            return Err(Error::TransientFull { transaction: transaction(), limit: SETS_PER_TRANSACTION_MAX });
+        }
+        if waiting > TRANSACTION_BYTES_MAX {
+            return Err(Error::TransientTransaction {
+                transaction: transaction(),
+                limit: TRANSACTION_BYTES_MAX,
+            });
+        }
         Ok(())
+    }
+
+    /// Counts bytes that are about to wait, unless there are too many: before they are written, so that puts at one time cannot exceed the
+    /// limit together.
+    fn reserve(&self, length: u64) -> Result<(), Error> {
+        let with = |now: u64| now.checked_add(length).filter(|sum| *sum <= WAITING_BYTES_MAX);
+        match self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, with) {
+            Ok(_before) => Ok(()),
+            Err(_before) => Err(Error::TransientBytes { limit: WAITING_BYTES_MAX }),
+        }
+    }
+
+    /// Bytes of the sets that wait.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
     }
 
     /// The private sets that wait for a transaction.
@@ -93,10 +125,9 @@ impl TransientStore {
     /// # Errors
     /// When the store cannot be read, or is damaged.
     pub fn sets(&self, tx_id: &str) -> Result<Vec<PrivateReadWriteSet>, Error> {
-        self.records(tx_id)?
-            .into_iter()
-            .map(|(_, value)| {
-                let (_, bytes) = split_arrival(&value)?;
+        self.records(tx_id)
+            .map(|record| {
+                let (_, bytes) = split_arrival(&record?.1)?;
                 PrivateReadWriteSet::decode(&bytes)
                     .map_err(|cause| Error::damaged("private set", cause.to_string()))
             })
@@ -110,7 +141,8 @@ impl TransientStore {
         change: &mut Change<'_>,
     ) -> Result<(), Error> {
         for tx_id in tx_ids {
-            for (key, value) in self.records(tx_id)? {
+            for record in self.records(tx_id) {
+                let (key, value) = record?;
                 let (arrival, set) = split_arrival(&value)?;
                 self.forget(set.len() as u64);
                 change.delete(Column::TransientArrivals, arrival_key(&arrival, &key));
@@ -141,16 +173,12 @@ impl TransientStore {
         let _before = self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, rest);
     }
 
-    fn keys(&self, tx_id: &str) -> Result<Vec<Bytes>, Error> {
-        Ok(self.records(tx_id)?.into_iter().map(|(key, _)| key).collect())
-    }
-
-    fn records(&self, tx_id: &str) -> Result<Vec<(Bytes, Bytes)>, Error> {
+    /// Read one by one: together they may be large.
+    fn records(&self, tx_id: &str) -> impl Iterator<Item = Result<(Bytes, Bytes), Error>> {
         let prefix = transaction_prefix(tx_id);
         self.database
             .scan(Column::Transient, &prefix, prefix_end(&prefix).as_deref())
             .take(SETS_PER_TRANSACTION_MAX)
-            .collect()
     }
 }
 
@@ -173,5 +201,47 @@ fn split_arrival(value: &Bytes) -> Result<([u8; 8], Bytes), Error> {
     match value.split_first_chunk::<8>() {
         Some((arrival, set)) => Ok((*arrival, value.slice_ref(set))),
         None => Err(Error::damaged("private set", format!("{} bytes", value.len()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use consort_protos::rwset::{PrivateCollection, PrivateNamespace, Write};
+
+    fn set(key: &str) -> PrivateReadWriteSet {
+        let write = Write { key: key.to_owned(), is_delete: false, value: "value".into() };
+        let collections = vec![PrivateCollection::new("secrets", vec![write], Vec::new())];
+        PrivateReadWriteSet {
+            namespaces: vec![PrivateNamespace { namespace: "basic".to_owned(), collections }],
+        }
+    }
+
+    #[test]
+    fn what_was_never_ordered_goes_after_its_blocks_also_when_the_process_began_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let open =
+            || TransientStore::over(Arc::new(Database::open(folder.path(), &COLUMNS).unwrap())).unwrap();
+        let store = open();
+        let sets: u64 = EXPIRED_PER_COMMIT_MAX as u64 + 1;
+        for number in 0..sets {
+            store.put(&format!("never {number}"), BlockNumber::new(7), &set("key")).unwrap();
+        }
+        store.put("later", BlockNumber::new(8), &set("key")).unwrap();
+        let waiting = store.waiting_bytes();
+        drop(store);
+        let store = open();
+        assert_eq!(store.waiting_bytes(), waiting);
+        let commit = |number: u64| {
+            let mut change = store.database.change();
+            store.stage_expiry(BlockNumber::new(number), &mut change).unwrap();
+            change.write().unwrap();
+            store.waiting_bytes() / (waiting / (sets + 1))
+        };
+        assert_eq!(commit(RETENTION_BLOCKS + 7), sets + 1, "they may still be ordered");
+        assert_eq!(commit(RETENTION_BLOCKS + 8), 2, "a bounded number with one block");
+        assert_eq!(commit(RETENTION_BLOCKS + 8), 1);
+        assert_eq!(store.sets("never 3").unwrap(), []);
+        assert_eq!(store.sets("later").unwrap(), [set("key")]);
     }
 }
