@@ -102,6 +102,23 @@ async function membersShare(maker, carrier, shop) {
     console.log('ok private data events');
 }
 
+async function rangesAndPurging(maker, carrier, shop) {
+    for (const key of ['a1', 'a2', 'b1']) {
+        const transientData = { value: Buffer.from(`${SECRET}-${key}`) };
+        await maker.vault.submit('PutPrivate', { arguments: ['pair', key], transientData });
+    }
+    const pairs = async (one) => text.decode(await one.vault.evaluateTransaction('RangePrivate', 'pair', 'a', 'b'));
+    const expected = ['a1', 'a2'].map((key) => `${key}=${SECRET}-${key}\n`).join('');
+    await soon(async () => assert.equal(await pairs(carrier), expected));
+    const refused = await refusal(pairs(shop));
+    assert.match(refused, /tx creator does not have read access permission on privatedata/);
+    assert.ok(!refused.includes(SECRET));
+    await maker.vault.submit('PurgePrivate', { arguments: ['pair', 'a1'] });
+    const rest = `a2=${SECRET}-a2\n`;
+    await soon(async () => assert.equal(await pairs(carrier), rest));
+    console.log('ok ranges and purging');
+}
+
 async function othersAreRefused(shop) {
     const read = await refusal(shop.vault.evaluateTransaction('GetPrivate', 'pair', 'price'));
     assert.match(read, /tx creator does not have read access permission on privatedata in chaincodeName:vault collectionName: pair/);
@@ -172,6 +189,7 @@ async function main() {
     const [maker, carrier, shop] = members;
     try {
         await membersShare(maker, carrier, shop);
+        await rangesAndPurging(maker, carrier, shop);
         await othersAreRefused(shop);
         await hashesAreSalted(maker, carrier, shop);
         await trade(maker, carrier, shop);

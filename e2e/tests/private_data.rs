@@ -1,12 +1,16 @@
 //! Private data on a running network of three organisations, two of which are members: the published Node client, a peer that was down, and
-//! what lies on the disks of those who are no members.
+//! what those learn who are no members: from disks, logs, metrics, blocks, refusals and discovery.
 
-use std::path::Path;
+mod outsider;
+
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use consort_client_sdk::Gateway;
 use consort_e2e::{Network, node_client, repository};
+
+use outsider::{Outsider, Secret, check, holders, log_everything, metrics};
 
 /// Part of every private value of the test.
 const SECRET: &str = "kept-between-two-8f3a61c0";
@@ -24,24 +28,6 @@ fn deploy(network: &Network, name: &str, example: &str, more: &[&str]) -> Result
     let mut arguments = vec!["chaincode", "deploy", name, "--version", "1.0", "--path", &path];
     arguments.extend(more);
     network.consort(&arguments)?.expect_success().map(drop)
-}
-
-/// Files below a folder that hold a text.
-fn holders(folder: &Path, text: &str) -> Result<Vec<String>> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
-        let path = entry?.path();
-        if path.is_dir() {
-            found.extend(holders(&path, text)?);
-        } else {
-            // A running node may remove a file at any time.
-            let Ok(bytes) = std::fs::read(&path) else { continue };
-            if bytes.windows(text.len()).any(|window| window == text.as_bytes()) {
-                found.push(path.display().to_string());
-            }
-        }
-    }
-    Ok(found)
 }
 
 fn lacking(network: &Network, peer: &str) -> Result<Vec<serde_json::Value>> {
@@ -95,6 +81,7 @@ fn two_of_three_organisations_keep_data_between_them() -> Result<()> {
         .expect_failure()?;
     assert!(refused.contains("collection member 'CarierMSP' is not part of the channel"), "{refused}");
 
+    log_everything(&network)?;
     network.kill("peer1.carrier.example.com")?;
     let ports = [("Maker", 27051), ("Carrier", 28051), ("Shop", 29051)];
     let ports: serde_json::Map<_, _> =
@@ -112,6 +99,7 @@ fn two_of_three_organisations_keep_data_between_them() -> Result<()> {
     for step in [
         "members write and read",
         "private data events",
+        "ranges and purging",
         "others are refused",
         "salted hashes",
         "private agreement",
@@ -125,10 +113,48 @@ fn two_of_three_organisations_keep_data_between_them() -> Result<()> {
     network.kill("peer0.carrier.example.com")?;
     catches_up(&network, "peer1.carrier.example.com")?;
 
+    network.up()?;
+    let secrets = [Secret::new("a private value", SECRET.as_bytes())];
     let data = network.data();
-    assert!(!holders(&data.join("peers/peer0.maker.example.com"), SECRET)?.is_empty(), "the search works");
-    assert_eq!(holders(&data.join("peers/peer0.shop.example.com"), SECRET)?, [] as [String; 0]);
-    assert_eq!(holders(&data.join("orderers"), SECRET)?, [] as [String; 0]);
-    assert_eq!(holders(&data.join("logs"), SECRET)?, [] as [String; 0], "members' logs neither");
+    assert!(!holders(&data.join("peers/peer0.maker.example.com"), &secrets)?.is_empty(), "the search works");
+    assert_eq!(holders(&data.join("peers/peer0.shop.example.com"), &secrets)?, [] as [String; 0]);
+    assert_eq!(holders(&data.join("orderers"), &secrets)?, [] as [String; 0]);
+    assert_eq!(holders(&data.join("logs"), &secrets)?, [] as [String; 0], "members' logs neither");
+    let log = std::fs::read(data.join("logs/peer0.shop.example.com.log"))?;
+    assert!(String::from_utf8_lossy(&log).contains("TRACE"), "everything was logged");
+    for text in metrics(&network)? {
+        check(&secrets, "the metrics of a node", text.as_bytes());
+    }
+    tokio::runtime::Runtime::new()?.block_on(a_non_member_learns_nothing(&network, &secrets))
+}
+
+/// What a user of the third organisation gets from its own peer and from members' peers.
+async fn a_non_member_learns_nothing(network: &Network, secrets: &[Secret]) -> Result<()> {
+    let as_shop = ("shop", "ShopMSP", "User1");
+    let own = Outsider::new(network, as_shop, ("trade", 29051))?;
+    let blocks = own.blocks().await?;
+    assert!(blocks.iter().any(|block| Secret::new("", b"PutPrivate").is_in(block)), "the writes are there");
+    blocks.iter().for_each(|block| check(secrets, "a block", block));
+    for (peer, port) in [("maker", 27051), ("carrier", 28051), ("shop", 29051)] {
+        let asking = own.at(network, peer, port)?;
+        check(secrets, "discovery", &asking.discovered("vault", &["pair", "salted"]).await?);
+        let gateway = Gateway::connect(&asking.peer, own.identity.clone()).await?;
+        let vault = gateway.network("trade").contract("vault");
+        let agreement = gateway.network("trade").contract("agreement");
+        for (contract, function, arguments) in [
+            (&vault, "GetPrivate", vec!["pair", "price"]),
+            (&vault, "GetPrivate", vec!["salted", "price"]),
+            (&vault, "RangePrivate", vec!["pair", "a", "z"]),
+            (&agreement, "ReadPrivateProperties", vec!["land"]),
+        ] {
+            let answer = contract.evaluate(function, arguments.clone()).await;
+            assert!(answer.is_err(), "{function} {arguments:?} at {peer}: {answer:?}");
+            check(secrets, "a refusal", format!("{answer:?}").as_bytes());
+            let answer = contract.call(function).arguments(arguments).endorse().await.map(|_| ());
+            check(secrets, "a refused endorsement", format!("{answer:?}").as_bytes());
+        }
+        // What it may ask for: hashes.
+        check(secrets, "a hash", &vault.evaluate("HashPrivate", ["pair", "price"]).await?);
+    }
     Ok(())
 }

@@ -24,6 +24,8 @@ pub fn contract() -> Functions<'static> {
         .function("PutPrivate", put_private)
         .function("GetPrivate", get_private)
         .function("HashPrivate", hash_private)
+        .function("RangePrivate", range_private)
+        .function("PurgePrivate", purge_private)
 }
 
 consort_chaincode_sdk::export!(contract);
@@ -108,6 +110,26 @@ fn get_private(context: &Context<'_>, collection: String, key: String) -> Result
 fn hash_private(context: &Context<'_>, collection: String, key: String) -> Result<String, Error> {
     let hash = context.private(&collection).hash(&key)?.ok_or_else(|| missing(&key))?;
     Ok(hash.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The private pairs from `start` up to, not including, `end`, one `key=value` a line, on a peer that holds them.
+fn range_private(
+    context: &Context<'_>,
+    collection: String,
+    start: String,
+    end: String,
+) -> Result<String, Error> {
+    let mut lines = String::new();
+    for pair in context.private(&collection).range(&start, &end)? {
+        let pair = pair?;
+        lines.push_str(&format!("{}={}\n", pair.key, String::from_utf8_lossy(&pair.value)));
+    }
+    Ok(lines)
+}
+
+/// Forgets a private key with every earlier value of it, on every peer.
+fn purge_private(context: &Context<'_>, collection: String, key: String) -> Result<(), Error> {
+    context.private(&collection).purge(&key)
 }
 
 fn numbers(first: u32, count: u32) -> Result<std::ops::Range<u32>, Error> {
