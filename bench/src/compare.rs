@@ -88,6 +88,9 @@ pub(crate) fn compare(base: &str, chosen: &[&str]) -> Result<bool> {
     let [older, newer] = &sides;
     println!("\n{}", table(older, newer));
     newer.place()?;
+    for side in &sides {
+        std::fs::remove_dir_all(&side.saved)?;
+    }
     Ok(true)
 }
 
