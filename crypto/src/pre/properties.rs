@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::element::{Element, POINT_BYTES};
+use super::share::{GrantKeys, GrantSecret};
 use super::*;
 
 const SUITES: [Suite; 2] = [Suite::P256, Suite::Sm2];
@@ -62,6 +63,15 @@ impl Case {
         opened.map(|plaintext| plaintext.to_vec())
     }
 
+    /// What owner and reader know of a grant.
+    fn grant_secret(&self) -> GrantSecret {
+        let (owner, reader) = (self.owner.public_key(), self.reader.public_key());
+        let keys =
+            GrantKeys { owner: &owner, reader: &reader, ephemeral: &self.split.ephemeral, grant: GRANT };
+        let with_ephemeral = self.reader.shared(&self.split.ephemeral).unwrap();
+        GrantSecret::new(&keys, &with_ephemeral, &self.reader.shared(owner.point()).unwrap())
+    }
+
     fn verify(&self, fragment: &Fragment) -> Result<(), Error> {
         let commitment = &self.split.commitments[usize::from(fragment.index()) - 1];
         fragment.verify(&self.sealed.capsule, AUX, commitment, GRANT, REQUEST)
@@ -113,6 +123,63 @@ fn a_reader_who_pretends_a_lower_threshold_learns_nothing() {
         assert_eq!(case.open(&case.fragments[..2]), Err(Error::Closed), "{suite:?}");
         case.threshold = 0;
         assert_eq!(case.open(&case.fragments), Err(Error::Threshold { threshold: 0, proxies: 4 }));
+    }
+}
+
+#[test]
+fn what_the_reader_and_fewer_proxies_than_the_threshold_have_together_opens_nothing() {
+    for suite in SUITES {
+        let case = Case::new(suite, 3, 5);
+        // All that they have: the ledger, the reader's key, two shares, and whatever can be made with them.
+        let Split { shares, ephemeral, commitments } = &case.split;
+        let sum = shares[0].scalar.plus(&shares[1].scalar);
+        for scalar in [*shares[0].scalar, *shares[1].scalar, sum] {
+            let bytes = [&[0, 3][..], &scalar.to_bytes()].concat();
+            let forged = Share::from_bytes(suite, &bytes).unwrap();
+            let third = re_encrypt(&forged, &case.sealed.capsule, AUX, GRANT, REQUEST).unwrap();
+            let fragments = [case.fragments[0].clone(), case.fragments[1].clone(), third];
+            assert_eq!(case.open(&fragments), Err(Error::Fragment { index: 3 }), "{suite:?}");
+            // Whoever leaves out the check gets something else than the record's key.
+            let mut unchecked = commitments.clone();
+            unchecked[2] = forged.commitment().unwrap();
+            let opened = open(
+                &case.reader,
+                &case.owner.public_key(),
+                ephemeral,
+                3,
+                AUX,
+                GRANT,
+                REQUEST,
+                &unchecked,
+                &case.sealed.capsule,
+                &case.sealed.ciphertext,
+                &fragments,
+            );
+            assert_eq!(opened.unwrap_err(), Error::Closed, "{suite:?}");
+        }
+    }
+}
+
+#[test]
+fn the_shares_of_fewer_proxies_than_the_threshold_fit_every_owners_key() {
+    use super::share::weights;
+    for suite in SUITES {
+        let case = Case::new(suite, 3, 5);
+        // Also to the reader, who knows the places and the factor: for each key there is one third share that goes with the two.
+        let secret = case.grant_secret();
+        let places: Vec<_> = (1..=3).map(|index| secret.place(index)).collect();
+        let weights = weights(&places).unwrap();
+        let [first, second, third] = [0, 1, 2].map(|at| &case.split.shares[at].scalar);
+        let of_two = first.times(&weights[0]).plus(&second.times(&weights[1]));
+        let fitting = |key: &SecretKey| {
+            let constant = key.scalar().times(&secret.factor.inverted().unwrap());
+            constant.minus(&of_two).times(&weights[2].inverted().unwrap())
+        };
+        assert_eq!(fitting(&case.owner).to_bytes(), third.to_bytes());
+        for _ in 0..8 {
+            let other = fitting(&SecretKey::generate(suite).unwrap());
+            assert!(!other.is_zero() && other.to_bytes() != third.to_bytes());
+        }
     }
 }
 
@@ -403,12 +470,9 @@ fn both_generators_of_a_suite_differ() {
 #[test]
 fn enough_proxies_and_the_reader_together_find_the_owners_key() {
     // The limit that the documentation states: it is inherent, and the reason for one key per domain.
-    use super::share::{GrantKeys, GrantSecret, weights};
+    use super::share::weights;
     let case = Case::new(Suite::P256, 2, 3);
-    let (owner, reader) = (case.owner.public_key(), case.reader.public_key());
-    let keys = GrantKeys { owner: &owner, reader: &reader, ephemeral: &case.split.ephemeral, grant: GRANT };
-    let with_ephemeral = case.reader.shared(&case.split.ephemeral).unwrap();
-    let secret = GrantSecret::new(&keys, &with_ephemeral, &case.reader.shared(owner.point()).unwrap());
+    let secret = case.grant_secret();
     let colluding = &case.split.shares[1..];
     let places: Vec<_> = colluding.iter().map(|share| secret.place(share.index())).collect();
     let weights = weights(&places).unwrap();
