@@ -14,7 +14,7 @@ use consort_protos::fabric::{
     common::{Config, ConfigGroup, ConfigPolicy, ConfigValue, OrdererAddresses},
     etcdraft::{ConfigMetadata, Consenter},
     msp::{FabricMspConfig, MspConfig},
-    orderer::{BatchSize, BatchTimeout, ConsensusType},
+    orderer::{BatchSize, BatchTimeout, ConsensusType, consensus_type::State},
     protos::{AcLs, AnchorPeer, AnchorPeers, ApiResource},
 };
 use prost::Message;
@@ -46,6 +46,8 @@ pub struct Change {
     pub orderer_endpoints: BTreeMap<String, Vec<String>>,
     /// When a block is cut; what is left out stays.
     pub batch: BatchChange,
+    /// Whether only configurations are ordered; a change into or out of maintenance changes nothing else.
+    pub maintenance: Option<bool>,
     /// Policies to add or replace, by path: `Application/Endorsement: ANY Endorsement`.
     pub policies: BTreeMap<String, String>,
     /// Access rules to add or replace: resource to policy path. An empty path goes back to the default.
@@ -200,6 +202,7 @@ impl Change {
         }
         self.change_batch(orderer)?;
         self.change_consenters(orderer)?;
+        self.change_maintenance(orderer)?;
         self.publish_revocations(root)?;
         for (path, text) in &self.policies {
             change_policy(root, path, text)?;
@@ -237,6 +240,15 @@ impl Change {
         if let Some(timeout) = &batch.timeout {
             put(orderer, BATCH_TIMEOUT, &BatchTimeout { timeout: as_go_prints(timeout) });
         }
+        Ok(())
+    }
+
+    fn change_maintenance(&self, orderer: &mut ConfigGroup) -> Result<(), ChangeError> {
+        let Some(maintenance) = self.maintenance else { return Ok(()) };
+        let consensus: Option<ConsensusType> = present(orderer, CONSENSUS_TYPE, "ConsensusType")?;
+        let mut consensus = consensus.ok_or(ChangeError::Configuration("ConsensusType"))?;
+        consensus.set_state(if maintenance { State::Maintenance } else { State::Normal });
+        put(orderer, CONSENSUS_TYPE, &consensus);
         Ok(())
     }
 

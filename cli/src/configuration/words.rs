@@ -186,6 +186,17 @@ mod tests {
     }
 
     #[test]
+    fn maintenance_is_told_and_changes_nothing_else() {
+        let old = golden();
+        let enter = Change { maintenance: Some(true), ..Change::default() };
+        let entered = enter.apply(&old).unwrap();
+        let lines = changes(&old, &entered);
+        assert_eq!(lines, ["Orderer/ConsensusType.state: STATE_NORMAL -> STATE_MAINTENANCE"]);
+        let leave = Change { maintenance: Some(false), ..Change::default() };
+        assert_eq!(changes(&old, &leave.apply(&entered).unwrap()), Vec::<String>::new());
+    }
+
+    #[test]
     fn anchor_peers_and_removals_are_told() {
         let old = golden();
         let mut change = Change::default();
