@@ -3,6 +3,7 @@
 //! A client sends signed envelopes, each asking for a range of blocks; every range is answered by its blocks and one status, and a
 //! status other than SUCCESS ends the stream. Source of the rules: Fabric `orderer/ab.proto`, `peer/events.proto`, `common/deliver`.
 
+mod queue;
 mod request;
 
 use std::{
@@ -18,18 +19,17 @@ use consort_protos::{
     ids::BlockNumber,
 };
 use futures::{Stream, StreamExt};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
-use tokio_stream::wrappers::ReceiverStream;
+use time::OffsetDateTime;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tracing::{debug, info, warn};
 
+pub use self::queue::Responses;
+use self::queue::{Answers, Gone, LastWord};
 use self::request::Request;
 use crate::{Clock, Tasks, server::PeerCertificate};
 
 /// A request whose timestamp differs from the server's clock by more than this is refused (Fabric's default).
 const TIME_WINDOW: Duration = Duration::from_secs(15 * 60);
-
-/// Blocks that are read ahead of a slow client; more would only hold memory.
-const RESPONSES_IN_FLIGHT: usize = 8;
 
 /// Streams that one server feeds at a time (Fabric's default limit of its deliver service). Only who may read takes a place.
 const STREAMS_MAX: usize = 2_500;
@@ -40,6 +40,15 @@ const SLOW_READER_WAIT: Duration = Duration::from_secs(120);
 
 /// A client that opens a stream and sends no request for this long is sent away: nothing is known of it, and it holds a task.
 const FIRST_REQUEST_WAIT: Duration = Duration::from_secs(10);
+
+/// Which blocks a request asks for at a height of `height` blocks, first and last. Whether its sender may read them is another
+/// question.
+///
+/// # Errors
+/// The status that a server answers with: the request is malformed, its time is not `now`, or no such blocks can be meant.
+pub fn asked_blocks(envelope: Envelope, now: OffsetDateTime, height: u64) -> Result<(u64, u64), Status> {
+    Request::open(envelope, now, TIME_WINDOW, None)?.seek()?.bounds(height)
+}
 
 /// Whether a source can go on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,9 +147,6 @@ impl<C> std::fmt::Debug for Deliver<C> {
     }
 }
 
-/// The stream of answers, as generated services want it.
-pub type Responses<R> = ReceiverStream<Result<R, tonic::Status>>;
-
 impl<C: Channels> Deliver<C> {
     /// `tls_binding`: the server requires client certificates, so that each request must name the one it came with.
     pub fn new(channels: Arc<C>, clock: Arc<dyn Clock>, tasks: Tasks, tls_binding: bool) -> Self {
@@ -189,14 +195,11 @@ struct Session<C: Channels, F: Form<C::Source>> {
     deliver: Deliver<C>,
     form: F,
     peer: Option<PeerCertificate>,
-    responses: mpsc::Sender<Result<F::Response, tonic::Status>>,
-    /// Room for the reason with which the stream ends, however full the queue is.
+    responses: Answers<F::Response>,
     last_word: LastWord<F::Response>,
     /// One of the places, from the first range on that the client may read.
     place: OnceLock<OwnedSemaphorePermit>,
 }
-
-type LastWord<R> = mpsc::OwnedPermit<Result<R, tonic::Status>>;
 
 /// Why nothing more can be sent.
 enum Unsent {
@@ -208,10 +211,9 @@ enum Unsent {
 
 impl<C: Channels, F: Form<C::Source>> Session<C, F> {
     fn new(deliver: Deliver<C>, form: F, peer: Option<PeerCertificate>) -> (Self, Responses<F::Response>) {
-        let (responses, stream) = mpsc::channel(RESPONSES_IN_FLIGHT + 1);
-        let last_word = responses.clone().try_reserve_owned().expect("invariant: a new queue is empty");
+        let (responses, last_word, stream) = queue::queue();
         let session = Self { deliver, form, peer, responses, last_word, place: OnceLock::new() };
-        (session, ReceiverStream::new(stream))
+        (session, stream)
     }
 
     async fn run<R>(self, mut requests: R)
@@ -219,7 +221,7 @@ impl<C: Channels, F: Form<C::Source>> Session<C, F> {
         R: Stream<Item = Result<Envelope, tonic::Status>> + Unpin + Send,
     {
         let Ok(mut next) = tokio::time::timeout(FIRST_REQUEST_WAIT, requests.next()).await else {
-            self.last_word.send(Err(tonic::Status::deadline_exceeded("no request came")));
+            self.last_word.send(tonic::Status::deadline_exceeded("no request came"));
             return;
         };
         while let Some(Ok(envelope)) = next {
@@ -232,12 +234,12 @@ impl<C: Channels, F: Form<C::Source>> Session<C, F> {
                 Err(Ended::With(status)) => status,
                 Err(Ended::Full) => {
                     let status = tonic::Status::resource_exhausted("too many deliver streams");
-                    self.last_word.send(Err(status));
+                    self.last_word.send(status);
                     return;
                 }
                 Err(Ended::Unsent(unsent)) => return self.give_up(&unsent),
             };
-            match self.send(self.form.status(status)).await {
+            match self.send(self.form.status(status), 0).await {
                 Err(unsent) => return self.give_up(&unsent),
                 Ok(()) if status != Status::Success => return,
                 Ok(()) => {}
@@ -246,10 +248,11 @@ impl<C: Channels, F: Form<C::Source>> Session<C, F> {
         }
     }
 
-    async fn send(&self, response: F::Response) -> Result<(), Unsent> {
-        let sending = self.responses.send(Ok(response));
+    /// Hands over a response that holds about so many bytes.
+    async fn send(&self, response: F::Response, bytes: usize) -> Result<(), Unsent> {
+        let sending = self.responses.send(response, bytes);
         match tokio::time::timeout(self.deliver.slow_reader_wait, sending).await {
-            Ok(sent) => sent.map_err(|_closed| Unsent::Gone),
+            Ok(sent) => sent.map_err(|Gone| Unsent::Gone),
             Err(_elapsed) => Err(Unsent::Slow),
         }
     }
@@ -260,7 +263,7 @@ impl<C: Channels, F: Form<C::Source>> Session<C, F> {
             info!(wait, "a reader that took no block for so many seconds is sent away");
             let text =
                 format!("no block was taken for {wait} s: read faster, and ask again from the next block on");
-            self.last_word.send(Err(tonic::Status::resource_exhausted(text)));
+            self.last_word.send(tonic::Status::resource_exhausted(text));
         }
     }
 
@@ -289,12 +292,13 @@ impl<C: Channels, F: Form<C::Source>> Session<C, F> {
             wait_beyond(number, &mut heights, &mut condition, &seek).await?;
             let block = seek.shorten(read(&*source, number)?);
             self.check_access(&source, &mut access)?;
+            let bytes = consort_protos::block::envelopes(&block).iter().map(Bytes::len).sum();
             let response = self
                 .form
                 .block(&source, block, &request.signed.identity)
                 .map_err(|reason| internal(&reason))?;
             tokio::select! {
-                sent = self.send(response) => sent?,
+                sent = self.send(response, bytes) => sent?,
                 // Nobody who reads slowly keeps a channel from being left.
                 () = closed(&mut condition) => return Err(Ended::With(Status::ServiceUnavailable)),
             }
@@ -413,6 +417,7 @@ async fn closed(condition: &mut watch::Receiver<Condition>) {
 
 #[cfg(test)]
 mod tests {
+    use super::queue::RESPONSES_IN_FLIGHT;
     use super::*;
     use crate::SystemClock;
 
@@ -484,9 +489,9 @@ mod tests {
             .slow_reader_wait(Duration::from_millis(5));
         let (session, mut answers) = Session::new(deliver, Statuses, None);
         for _ in 0..RESPONSES_IN_FLIGHT {
-            assert!(session.send(Status::Success).await.is_ok());
+            assert!(session.send(Status::Success, 0).await.is_ok());
         }
-        let Err(unsent) = session.send(Status::Success).await else { panic!("the queue is bounded") };
+        let Err(unsent) = session.send(Status::Success, 0).await else { panic!("the queue is bounded") };
         session.give_up(&unsent);
         for _ in 0..RESPONSES_IN_FLIGHT {
             assert_eq!(answers.next().await.unwrap().unwrap(), Status::Success);

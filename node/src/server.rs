@@ -1,5 +1,6 @@
 //! One listener for gRPC and plain HTTP, with TLS, limits and a clean end.
 
+mod budget;
 mod port_owner;
 
 use std::{convert::Infallible, fmt, net::SocketAddr, sync::Arc, time::Duration};
@@ -24,6 +25,7 @@ use tonic::{body::Body as GrpcBody, server::NamedService, service::RoutesBuilder
 use tower::{Service, ServiceExt};
 use tracing::{debug, info, warn};
 
+use self::budget::{Budget, Paid};
 use crate::{
     Tasks,
     config::ListenConfig,
@@ -203,6 +205,7 @@ pub fn serve(listener: Listener, tls: Option<ServerTls>, router: Router, limits:
         client_roots,
         router,
         limits,
+        budget: Budget::default(),
         stop: tasks.cancelled(),
     });
     let connections = tasks.clone();
@@ -218,6 +221,7 @@ struct Server {
     client_roots: Option<ClientRoots>,
     router: Router,
     limits: Limits,
+    budget: Budget,
     stop: CancellationToken,
 }
 
@@ -299,7 +303,17 @@ impl Server {
         let service = service_fn(|mut request: Request<Incoming>| {
             request.extensions_mut().insert(peer.clone());
             request.extensions_mut().insert(RemoteAddress(remote));
-            answer(self.router.clone(), request.map(Body::new))
+            let (router, account) = (self.router.clone(), self.budget.account());
+            let request = if budget::is_grpc(request.headers()) {
+                request.map(|body| Body::new(Paid::new(body, Arc::clone(&account))))
+            } else {
+                request.map(Body::new)
+            };
+            async move {
+                let answered = answer(router, request).await;
+                drop(account);
+                answered
+            }
         });
         let builder = self.protocol(h2);
         let connection = builder.serve_connection(TokioIo::new(stream), service);

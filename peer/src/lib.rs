@@ -38,6 +38,7 @@ pub mod gateway;
 pub mod health;
 pub mod identities;
 pub mod lifecycle;
+mod load;
 pub mod membership;
 pub mod private;
 pub mod registry;

@@ -311,6 +311,7 @@ fn assemble(
         msp_id,
         config.gateway.clone(),
         Arc::clone(&clock),
+        tasks.clone(),
     );
     let tls_binding = config.tls.client_auth == ClientAuth::Required;
     let discovery = Discovery::new(DiscoverySetup {
@@ -321,8 +322,8 @@ fn assemble(
         tls_binding,
     });
     let proxies = proxies(&config, &following.signer, &membership, &clock)?;
+    let counted = CountedEndorser::new(EndorserService::new(endorser, Arc::clone(&clock)), peer_metrics);
     let events = BlockEvents::new(Arc::clone(&channels), clock, tasks, tls_binding);
-    let counted = CountedEndorser::new(EndorserService::new(endorser), peer_metrics);
     let server = GrpcServer::new(listener, Some(tls.clone()))
         .add_service(limited!(GatewayServer::new(gateway)))
         .add_service(limited!(EndorserServer::new(counted)))
@@ -503,6 +504,8 @@ fn client_identity(config: &PeerConfig) -> Result<ClientIdentity, StartError> {
     Ok(ClientIdentity::from_pem(&cert, &key))
 }
 
+#[cfg(test)]
+mod bad_input_tests;
 #[cfg(test)]
 mod revocation_tests;
 #[cfg(test)]

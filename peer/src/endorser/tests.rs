@@ -37,6 +37,7 @@ const NOW: i64 = 1_800_000_000;
 /// One peer of an organisation with its own books.
 struct Peer {
     endorser: Endorser,
+    clock: Arc<ManualClock>,
     channels: Arc<Channels>,
     channel: Arc<ChannelHandle>,
     admin: Arc<SigningIdentity>,
@@ -54,16 +55,18 @@ impl Peer {
             Limits { instances_max: 2, memory_bytes_max: 8 << 20, fuel_max: 10_000_000, ..Limits::default() };
         let runtime = Arc::new(WasmRuntime::new(packages, &folder.path().join("compiled"), limits).unwrap());
         let local = Arc::clone(channel.bundle().msps());
+        let clock = Arc::new(ManualClock::new(OffsetDateTime::from_unix_timestamp(NOW).unwrap()));
         let endorser = Endorser::new(EndorserParts {
             channels: Arc::clone(&channels),
             runtime,
             signer: consort_node::renewal::Current::new(Arc::clone(&organisation.peer)),
             access: Arc::new(Access::new(local, organisation.msp_id.clone())),
-            clock: Arc::new(ManualClock::new(OffsetDateTime::from_unix_timestamp(NOW).unwrap())),
+            clock: Arc::clone(&clock) as Arc<dyn consort_node::Clock>,
             time_window: Duration::from_secs(900),
         });
         Self {
             endorser,
+            clock,
             channels,
             channel,
             admin: organisation.identity("admin"),
@@ -573,4 +576,6 @@ async fn proposals_that_are_not_in_order_are_refused_in_fabrics_words() {
 }
 
 mod agreement;
+mod garbage;
+mod refusals;
 mod upgrade;

@@ -226,7 +226,6 @@ mod tests {
 
     use consort_node::SystemClock;
     use futures::StreamExt;
-    use tokio_stream::wrappers::ReceiverStream;
 
     use super::*;
     use crate::committer::golden_block;
@@ -248,15 +247,15 @@ mod tests {
         let request =
             from_block(test.channel.id(), 0, signer, Bytes::new(), SystemClock.now()).expect("signed");
         let requests = futures::stream::iter([Ok(request)]).chain(futures::stream::pending());
-        let answers = deliver.serve(Whole, requests.boxed(), None).expect("served").into_inner();
+        let answers = deliver.serve(Whole, requests.boxed(), None).expect("served");
         tokio::time::timeout(Duration::from_secs(20), async {
-            while answers.sender_strong_count() > 0 {
+            while !answers.is_over() {
                 tokio::task::yield_now().await;
             }
         })
         .await
         .expect("the stream's task ends although nothing is taken");
-        let answers: Vec<_> = ReceiverStream::new(answers).collect().await;
+        let answers: Vec<_> = answers.collect().await;
         tasks.shutdown(Duration::from_secs(10)).await.expect("everything ends");
         let (last, blocks) = answers.split_last().expect("answers");
         assert!(blocks.iter().all(Result::is_ok) && blocks.len() < 13, "{} blocks", blocks.len());

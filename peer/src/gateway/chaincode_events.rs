@@ -1,6 +1,6 @@
 //! ChaincodeEvents: the events of one chaincode from a position on, block by block.
 
-use std::pin::Pin;
+use std::time::Duration;
 
 use consort_protos::fabric::gateway::{
     ChaincodeEventsRequest, ChaincodeEventsResponse, SignedChaincodeEventsRequest,
@@ -8,9 +8,9 @@ use consort_protos::fabric::gateway::{
 use consort_protos::fabric::orderer::{SeekPosition, seek_position};
 use consort_protos::fabric::protos::{ChaincodeEvent, TxValidationCode};
 use consort_protos::transaction::Transaction;
-use futures::Stream;
 use prost::Message;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::Gateway;
@@ -21,8 +21,13 @@ use consort_node::dial::with_causes;
 /// Resource of the access control list.
 const RESOURCE: &str = "gateway/ChaincodeEvents";
 
+/// Answers that wait for a client, beside what the transport holds. They are parts of blocks, so few.
+pub(super) const RESPONSES_IN_FLIGHT: usize = 2;
+
+type Answer = Result<ChaincodeEventsResponse, Status>;
+
 /// The stream of answers.
-pub(super) type EventStream = Pin<Box<dyn Stream<Item = Result<ChaincodeEventsResponse, Status>> + Send>>;
+pub(super) type EventStream = ReceiverStream<Answer>;
 
 impl Gateway {
     /// Starts a stream of events; it ends with the caller, with the channel, or when the caller may not read any more.
@@ -55,10 +60,17 @@ impl Gateway {
             start(access.channel(), request.start_position.as_ref(), request.after_transaction_id)?;
         let blocks = access.channel().blocks_from(first);
         let reader = EventReader { access, blocks, chaincode: request.chaincode_id, skip, _waiter: waiter };
-        Ok(Box::pin(futures::stream::try_unfold(reader, |mut reader| async move {
-            let response = reader.next().await?;
-            Ok(Some((response, reader)))
-        })))
+        let (answers, stream) = mpsc::channel(RESPONSES_IN_FLIGHT + 1);
+        let last_word = answers.clone().try_reserve_owned().expect("invariant: a new queue is empty");
+        let (cancelled, wait) = (self.tasks.cancelled(), self.slow_reader_wait);
+        self.tasks.spawn("chaincode events", false, async move {
+            tokio::select! {
+                () = cancelled.cancelled() => {}
+                () = answers.closed() => {}
+                reason = reader.run(&answers, wait) => drop(last_word.send(Err(reason))),
+            }
+        });
+        Ok(ReceiverStream::new(stream))
     }
 }
 
@@ -111,6 +123,21 @@ struct EventReader {
 }
 
 impl EventReader {
+    /// Hands over events until something ends the stream, and returns what.
+    async fn run(mut self, answers: &mpsc::Sender<Answer>, wait: Duration) -> Status {
+        loop {
+            let response = match self.next().await {
+                Ok(response) => response,
+                Err(status) => return status,
+            };
+            match tokio::time::timeout(wait, answers.send(Ok(response))).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_closed)) => return Status::cancelled("the client is gone"),
+                Err(_elapsed) => return slow(wait),
+            }
+        }
+    }
+
     async fn next(&mut self) -> Result<ChaincodeEventsResponse, Status> {
         loop {
             let block = self.blocks.next().await.map_err(|error| Status::aborted(with_causes(&error)))?;
@@ -140,6 +167,15 @@ impl EventReader {
         }
         events
     }
+}
+
+/// What a client reads that left its events waiting, once it reads again.
+fn slow(wait: Duration) -> Status {
+    let seconds = wait.as_secs();
+    tracing::info!(seconds, "a reader that took no events for so many seconds is sent away");
+    Status::resource_exhausted(format!(
+        "no event was taken for {seconds} s: read faster, and ask again from the last event on"
+    ))
 }
 
 /// The event of an endorser transaction, if it has a complete one.

@@ -38,7 +38,7 @@ const RETRY_TYPE: &str = "type.googleapis.com/google.rpc.RetryInfo";
 /// A status that says when to try again, as `google.rpc.RetryInfo`. Published gateway clients read every detail as an
 /// `ErrorDetail`, some with a check that its texts are UTF-8; so the pause is given in whole seconds, whose bytes are, and
 /// exactly in the trailers.
-pub(super) fn with_retry(
+pub(crate) fn with_retry(
     code: Code,
     message: impl Into<String>,
     pause: Duration,

@@ -17,7 +17,6 @@ mod evaluate;
 #[cfg(test)]
 mod garbage_tests;
 mod layout;
-mod load;
 mod network;
 mod outcome;
 pub(crate) mod plan;
@@ -31,7 +30,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use consort_msp::policy::SignedData;
-use consort_node::Clock;
+use consort_node::{Clock, Tasks};
 use consort_protos::fabric::gateway::gateway_server::Gateway as GatewayService;
 use consort_protos::fabric::gateway::{
     CommitStatusResponse, EndorseRequest, EndorseResponse, EvaluateRequest, EvaluateResponse,
@@ -45,16 +44,20 @@ use tonic::{Request as GrpcRequest, Response as GrpcResponse, Status};
 
 use self::access::{Access, denied};
 pub(crate) use self::chaincode_events::event_of;
-use self::load::Gate;
+pub(crate) use self::details::with_retry;
 pub use self::network::{CallError, Directory, EndorserNetwork, Member, OrderingService};
 pub(crate) use self::plan::plan;
 use self::request::{Request, deadline, within};
 use crate::channel::ChannelHandle;
 use crate::config::GatewayConfig;
+use crate::load::Gate;
 use crate::registry::Channels;
 
 /// Commits and event streams that are waited for at the same time, of all clients together. Each holds a few kilobytes.
 const WAITERS_MAX: usize = 20_000;
+
+/// How long a client may leave the events that wait for it; as long as a reader of blocks may.
+const SLOW_READER_WAIT: Duration = Duration::from_secs(120);
 
 /// The gateway service. Cheap to clone.
 #[derive(Clone)]
@@ -68,11 +71,14 @@ pub struct Gateway {
     clock: Arc<dyn Clock>,
     gate: Arc<Gate>,
     waiters: Arc<Semaphore>,
+    tasks: Tasks,
+    slow_reader_wait: Duration,
 }
 
 impl Gateway {
-    /// Makes a gateway of the organisation `msp_id`.
+    /// Makes a gateway of the organisation `msp_id`; event streams are tasks of `tasks`.
     #[must_use]
+    #[expect(clippy::too_many_arguments, reason = "made at one place, of what a peer consists of")]
     pub fn new(
         channels: Arc<Channels>,
         directory: Arc<dyn Directory>,
@@ -81,10 +87,30 @@ impl Gateway {
         msp_id: MspId,
         limits: GatewayConfig,
         clock: Arc<dyn Clock>,
+        tasks: Tasks,
     ) -> Self {
-        let gate = Arc::new(Gate::new(Arc::clone(&clock)));
+        let gate = Arc::new(Gate::new("gateway", Arc::clone(&clock)));
         let waiters = Arc::new(Semaphore::new(WAITERS_MAX));
-        Self { channels, directory, endorsers, orderers, msp_id, limits, clock, gate, waiters }
+        Self {
+            channels,
+            directory,
+            endorsers,
+            orderers,
+            msp_id,
+            limits,
+            clock,
+            gate,
+            waiters,
+            tasks,
+            slow_reader_wait: SLOW_READER_WAIT,
+        }
+    }
+
+    /// Another bound for how long a client may take no events.
+    #[must_use]
+    pub fn slow_reader_wait(mut self, wait: Duration) -> Self {
+        self.slow_reader_wait = wait;
+        self
     }
 
     fn channel(&self, channel: &str) -> Result<Arc<ChannelHandle>, String> {

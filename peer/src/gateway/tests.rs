@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use consort_crypto::preimage;
 use consort_msp::SigningIdentity;
-use consort_node::{Clock, ManualClock};
+use consort_node::{Clock, ManualClock, Tasks};
 use consort_protos::fabric::common::{self, Envelope};
 use consort_protos::fabric::gateway::gateway_server::Gateway as _;
 use consort_protos::fabric::gateway::{
@@ -28,6 +28,7 @@ use prost::Message;
 use time::macros::datetime;
 use tonic::{Code, Request, Status};
 
+use super::chaincode_events::RESPONSES_IN_FLIGHT;
 use super::{CallError, Directory, EndorserNetwork, Gateway, Member, OrderingService};
 use crate::channel::ChannelHandle;
 use crate::config::GatewayConfig;
@@ -229,6 +230,7 @@ impl Bench {
             MspId::parse("Org1MSP").expect("an MSP id"),
             GatewayConfig { orderer_wait_ms: 0, ..GatewayConfig::default() },
             Arc::clone(&self.clock) as Arc<dyn Clock>,
+            Tasks::new(),
         );
         (gateway, self.test, endorsers)
     }
@@ -729,6 +731,36 @@ async fn events_resume_after_any_committed_transaction() {
         assert_eq!(response.events.len(), 1);
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_takes_no_events_is_sent_away_with_the_reason() {
+    let (gateway, mut test, _) = Bench::new().await.gateway();
+    let gateway = gateway.slow_reader_wait(std::time::Duration::from_millis(20));
+    let free = gateway.waiters.available_permits();
+    let request = Request::new(events_request(&test, None, ""));
+    let mut unread = gateway.chaincode_events(request).await.expect("a stream").into_inner();
+    assert_eq!(gateway.waiters.available_permits(), free - 1);
+    for _ in 0..RESPONSES_IN_FLIGHT + 2 {
+        test.commit(vec![test.basic().event("unread", b"1").build()]).await;
+    }
+    tokio::time::timeout(PATIENCE, async {
+        while gateway.waiters.available_permits() < free {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("the place is free again while the client still does nothing");
+    for _ in 0..RESPONSES_IN_FLIGHT {
+        unread.next().await.expect("an answer").expect("events");
+    }
+    let reason = unread.next().await.expect("an answer").expect_err("sent away");
+    assert_eq!(reason.code(), Code::ResourceExhausted);
+    assert!(reason.message().contains("ask again from the last event on"), "{reason}");
+    assert!(unread.next().await.is_none());
+}
+
+/// Longer than anything takes that is waited for here.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// Longer than any certificate of the test network lasts.
 const AGES: std::time::Duration = std::time::Duration::from_secs(3_000 * 366 * 24 * 3600);

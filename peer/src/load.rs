@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 
-use super::details::with_retry;
+use crate::gateway::with_retry;
 
 /// Calls that are worked on at the same time. Far more than the cores can run, because a call mostly waits for other
 /// nodes; what counts is that the rest waits where its waiting is measured.
@@ -34,8 +34,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// Standard trailer for such a pause, in milliseconds (gRFC A6).
 const PUSHBACK: &str = "grpc-retry-pushback-ms";
 
-/// The gate before the gateway's work.
-pub(super) struct Gate {
+/// The gate before a service's work.
+pub(crate) struct Gate {
+    service: &'static str,
     places: Arc<Semaphore>,
     waiting: AtomicUsize,
     measured: Mutex<Measured>,
@@ -50,19 +51,21 @@ struct Measured {
 }
 
 /// A place; it is free again when this is dropped.
-pub(super) struct Place {
+pub(crate) struct Place {
     _permit: OwnedSemaphorePermit,
 }
 
 impl Gate {
-    /// An open gate.
-    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self::with_places(PLACES, clock)
+    /// An open gate before this service, which refusals name.
+    pub(crate) fn new(service: &'static str, clock: Arc<dyn Clock>) -> Self {
+        Self::with_places(service, PLACES, clock)
     }
 
-    fn with_places(places: usize, clock: Arc<dyn Clock>) -> Self {
+    /// A gate with other bounds.
+    pub(crate) fn with_places(service: &'static str, places: usize, clock: Arc<dyn Clock>) -> Self {
         let measured = Measured { empty_at: clock.monotonic(), delay: Duration::ZERO };
         Self {
+            service,
             places: Arc::new(Semaphore::new(places)),
             waiting: AtomicUsize::new(0),
             measured: Mutex::new(measured),
@@ -74,7 +77,7 @@ impl Gate {
     ///
     /// # Errors
     /// RESOURCE_EXHAUSTED with a pause after which to try again.
-    pub(super) async fn enter(&self) -> Result<Place, Status> {
+    pub(crate) async fn enter(&self) -> Result<Place, Status> {
         let came = self.clock.monotonic();
         if let Ok(permit) = Arc::clone(&self.places).try_acquire_owned() {
             self.note(came, Duration::ZERO);
@@ -127,18 +130,24 @@ impl Gate {
         let pause = (delay * 2).clamp(PAUSE_MIN, PAUSE_MAX);
         let pause = pause.mul_f64(1.0 + rand::random::<f64>()).min(PAUSE_MAX);
         tracing::debug!(delay_ms = delay.as_millis(), "a call was turned away");
-        refusal(pause)
+        refusal(self.service, pause)
     }
 }
 
 /// What a caller reads who was turned away.
-fn refusal(pause: Duration) -> Status {
+fn refusal(service: &str, pause: Duration) -> Status {
     let milliseconds = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
     let message =
-        format!("the gateway has more requests than it can answer in time; try again in {milliseconds} ms");
+        format!("the {service} has more requests than it can answer in time; try again in {milliseconds} ms");
     let mut trailers = MetadataMap::new();
     trailers.insert(PUSHBACK, MetadataValue::from(milliseconds));
     with_retry(Code::ResourceExhausted, message, pause, trailers)
+}
+
+impl std::fmt::Debug for Gate {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Gate").field("service", &self.service).finish_non_exhaustive()
+    }
 }
 
 /// One waiting call.
@@ -170,7 +179,7 @@ mod tests {
 
     fn gate(places: usize) -> (Arc<Gate>, Arc<ManualClock>) {
         let clock = Arc::new(ManualClock::new(datetime!(2026-01-01 00:00 UTC)));
-        (Arc::new(Gate::with_places(places, Arc::clone(&clock) as Arc<dyn Clock>)), clock)
+        (Arc::new(Gate::with_places("gateway", places, Arc::clone(&clock) as Arc<dyn Clock>)), clock)
     }
 
     #[tokio::test]
