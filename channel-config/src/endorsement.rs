@@ -109,6 +109,29 @@ impl ChannelBundle {
         self.compile("majority of the application's organisations", &envelope)
     }
 
+    /// What an organisation demands of endorsements that concern it alone, such as those of its implicit collections: its policy
+    /// `Endorsement`, or any of its members if it has none.
+    ///
+    /// # Errors
+    /// When the application has no such organisation.
+    pub fn organisation_endorsement(&self, msp_id: &str) -> Result<Policy, EndorsementPolicyError> {
+        let organisations = &self.application().organisations;
+        let organisation =
+            organisations.iter().find(|organisation| organisation.msp_id.as_str() == msp_id).ok_or_else(
+                || EndorsementPolicyError(format!("the application has no organisation {msp_id}")),
+            )?;
+        let path = format!("/Channel/Application/{}/Endorsement", organisation.name);
+        if let Some(policy) = self.policies().policy(&path) {
+            return Ok(policy.clone());
+        }
+        let any_member = SignaturePolicyEnvelope {
+            version: 0,
+            rule: Some(RuleMessage { r#type: Some(Type::SignedBy(0)) }),
+            identities: vec![principal::role(msp_id, Role::Member)],
+        };
+        self.compile("any member of the organisation", &any_member)
+    }
+
     fn compile(
         &self,
         name: &str,

@@ -76,7 +76,7 @@ enum Command {
     /// Orderers: how they are, which channels they serve, who the consenters are
     #[command(subcommand)]
     Orderer(orderer::OrdererCommand),
-    /// Peers: what they lack of private data
+    /// Peers: which channels they serve and how far they are, what they lack of private data
     #[command(subcommand)]
     Peer(peer::PeerCommand),
     /// Drive a channel with transactions and report throughput, latency, CPU and memory
@@ -152,7 +152,7 @@ async fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Load(options) => load::run(*options).await,
         Command::Identity(command) => identity::run(command).await,
         Command::Ca(command) => ca::run(command).await,
-        Command::Doctor(options) => doctor::run(&options),
+        Command::Doctor(options) => doctor::run(&options).await,
         Command::Block(command) => block::run(command).await,
         Command::Config(command) => config::run(&command),
         Command::Sealed(command) => sealed::run(command).await,

@@ -1,5 +1,7 @@
 //! Results for people or for programs.
 
+use std::io::{ErrorKind, Write};
+
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
@@ -27,8 +29,8 @@ impl Output {
     /// As [`Output::print`].
     pub(crate) fn print_line(self, json: &Value, text: impl FnOnce() -> String) -> anyhow::Result<()> {
         match self.form {
-            Form::Text => println!("{}", text()),
-            Form::Json => println!("{}", serde_json::to_string(json)?),
+            Form::Text => line(&text()),
+            Form::Json => line(&serde_json::to_string(json)?),
         }
         Ok(())
     }
@@ -42,11 +44,23 @@ impl Output {
             Form::Text => {
                 let text = text();
                 if !text.is_empty() {
-                    println!("{text}");
+                    line(&text);
                 }
             }
-            Form::Json => println!("{}", serde_json::to_string_pretty(json)?),
+            Form::Json => line(&serde_json::to_string_pretty(json)?),
         }
         Ok(())
+    }
+}
+
+/// Writes lines to standard output. Whoever reads them may stop (`| head`); then there is nothing left to do.
+///
+/// # Panics
+/// Standard output cannot be written for another reason.
+pub(crate) fn line(text: &str) {
+    match writeln!(std::io::stdout(), "{text}") {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => panic!("standard output cannot be written: {error}"),
     }
 }

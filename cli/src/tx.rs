@@ -11,6 +11,7 @@ use crate::access::AccessOptions;
 use crate::block::transaction_words;
 use crate::explain;
 use crate::output::Output;
+use crate::registered;
 
 /// Call a chaincode function
 #[derive(Debug, Subcommand)]
@@ -146,9 +147,13 @@ async fn watch(options: &WatchOptions) -> anyhow::Result<()> {
     }
     let (member, peer) = access.peer()?;
     let endpoint = access.peer_endpoint(member, peer)?;
+    let admin = access.peer_admin(&endpoint, access.reader()?)?;
     let mut blocks = follow(&endpoint, &access.reader()?, access.channel(), options.from).await?;
     while let Some(block) = blocks.next().await {
-        let block = DecodedBlock::new(&block?)?;
+        let mut block = DecodedBlock::new(&block?)?;
+        if !block.entries().is_empty() {
+            registered::name_entries(&mut block, &admin, access.channel()).await;
+        }
         for transaction in &block.transactions {
             let json = json!({
                 "block": block.number,

@@ -55,21 +55,7 @@ pub async fn fetch_block(
     channel: &str,
     position: BlockPosition,
 ) -> Result<Block, Error> {
-    let fetcher = Fetcher { endpoint, server, identity, channel, connection: endpoint.connect_lazily()? };
-    match position {
-        BlockPosition::Oldest => fetcher.fetch(seek_position::Type::Oldest(SeekOldest {})).await,
-        BlockPosition::Newest => fetcher.fetch(seek_position::Type::Newest(SeekNewest {})).await,
-        BlockPosition::Number(number) => {
-            fetcher.fetch(seek_position::Type::Specified(SeekSpecified { number })).await
-        }
-        BlockPosition::Config => {
-            let newest = fetcher.fetch(seek_position::Type::Newest(SeekNewest {})).await?;
-            let number = consort_protos::block::last_config_index(&newest)
-                .map_err(|error| Error::malformed("deliver", error))?;
-            let number = number.get();
-            fetcher.fetch(seek_position::Type::Specified(SeekSpecified { number })).await
-        }
-    }
+    BlockReader::new(endpoint, server, identity, channel)?.fetch(position).await
 }
 
 /// Follows a channel's blocks from a number on (the next one to be committed when none is given), as they are committed. The
@@ -83,8 +69,7 @@ pub async fn follow(
     channel: &str,
     from: Option<u64>,
 ) -> Result<BoxStream<'static, Result<Block, Error>>, Error> {
-    let connection = endpoint.connect_lazily()?;
-    let fetcher = Fetcher { endpoint, server: BlockServer::Peer, identity, channel, connection };
+    let reader = BlockReader::new(endpoint, BlockServer::Peer, identity, channel)?;
     let start = match from {
         Some(number) => seek_position::Type::Specified(SeekSpecified { number }),
         None => seek_position::Type::NextCommit(SeekNextCommit {}),
@@ -96,9 +81,9 @@ pub async fn follow(
         behavior: seek_info::SeekBehavior::BlockUntilReady.into(),
         ..SeekInfo::default()
     };
-    let envelope = fetcher.envelope(&seek)?;
+    let envelope = reader.envelope(&seek)?;
     let mut client =
-        DeliverClient::new(fetcher.connection.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        DeliverClient::new(reader.connection.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
     // The request stays open: its end would end the delivery.
     let requests = stream::iter([envelope]).chain(stream::pending());
     let answer = client.deliver(requests).await;
@@ -120,16 +105,53 @@ fn refused(endpoint: &str, channel: &str, status: i32) -> Error {
     Error::Delivery { endpoint: endpoint.to_owned(), channel: channel.to_owned(), status }
 }
 
-struct Fetcher<'a> {
-    endpoint: &'a Endpoint,
+/// Fetches single blocks of a channel over one connection, which opens when it is needed.
+#[derive(Debug, Clone)]
+pub struct BlockReader {
+    endpoint: Endpoint,
     server: BlockServer,
-    identity: &'a ClientIdentity,
-    channel: &'a str,
+    identity: ClientIdentity,
+    channel: String,
     connection: Channel,
 }
 
-impl Fetcher<'_> {
-    async fn fetch(&self, position: seek_position::Type) -> Result<Block, Error> {
+impl BlockReader {
+    /// Prepares the connection; nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`Error::Address`], or TLS roots that cannot be read.
+    pub fn new(
+        endpoint: &Endpoint,
+        server: BlockServer,
+        identity: &ClientIdentity,
+        channel: impl Into<String>,
+    ) -> Result<Self, Error> {
+        let connection = endpoint.connect_lazily()?;
+        let (endpoint, identity) = (endpoint.clone(), identity.clone());
+        Ok(Self { endpoint, server, identity, channel: channel.into(), connection })
+    }
+
+    /// Fetches one block; a block that does not exist yet is an error, not a wait.
+    ///
+    /// # Errors
+    /// As [`fetch_block`].
+    pub async fn fetch(&self, position: BlockPosition) -> Result<Block, Error> {
+        match position {
+            BlockPosition::Oldest => self.ask(seek_position::Type::Oldest(SeekOldest {})).await,
+            BlockPosition::Newest => self.ask(seek_position::Type::Newest(SeekNewest {})).await,
+            BlockPosition::Number(number) => {
+                self.ask(seek_position::Type::Specified(SeekSpecified { number })).await
+            }
+            BlockPosition::Config => {
+                let newest = self.ask(seek_position::Type::Newest(SeekNewest {})).await?;
+                let number = consort_protos::block::last_config_index(&newest)
+                    .map_err(|error| Error::malformed("deliver", error))?;
+                self.ask(seek_position::Type::Specified(SeekSpecified { number: number.get() })).await
+            }
+        }
+    }
+
+    async fn ask(&self, position: seek_position::Type) -> Result<Block, Error> {
         let position = SeekPosition { r#type: Some(position) };
         let seek = SeekInfo {
             start: Some(position),
@@ -171,7 +193,7 @@ impl Fetcher<'_> {
     }
 
     fn refused(&self, status: i32) -> Error {
-        refused(&self.endpoint.address, self.channel, status)
+        refused(&self.endpoint.address, &self.channel, status)
     }
 
     /// The signed request; it is bound to the TLS client certificate, if there is one.
@@ -179,7 +201,7 @@ impl Fetcher<'_> {
         let channel_header = ChannelHeader {
             r#type: HeaderType::DeliverSeekInfo.into(),
             timestamp: Some(timestamp()),
-            channel_id: self.channel.to_owned(),
+            channel_id: self.channel.clone(),
             tls_cert_hash: self.tls_certificate_hash()?,
             ..Default::default()
         };

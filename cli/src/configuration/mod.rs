@@ -12,7 +12,7 @@ use consort_channel_config::update::{self, ComputeError, Demand};
 use consort_channel_config::{Change, ChannelBundle};
 use consort_client_sdk::blocks::{BlockPosition, BlockServer, fetch_block};
 use consort_client_sdk::configuration::{SignedUpdate, broadcast};
-use consort_protos::fabric::common::Block;
+use consort_protos::fabric::common::{Block, ConfigUpdate};
 use prost::Message;
 use serde_json::json;
 
@@ -190,8 +190,15 @@ fn demands_json(demands: &[Demand]) -> Vec<serde_json::Value> {
 
 fn read(path: &Path) -> anyhow::Result<SignedUpdate> {
     let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    SignedUpdate::from_envelope(&bytes)
-        .with_context(|| format!("{} holds no configuration update", path.display()))
+    // What `config compute-update` and configtxlator write is the update alone, without a place for signatures.
+    let bare = ConfigUpdate::decode(bytes.as_slice()).ok().filter(|update| !update.channel_id.is_empty());
+    match (SignedUpdate::from_envelope(&bytes), bare) {
+        (Ok(update), _) => Ok(update),
+        (Err(_), Some(update)) => Ok(SignedUpdate::new(&update)),
+        (Err(error), None) => {
+            Err(error).with_context(|| format!("{} holds no configuration update", path.display()))
+        }
+    }
 }
 
 /// The configuration in force, as a peer has it.

@@ -12,7 +12,7 @@ mod profiles;
 mod programs;
 mod session;
 mod settle;
-mod status;
+pub(crate) mod status;
 mod up;
 
 pub(crate) use genesis::now;
@@ -21,9 +21,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use crate::access::DATA_ROOT;
+use crate::access::{DATA_ROOT, network_folder};
+use crate::context;
 use crate::layout::Layout;
-use crate::output::Output;
+use crate::output::{Output, line};
 use crate::processes::{Processes, follow};
 use crate::topology::Topology;
 pub(crate) use plan::{Role, processes};
@@ -35,17 +36,23 @@ pub(crate) enum NetworkCommand {
     #[command(after_help = "Example:\n  consort network up --config network-configs/two-org-raft")]
     Up(FolderOptions),
     /// Stop all processes and keep the data
+    #[command(
+        after_help = "Examples:\n  consort network down\n  consort network down --data .consort/two-org-raft"
+    )]
     Down(FolderOptions),
     /// Show every process: address, health, channel height
+    #[command(after_help = "Examples:\n  consort network status\n  consort network status --output json")]
     Status(StatusOptions),
     /// Show the last lines of the logs
     #[command(
-        after_help = "Examples:\n  consort network logs --config network-configs/two-org-raft peer0.org1.example.com -f"
+        after_help = "Examples:\n  consort network logs\n  consort network logs peer0.org1.example.com -f"
     )]
     Logs(LogsOptions),
     /// Stop all processes and forget the data
+    #[command(after_help = "Example:\n  consort network clean --data .consort/two-org-raft")]
     Clean(FolderOptions),
     /// Start a network and walk through the main job, explaining each step
+    #[command(after_help = "Example:\n  consort network demo --config network-configs/two-org-raft")]
     Demo(FolderOptions),
 }
 
@@ -119,6 +126,17 @@ impl FolderOptions {
         }
     }
 
+    /// As [`FolderOptions::existing`]; without a name the network of the environment (`CONSORT_NETWORK`), of the context, or the only
+    /// one that there is.
+    fn existing_or_only(&self) -> anyhow::Result<Folders> {
+        if self.config.is_some() || self.data.is_some() {
+            return self.existing();
+        }
+        let named = std::env::var_os("CONSORT_NETWORK").map(PathBuf::from).or(context::current()?.network);
+        let data = network_folder(named.as_deref())?;
+        Self { config: None, data: Some(data) }.existing()
+    }
+
     /// As [`FolderOptions::resolve`], for commands that only need the data of a network that was once started.
     fn existing(&self) -> anyhow::Result<Folders> {
         let mut folders = match self.resolve() {
@@ -145,8 +163,10 @@ impl FolderOptions {
 pub(crate) async fn run(command: NetworkCommand) -> anyhow::Result<()> {
     match command {
         NetworkCommand::Up(options) => up::run(&options.resolve()?).await,
-        NetworkCommand::Down(options) => down::run(&options.existing()?).await,
-        NetworkCommand::Status(options) => status::run(&options.folders.existing()?, options.output).await,
+        NetworkCommand::Down(options) => down::run(&options.existing_or_only()?).await,
+        NetworkCommand::Status(options) => {
+            status::run(&options.folders.existing_or_only()?, options.output).await
+        }
         NetworkCommand::Logs(options) => logs(&options).await,
         NetworkCommand::Clean(options) => down::clean(&options.existing()?).await,
         NetworkCommand::Demo(options) => demo::run(&options.resolve()?).await,
@@ -154,7 +174,7 @@ pub(crate) async fn run(command: NetworkCommand) -> anyhow::Result<()> {
 }
 
 async fn logs(options: &LogsOptions) -> anyhow::Result<()> {
-    let folders = options.folders.existing()?;
+    let folders = options.folders.existing_or_only()?;
     let processes = Processes::of(folders.layout.root())?;
     let mut names: Vec<String> =
         plan::processes(&folders.topology).into_iter().map(|plan| plan.name).collect();
@@ -165,9 +185,9 @@ async fn logs(options: &LogsOptions) -> anyhow::Result<()> {
     for name in &names {
         let path = processes.log_path(name);
         if names.len() > 1 {
-            println!("--- {name} ({})", path.display());
+            line(&format!("--- {name} ({})", path.display()));
         }
-        println!("{}", processes.log_tail(name, 0, options.lines));
+        line(&processes.log_tail(name, 0, options.lines));
     }
     if options.follow {
         let files: Vec<_> = names.iter().map(|name| (name.clone(), processes.log_path(name))).collect();

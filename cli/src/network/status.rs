@@ -20,16 +20,17 @@ use crate::report::table;
 const QUESTION_LIMIT: Duration = Duration::from_secs(2);
 
 /// What is known about one process.
-struct Row {
-    plan: ProcessPlan,
-    pid: Option<u32>,
-    health: String,
-    heights: Heights,
+pub(crate) struct Row {
+    pub(crate) plan: ProcessPlan,
+    pub(crate) pid: Option<u32>,
+    /// `ok`, or what is wrong.
+    pub(crate) health: String,
+    pub(crate) heights: Heights,
     leads: Option<bool>,
 }
 
 /// Blocks by channel.
-type Heights = BTreeMap<String, u64>;
+pub(crate) type Heights = BTreeMap<String, u64>;
 
 /// `consort network status`.
 ///
@@ -37,20 +38,28 @@ type Heights = BTreeMap<String, u64>;
 /// The data folder cannot be read.
 pub(super) async fn run(folders: &Folders, output: Output) -> anyhow::Result<()> {
     let access = Access::of(folders.layout.clone(), folders.topology.clone());
-    let running = Processes::of(folders.layout.root())?;
-    let rows = join_all(processes(&folders.topology).into_iter().map(|plan| {
-        let pid = running.running(&plan.name).map(|record| record.identity.pid);
-        row(&access, plan, pid)
-    }));
-    let rows = rows.await;
+    let rows = ask_all(&access).await?;
     let best = best_known(rows.iter().map(|row| &row.heights));
     let list: Vec<Value> = rows.iter().map(|row| row.json(access.channel(), &best)).collect();
     let json = json!({ "network": folders.topology.name, "channel": access.channel(), "processes": list });
     output.print(&json, || text(&rows, access.channel(), &best))
 }
 
+/// Asks every process of a network how it is.
+///
+/// # Errors
+/// The records of the processes cannot be read.
+pub(crate) async fn ask_all(access: &Access) -> anyhow::Result<Vec<Row>> {
+    let running = Processes::of(access.layout.root())?;
+    let rows = join_all(processes(&access.topology).into_iter().map(|plan| {
+        let pid = running.running(&plan.name).map(|record| record.identity.pid);
+        row(access, plan, pid)
+    }));
+    Ok(rows.await)
+}
+
 /// The highest that anybody has come, by channel.
-fn best_known<'h>(heights: impl Iterator<Item = &'h Heights>) -> Heights {
+pub(crate) fn best_known<'h>(heights: impl Iterator<Item = &'h Heights>) -> Heights {
     let mut best = Heights::new();
     for (channel, height) in heights.flatten() {
         let known = best.entry(channel.clone()).or_default();
@@ -100,6 +109,11 @@ fn processes_table(rows: &[Row], channel: &str, best: &Heights) -> String {
 }
 
 impl Row {
+    /// Whether the process orders.
+    pub(crate) fn is_orderer(&self) -> bool {
+        matches!(self.plan.role, Role::Orderer)
+    }
+
     fn json(&self, channel: &str, best: &Heights) -> Value {
         let own = standing(&self.heights, best, channel);
         let channels = self.heights.keys().filter_map(|channel| {
@@ -183,6 +197,12 @@ fn is_leader(metrics: &str, channel: &str) -> Option<bool> {
     })?;
     let value: f64 = line.rsplit_once(' ')?.1.parse().ok()?;
     Some(value >= 1.0)
+}
+
+/// The `Date` that a node puts on its answers.
+pub(crate) async fn date_of(address: SocketAddr) -> Option<String> {
+    let response = operations_get(address, "/healthz").await.ok()?;
+    Some(response.headers().get(reqwest::header::DATE)?.to_str().ok()?.to_owned())
 }
 
 async fn operations_get(address: SocketAddr, path: &str) -> Result<reqwest::Response, String> {

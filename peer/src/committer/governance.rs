@@ -10,8 +10,7 @@ use consort_channel_config::{ChannelBundle, EndorsementPolicyError};
 use consort_ledger::StateSnapshot;
 use consort_msp::Identity;
 use consort_msp::policy::Policy;
-use consort_msp::principal::{self, Role};
-use consort_protos::fabric::common::{SignaturePolicy, SignaturePolicyEnvelope, signature_policy};
+use consort_msp::principal;
 use consort_protos::fabric::protos::{
     CollectionConfig, StaticCollectionConfig, collection_config, collection_policy_config,
 };
@@ -242,20 +241,6 @@ fn implicit_rule(bundle: &ChannelBundle, collection: &str, msp_id: &str) -> Resu
 /// # Errors
 /// The channel's application has no such organisation.
 pub(crate) fn organisation_rule(bundle: &ChannelBundle, msp_id: &str) -> Result<Rule, String> {
-    let organisation = bundle
-        .application()
-        .organisations
-        .iter()
-        .find(|organisation| organisation.msp_id.as_str() == msp_id)
-        .ok_or_else(|| format!("the application has no organisation {msp_id}"))?;
-    let path = format!("/Channel/Application/{}/Endorsement", organisation.name);
-    if let Some(policy) = bundle.policies().policy(&path) {
-        return Ok(Rule(Ok(Arc::new(policy.clone()))));
-    }
-    let any_member = SignaturePolicyEnvelope {
-        version: 0,
-        rule: Some(SignaturePolicy { r#type: Some(signature_policy::Type::SignedBy(0)) }),
-        identities: vec![principal::role(msp_id, Role::Member)],
-    };
-    Ok(Rule::of_key(bundle, &any_member.encode_to_vec()))
+    let policy = bundle.organisation_endorsement(msp_id).map_err(|error| error.to_string())?;
+    Ok(Rule(Ok(Arc::new(policy))))
 }

@@ -1,4 +1,4 @@
-//! `consort doctor`: does an MSP folder hold together, and if not, which file breaks which rule?
+//! `consort doctor --msp`: does an MSP folder hold together, and if not, which file breaks which rule?
 //!
 //! The rules are those by which peers and orderers judge (Fabric documentation, "Membership Service Providers"): the whole
 //! folder is set up as they do it. Files are looked at one by one first, so that the answer can name one.
@@ -7,7 +7,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
-use clap::Args;
 use consort_crypto::certificate::{Certificate, KeyUsage};
 use consort_crypto::revocation::RevocationList;
 use consort_msp::{FolderError, Msp, MspManager, MspVersion, SigningIdentity};
@@ -20,51 +19,29 @@ use crate::identity::described;
 use crate::output::Output;
 
 /// A certificate that ends sooner is worth a word.
-const SOON: Duration = Duration::days(30);
-
-/// Check an MSP folder: exit status 0 when it loads and its own identity is valid
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  consort doctor --msp alice/msp --mspid Org1MSP\n  consort doctor --msp organizations/peerOrganizations/org1.example.com/msp --mspid Org1MSP --no-identity\n  consort doctor --msp peer0/msp --mspid Org1MSP --output json"
-)]
-pub(crate) struct DoctorOptions {
-    /// The folder
-    #[arg(long, value_name = "FOLDER")]
-    msp: PathBuf,
-
-    /// Id of the organisation's MSP, such as Org1MSP
-    #[arg(long, value_name = "ID")]
-    mspid: String,
-
-    /// The folder is an organisation's, without an identity of its own
-    #[arg(long)]
-    no_identity: bool,
-
-    #[command(flatten)]
-    output: Output,
-}
+pub(super) const SOON: Duration = Duration::days(30);
 
 /// Something that breaks a rule, or will soon.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Finding {
-    file: PathBuf,
-    rule: String,
+pub(super) struct Finding {
+    pub(super) file: PathBuf,
+    pub(super) rule: String,
 }
 
 /// What was found.
 #[derive(Debug, Default)]
-struct Report {
-    faults: Vec<Finding>,
-    warnings: Vec<Finding>,
-    identity: Option<(Certificate, Vec<String>)>,
+pub(super) struct Report {
+    pub(super) faults: Vec<Finding>,
+    pub(super) warnings: Vec<Finding>,
+    pub(super) identity: Option<(Certificate, Vec<String>)>,
 }
 
-/// Runs `consort doctor`.
+/// Tells how an MSP folder is.
 ///
 /// # Errors
 /// The folder breaks a rule; the message names the file and the rule.
-pub(crate) fn run(options: &DoctorOptions) -> anyhow::Result<()> {
-    let report = examine(&options.msp, &options.mspid, !options.no_identity, now());
+pub(super) fn run(folder: &Path, msp_id: &str, with_identity: bool, output: Output) -> anyhow::Result<()> {
+    let report = examine(folder, msp_id, with_identity, now());
     let list = |findings: &[Finding]| -> Vec<Value> {
         findings.iter().map(|found| json!({ "file": found.file, "rule": found.rule })).collect()
     };
@@ -79,7 +56,7 @@ pub(crate) fn run(options: &DoctorOptions) -> anyhow::Result<()> {
         "warnings": list(&report.warnings),
         "identity": identity,
     });
-    options.output.print(&json, || in_words(&report, &options.mspid))?;
+    output.print(&json, || in_words(&report, msp_id))?;
     if report.faults.is_empty() {
         return Ok(());
     }
@@ -106,7 +83,8 @@ fn in_words(report: &Report, msp_id: &str) -> String {
     lines.join("\n")
 }
 
-fn examine(folder: &Path, msp_id: &str, with_identity: bool, now: OffsetDateTime) -> Report {
+/// Looks at everything in an MSP folder.
+pub(super) fn examine(folder: &Path, msp_id: &str, with_identity: bool, now: OffsetDateTime) -> Report {
     let mut report = Report::default();
     let id = match MspId::parse(msp_id) {
         Ok(id) => id,
