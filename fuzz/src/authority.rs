@@ -1,8 +1,14 @@
 //! Readers of what the certificate authority is sent before it knows by whom.
 
+use consort_ca::affiliation::Affiliation;
+use consort_ca::request::{
+    AffiliationRequest, CrlRequest, EnrollmentRequest, JsonBody, RegistrationRequest, RevocationRequest,
+    date, moment,
+};
 use consort_ca::token::Token;
 use consort_crypto::certificate::Certificate;
 use consort_crypto::request::CertificateRequest;
+use time::OffsetDateTime;
 
 /// A signing request as it stands in the body of an enrolment: in PEM, or the contents of the PEM block alone.
 ///
@@ -33,5 +39,35 @@ pub fn token(bytes: &[u8]) {
     let signed = token.signed_bytes("GET", "/api/v1/identities", b"");
     if let Ok(certificate) = Certificate::from_pem(&token.certificate_pem) {
         let _ = certificate.public_key().verify(&signed, &token.signature);
+    }
+}
+
+/// The body of a request to the authority's API, read as each of the requests that there are.
+///
+/// # Panics
+/// When what was read breaks a rule: a finding.
+pub fn authority_request(bytes: &[u8]) {
+    let body = || JsonBody::parse(bytes).ok();
+    let Some(first) = body() else { return };
+    let _ = first.ca_name();
+    let requests = [
+        body().and_then(|body| body.read::<RegistrationRequest>().ok()).map(drop),
+        body().and_then(|body| body.read::<RevocationRequest>().ok()).map(drop),
+        body().and_then(|body| body.read::<CrlRequest>().ok()).map(drop),
+        body().and_then(|body| body.read::<AffiliationRequest>().ok()).map(drop),
+    ];
+    let _ = requests.iter().flatten().count();
+    if let Ok(request) = first.read::<EnrollmentRequest>() {
+        if let Some(pem) = &request.certificate_request {
+            signing_request(pem.as_bytes());
+        }
+        let _ = moment(request.notafter.as_deref(), OffsetDateTime::UNIX_EPOCH);
+    }
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let _ = (date(Some(text)), moment(Some(text), OffsetDateTime::UNIX_EPOCH));
+        if let Ok(affiliation) = Affiliation::parse(text) {
+            let again = Affiliation::parse(affiliation.as_str()).expect("what was read is read again");
+            assert_eq!(again.as_str(), affiliation.as_str());
+        }
     }
 }

@@ -1,17 +1,29 @@
 //! Every function for a moment, with the input that is there and with input made from it.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::Path,
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use consort_crypto::{
+    hash::HashAlgorithm,
     issue::{CertificateAuthority, DistinguishedName, Validity},
     key::{KeyAlgorithm, PrivateKey},
     request::CertificateRequest,
 };
 use consort_fuzz::{TARGETS, Target};
+use consort_protos::{
+    block, envelope,
+    fabric::{
+        common::{Block, ChannelHeader, Envelope, HeaderType, SignatureHeader},
+        orderer::{SeekInfo, SeekPosition, SeekSpecified, seek_position},
+        protos::SignedProposal,
+    },
+    proposal::{ProposalParts, new_proposal},
+    transaction::Transaction,
+};
 use prost::Message;
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 use time::macros::datetime;
@@ -20,7 +32,7 @@ use time::macros::datetime;
 const SECONDS: u64 = 1;
 
 /// Longer input only repeats what shorter input shows.
-const BYTES_MAX: usize = 2_048;
+const BYTES_MAX: usize = 16_384;
 
 /// Well-formed input of every kind.
 fn seeds() -> Vec<Vec<u8>> {
@@ -28,7 +40,8 @@ fn seeds() -> Vec<Vec<u8>> {
     let validity =
         Validity { not_before: datetime!(2020-01-01 00:00 UTC), not_after: datetime!(2040-01-01 00:00 UTC) };
     let name = DistinguishedName::common_name("ca");
-    let mut seeds = vec![POLICY.as_bytes().to_vec(), b"Y2VydA==.c2ln".to_vec()];
+    let mut seeds = golden();
+    seeds.extend(vec![POLICY.as_bytes().to_vec(), b"Y2VydA==.c2ln".to_vec()]);
     seeds.push(consort_msp::policy::parse(POLICY).expect("a policy").encode_to_vec());
     for algorithm in KeyAlgorithm::ALL {
         let key = PrivateKey::generate(algorithm).expect("a key");
@@ -39,6 +52,69 @@ fn seeds() -> Vec<Vec<u8>> {
         seeds.extend([request.pem().into_bytes(), root.certificate().pem().into_bytes()]);
     }
     seeds
+}
+
+/// Blocks of a real channel with what is in them, and requests to the authority.
+fn golden() -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../protos/tests/golden/fabric-channel/blocks");
+    let mut seeds = vec![
+        br#"{"id":"alice","type":"client","attrs":[{"name":"role","value":"auditor","ecert":true}],"max_enrollments":-1}"#.to_vec(),
+        br#"{"certificate_request":"-----BEGIN","profile":"tls","attr_reqs":[{"name":"role","optional":true}],"caname":"ca"}"#.to_vec(),
+        br#"{"serial":"ab","aki":"cd","reason":"keycompromise","revokedBefore":"2026-01-02T00:00:00Z","gencrl":true}"#.to_vec(),
+        b"org1.department1".to_vec(),
+        b"+30d".to_vec(),
+    ];
+    for number in [0, 1, 2, 6, 9, 14] {
+        let bytes = std::fs::read(folder.join(format!("{number:04}.pb"))).expect("a golden block");
+        let block = Block::decode(bytes.as_slice()).expect("a block");
+        for envelope in block::envelopes(&block) {
+            seeds.push(envelope.to_vec());
+            let Ok(opened) = Transaction::open(envelope.clone()) else { continue };
+            seeds.push(opened.creator.to_vec());
+            if let Some(invocation) = opened.invocation() {
+                seeds.push(invocation.rwset.encode().to_vec());
+            }
+        }
+        seeds.push(bytes);
+    }
+    let genesis = Block::decode(consort_fuzz::GENESIS).expect("a block");
+    let config = block::config_envelope(&genesis).expect("a configuration").config.expect("a configuration");
+    seeds.push(config.encode_to_vec());
+    seeds.extend(requests());
+    seeds
+}
+
+/// A proposal and a request for blocks.
+fn requests() -> [Vec<u8>; 2] {
+    let creator = Bytes::from_static(b"creator");
+    let proposal = new_proposal(ProposalParts {
+        channel: "mychannel".to_owned(),
+        creator: creator.clone(),
+        nonce: Bytes::from_static(b"nonce"),
+        tx_id: HashAlgorithm::Sha256.tx_id(b"nonce", b"creator"),
+        timestamp: prost_types::Timestamp::default(),
+        chaincode: "basic".to_owned(),
+        args: vec![Bytes::from_static(b"Put"), Bytes::from_static(b"key")],
+        transient: BTreeMap::from([("secret".to_owned(), Bytes::from_static(b"s"))]),
+        is_init: false,
+    });
+    let proposal =
+        SignedProposal { proposal_bytes: proposal.encode_to_vec().into(), ..SignedProposal::default() };
+    let at = |number| {
+        let position = seek_position::Type::Specified(SeekSpecified { number });
+        Some(SeekPosition { r#type: Some(position) })
+    };
+    let seek = SeekInfo { start: at(2), stop: at(5), ..SeekInfo::default() };
+    let header = ChannelHeader {
+        r#type: HeaderType::DeliverSeekInfo.into(),
+        timestamp: Some(prost_types::Timestamp::default()),
+        channel_id: "mychannel".to_owned(),
+        ..ChannelHeader::default()
+    };
+    let signature = SignatureHeader { creator, nonce: Bytes::from_static(b"nonce") };
+    let payload = envelope::payload(&header, &signature, seek.encode_to_vec().into());
+    let seek = Envelope { payload, ..Envelope::default() };
+    [proposal.encode_to_vec(), seek.encode_to_vec()]
 }
 
 /// What libFuzzer left of a function's input.
