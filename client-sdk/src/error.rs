@@ -91,10 +91,14 @@ pub enum Error {
     #[error("cannot sign")]
     Sign(#[source] consort_crypto::Error),
 
-    /// An MSP folder cannot be used as an identity.
+    /// A private key cannot be used for an identity.
+    #[error("the private key cannot be used")]
+    Key(#[source] consort_crypto::Error),
+
+    /// An MSP folder or a file cannot be used as an identity.
     #[error("cannot read the identity in {folder}")]
     Identity {
-        /// The folder.
+        /// The folder or file.
         folder: String,
         /// What is wrong with it.
         #[source]

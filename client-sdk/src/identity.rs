@@ -5,13 +5,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use consort_crypto::key::Signer;
+use consort_crypto::certificate::Certificate;
+use consort_crypto::key::{PrivateKey, Signer};
 use consort_msp::SigningIdentity;
 use consort_protos::consort::identities::Entry;
 use consort_protos::entry::EntryNumber;
 use consort_protos::fabric::msp::SerializedIdentity;
 use consort_protos::ids::MspId;
 use prost::Message;
+use zeroize::Zeroizing;
 
 use crate::error::Error;
 
@@ -71,6 +73,47 @@ impl ClientIdentity {
         Self::with_signer(msp_id, certificate_pem, |_| {
             Err("this identity has no key; take the bytes to sign out of each step".to_owned())
         })
+    }
+
+    /// An identity from its certificate and its private key in PEM (PKCS#8, as Fabric's tools and OpenSSL write it). It signs as the
+    /// key does: ECDSA and SM2 in DER, Ed25519 plainly.
+    ///
+    /// ```
+    /// use consort_client_sdk::ClientIdentity;
+    ///
+    /// let key = "-----BEGIN PRIVATE KEY-----\nno key\n-----END PRIVATE KEY-----\n";
+    /// let error = ClientIdentity::from_pem("Org1MSP", "certificate in PEM", key).unwrap_err();
+    /// assert!(matches!(error, consort_client_sdk::Error::Key(_)));
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Key`] when the key cannot be read or belongs to another certificate.
+    pub fn from_pem(
+        msp_id: impl Into<String>,
+        certificate_pem: impl Into<Bytes>,
+        key_pem: &str,
+    ) -> Result<Self, Error> {
+        let certificate_pem = certificate_pem.into();
+        let key = PrivateKey::from_pem(key_pem).map_err(Error::Key)?;
+        let certificate = Certificate::from_pem(&certificate_pem).map_err(Error::Key)?;
+        if certificate.public_key() != key.public_key() {
+            let reason = "it belongs to another certificate".to_owned();
+            return Err(Error::Key(consort_crypto::Error::PrivateKey(reason)));
+        }
+        Ok(Self::new(msp_id, certificate_pem, Arc::new(key)))
+    }
+
+    /// An identity from the files of its certificate and of its private key, as [`ClientIdentity::from_pem`] reads them.
+    ///
+    /// # Errors
+    /// [`Error::Identity`] names the file that cannot be read; [`Error::Key`].
+    pub fn from_files(msp_id: impl Into<String>, certificate: &Path, key: &Path) -> Result<Self, Error> {
+        let read = |path: &Path| {
+            std::fs::read_to_string(path)
+                .map_err(|error| Error::Identity { folder: path.display().to_string(), source: error.into() })
+        };
+        let key = Zeroizing::new(read(key)?);
+        Self::from_pem(msp_id, read(certificate)?, &key)
     }
 
     /// An identity from an MSP folder (`signcerts`, `keystore`), as Fabric's tools write it.
@@ -133,7 +176,40 @@ where
 
 #[cfg(test)]
 mod tests {
+    use consort_crypto::issue::{CertificateAuthority, DistinguishedName, Validity};
+    use consort_crypto::key::KeyAlgorithm;
+    use time::macros::datetime;
+
     use super::*;
+
+    #[test]
+    fn a_key_in_a_file_signs_for_its_certificate_and_for_no_other() {
+        let validity = Validity {
+            not_before: datetime!(2020-01-01 00:00 UTC),
+            not_after: datetime!(2040-01-01 00:00 UTC),
+        };
+        let made = |name: &str, algorithm| {
+            let key = PrivateKey::generate(algorithm).unwrap();
+            let text = key.to_pem().to_string();
+            let root = CertificateAuthority::new_root(&DistinguishedName::common_name(name), key, validity);
+            (root.unwrap().certificate().clone(), text)
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let (certificate_file, key_file) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+        for algorithm in KeyAlgorithm::ALL {
+            let (certificate, key) = made("alice", algorithm);
+            std::fs::write(&certificate_file, certificate.pem()).unwrap();
+            std::fs::write(&key_file, &key).unwrap();
+            let identity = ClientIdentity::from_files("Org1MSP", &certificate_file, &key_file).unwrap();
+            let signature = identity.sign(b"proposal").unwrap();
+            certificate.public_key().verify(b"proposal", &signature).unwrap();
+        }
+        let ((mine, _), (_, other)) = (made("alice", KeyAlgorithm::P256), made("bob", KeyAlgorithm::P256));
+        let error = ClientIdentity::from_pem("Org1MSP", mine.pem(), &other).unwrap_err();
+        assert!(matches!(error, Error::Key(_)), "{error}");
+        let missing = ClientIdentity::from_files("Org1MSP", &certificate_file, &folder.path().join("no.pem"));
+        assert!(missing.unwrap_err().to_string().contains("no.pem"));
+    }
 
     #[test]
     fn a_function_signs_for_an_identity() {

@@ -1,0 +1,164 @@
+//! A submit whose answer is lost, and an orderer that takes a transaction and forgets it: nothing is made twice, and the caller learns
+//! what became of it, or that nobody can tell.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use consort_client_sdk::{ClientIdentity, Deadlines, Error, Gateway, Gateways, Retries};
+use consort_protos::fabric::gateway::gateway_server::{Gateway as GatewayService, GatewayServer};
+use consort_protos::fabric::gateway::{
+    ChaincodeEventsResponse, CommitStatusRequest, CommitStatusResponse, EndorseRequest, EndorseResponse,
+    EvaluateRequest, EvaluateResponse, SignedChaincodeEventsRequest, SignedCommitStatusRequest,
+    SubmitRequest, SubmitResponse,
+};
+use consort_protos::fabric::protos::{ChaincodeAction, ProposalResponsePayload, Response, TxValidationCode};
+use consort_protos::proposal::{Proposal, prepared_envelope};
+use consort_protos::rwset::TxReadWriteSet;
+use futures::stream::{self, BoxStream};
+use prost::Message;
+use tokio::net::TcpListener;
+use tonic::{Code, Request, Response as GrpcResponse, Status};
+
+/// A gateway whose orderers take every transaction, and that loses answers.
+#[derive(Clone, Default)]
+struct Forgetful {
+    seen: Arc<Mutex<Seen>>,
+    /// Answers to `submit` that are lost on their way.
+    lost: usize,
+    /// Whether the transaction is committed after all.
+    commits: bool,
+}
+
+#[derive(Default)]
+struct Seen {
+    endorsed: usize,
+    submitted: Vec<Bytes>,
+    asked: Vec<String>,
+}
+
+#[tonic::async_trait]
+impl GatewayService for Forgetful {
+    async fn endorse(
+        &self,
+        request: Request<EndorseRequest>,
+    ) -> Result<GrpcResponse<EndorseResponse>, Status> {
+        self.seen.lock().unwrap().endorsed += 1;
+        let signed = request.into_inner().proposed_transaction.unwrap();
+        let proposal = Proposal::open(&signed).unwrap();
+        let action = ChaincodeAction {
+            results: TxReadWriteSet::default().encode(),
+            response: Some(Response {
+                status: 200,
+                payload: Bytes::from_static(b"done"),
+                ..Response::default()
+            }),
+            ..ChaincodeAction::default()
+        };
+        let payload = ProposalResponsePayload {
+            extension: action.encode_to_vec().into(),
+            ..ProposalResponsePayload::default()
+        };
+        let envelope = prepared_envelope(&proposal, payload.encode_to_vec().into(), Vec::new(), None);
+        Ok(GrpcResponse::new(EndorseResponse { prepared_transaction: Some(envelope) }))
+    }
+
+    async fn submit(&self, request: Request<SubmitRequest>) -> Result<GrpcResponse<SubmitResponse>, Status> {
+        let envelope = request.into_inner().prepared_transaction.unwrap();
+        let mut seen = self.seen.lock().unwrap();
+        seen.submitted.push(envelope.encode_to_vec().into());
+        if seen.submitted.len() <= self.lost {
+            return Err(Status::unavailable("the connection was lost"));
+        }
+        Ok(GrpcResponse::new(SubmitResponse {}))
+    }
+
+    async fn commit_status(
+        &self,
+        request: Request<SignedCommitStatusRequest>,
+    ) -> Result<GrpcResponse<CommitStatusResponse>, Status> {
+        let request = CommitStatusRequest::decode(request.into_inner().request).unwrap();
+        self.seen.lock().unwrap().asked.push(request.transaction_id);
+        if !self.commits {
+            return Err(Status::deadline_exceeded("context deadline exceeded"));
+        }
+        let result = TxValidationCode::Valid.into();
+        Ok(GrpcResponse::new(CommitStatusResponse { result, block_number: 7 }))
+    }
+
+    async fn evaluate(&self, _: Request<EvaluateRequest>) -> Result<GrpcResponse<EvaluateResponse>, Status> {
+        Err(Status::unimplemented("not asked here"))
+    }
+
+    type ChaincodeEventsStream = BoxStream<'static, Result<ChaincodeEventsResponse, Status>>;
+
+    async fn chaincode_events(
+        &self,
+        _: Request<SignedChaincodeEventsRequest>,
+    ) -> Result<GrpcResponse<Self::ChaincodeEventsStream>, Status> {
+        Err(Status::unimplemented("not asked here"))
+    }
+}
+
+/// Serves the gateway for as long as the work takes.
+async fn with<T>(gateway: Forgetful, work: impl AsyncFnOnce(Gateways) -> T) -> T {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let incoming =
+        stream::unfold(listener, |tcp| async move { Some((tcp.accept().await.map(|(one, _)| one), tcp)) });
+    let server = tonic::transport::Server::builder()
+        .add_service(GatewayServer::new(gateway))
+        .serve_with_incoming(Box::pin(incoming));
+    let channel =
+        tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy();
+    let identity = ClientIdentity::with_signer("Org1MSP", "a certificate", |message| Ok(message.to_vec()));
+    let retries =
+        Retries { attempts: 4, pause: Duration::from_millis(1), pause_max: Duration::from_millis(5) };
+    let gateways =
+        Gateways::of(vec![Gateway::new(channel, identity, Deadlines::default())], retries).unwrap();
+    tokio::select! {
+        ended = server => panic!("the server ended: {ended:?}"),
+        done = work(gateways) => done,
+    }
+}
+
+#[tokio::test]
+async fn a_lost_answer_costs_a_repetition_of_the_same_envelope_and_never_a_second_transaction() {
+    let gateway = Forgetful { lost: 2, commits: true, ..Forgetful::default() };
+    let seen = Arc::clone(&gateway.seen);
+    let committed = with(gateway, async |gateways: Gateways| {
+        gateways.submit("mychannel", "basic", |contract| contract.call("Create")).await
+    });
+    let committed = committed.await.unwrap();
+    assert!(committed.is_valid() && committed.block == 7 && committed.result == "done");
+    let seen = seen.lock().unwrap();
+    assert_eq!((seen.endorsed, seen.submitted.len()), (1, 3));
+    assert!(seen.submitted.iter().all(|envelope| *envelope == seen.submitted[0]));
+    assert_eq!(seen.asked, [committed.tx_id]);
+}
+
+#[tokio::test]
+async fn when_every_answer_is_lost_the_outcome_is_asked_for() {
+    let gateway = Forgetful { lost: usize::MAX, commits: true, ..Forgetful::default() };
+    let seen = Arc::clone(&gateway.seen);
+    let committed = with(gateway, async |gateways: Gateways| {
+        gateways.submit("mychannel", "basic", |contract| contract.call("Create")).await
+    });
+    assert!(committed.await.unwrap().is_valid());
+    assert_eq!(seen.lock().unwrap().asked.len(), 1);
+}
+
+#[tokio::test]
+async fn a_transaction_that_was_taken_and_forgotten_is_reported_as_unknown_with_its_id() {
+    let gateway = Forgetful::default();
+    let seen = Arc::clone(&gateway.seen);
+    let forgotten = with(gateway, async |gateways: Gateways| {
+        gateways.submit("mychannel", "basic", |contract| contract.call("Create")).await
+    });
+    let Err(Error::Unknown { tx_id, source }) = forgotten.await else { panic!("nobody can tell") };
+    let Error::Refused { refusal, .. } = &*source else { panic!("{source}") };
+    assert_eq!(refusal.code, Code::DeadlineExceeded);
+    let seen = seen.lock().unwrap();
+    assert!(seen.asked.iter().all(|asked| *asked == tx_id));
+    assert_eq!((seen.endorsed, seen.submitted.len()), (1, 1), "what may be ordered is not made again");
+}
