@@ -6,6 +6,8 @@ import assert from 'node:assert/strict';
 import fs from 'node:fs/promises';
 import path from 'node:path';
 
+import './hosts.mjs';
+
 import fabric from 'fabric-network';
 
 const { CRYPTO_PATH, CONNECTION_PROFILE, MSP_ID, USER_NAME, SCRATCH } = process.env;
@@ -191,9 +193,27 @@ async function withOtherStrategies() {
     }
 }
 
+/** Nodes at the host names that discovery tells, as across machines. */
+async function withHostNames() {
+    const gateway = await connect({ discovery: { enabled: true, asLocalhost: false } });
+    try {
+        const network = await gateway.getNetwork(CHANNEL);
+        await submits(network.getContract(CHAINCODE), `hosts${Date.now()}`);
+        const channel = network.getChannel();
+        const addresses = [...channel.getEndorsers(), ...channel.getCommitters()].map((node) => node.endpoint.addr);
+        for (const host of ['peer0.org2.example.com:', 'orderer.example.com:']) {
+            assert.ok(addresses.some((address) => address.startsWith(host)), `${host} is none of ${addresses}`);
+        }
+        console.log('ok host names');
+    } finally {
+        gateway.disconnect();
+    }
+}
+
 async function main() {
     await withDiscovery();
     await withOtherStrategies();
+    await withHostNames();
 }
 
 main().then(

@@ -87,6 +87,7 @@ fn the_older_published_client_works_unchanged() -> Result<()> {
         "checkpoint",
         "refusals",
         "strategies",
+        "host names",
     ] {
         assert!(said.contains(&format!("ok {step}")), "the client did not get to '{step}':\n{said}");
     }
