@@ -43,6 +43,7 @@ pub(crate) enum CaCommand {
 #[derive(Debug, Subcommand)]
 pub(crate) enum AffiliationCommand {
     /// Show all, or one with those below it
+    #[command(after_help = "Examples:\n  consort ca affiliations list\n  consort ca affiliations list org1")]
     List(AffiliationListOptions),
     /// Add one
     #[command(after_help = "Example:\n  consort ca affiliations add org1.department3")]
@@ -51,6 +52,7 @@ pub(crate) enum AffiliationCommand {
     #[command(after_help = "Example:\n  consort ca affiliations rename org1.department3 org1.sales --force")]
     Rename(AffiliationRenameOptions),
     /// Remove one, where the authority allows it; with --force with all below it
+    #[command(after_help = "Example:\n  consort ca affiliations remove org1.sales --force")]
     Remove(AffiliationChangeOptions),
 }
 

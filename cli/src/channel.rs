@@ -24,8 +24,14 @@ use crate::topology::{Orderer, OrdererOrganisation};
 #[derive(Debug, Subcommand)]
 pub(crate) enum ChannelCommand {
     /// List the channels that a peer or an orderer has joined
+    #[command(
+        after_help = "Examples:\n  consort channel list\n  consort channel list --orderer orderer.example.com"
+    )]
     List(NodeOptions),
     /// Show height and last hashes of the channel on a peer, or its state on an orderer
+    #[command(
+        after_help = "Examples:\n  consort channel info --peer peer0.org2.example.com\n  consort channel info --orderer orderer.example.com --output json"
+    )]
     Info(NodeOptions),
     /// Join a peer or an orderer to a channel by its genesis block
     #[command(

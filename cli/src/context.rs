@@ -22,6 +22,7 @@ const FILE_NAME: &str = "consort.toml";
 #[derive(Debug, Subcommand)]
 pub(crate) enum ContextCommand {
     /// List the contexts and show which is used
+    #[command(after_help = "Example:\n  consort context list")]
     List(ListOptions),
     /// Make a context, or replace one
     #[command(
@@ -32,6 +33,7 @@ pub(crate) enum ContextCommand {
     #[command(after_help = "Example:\n  consort context use org1-admin")]
     Use(NameOptions),
     /// Forget a context
+    #[command(after_help = "Example:\n  consort context remove org1-admin")]
     Remove(NameOptions),
 }
 

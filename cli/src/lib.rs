@@ -207,3 +207,37 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
         _ => ExitCode::FAILURE,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The commands that do something, by their whole names, with their help.
+    fn commands(command: &clap::Command, name: &str, found: &mut Vec<(String, String)>) {
+        let below: Vec<&clap::Command> =
+            command.get_subcommands().filter(|one| one.get_name() != "help" && !one.is_hide_set()).collect();
+        for one in &below {
+            commands(one, &format!("{name} {}", one.get_name()), found);
+        }
+        if below.is_empty() {
+            found.push((name.to_owned(), command.clone().render_long_help().to_string()));
+        }
+    }
+
+    #[test]
+    fn the_help_of_every_command_teaches_by_example() {
+        let mut found = Vec::new();
+        commands(&Arguments::command(), "consort", &mut found);
+        assert!(found.len() > 50, "{}", found.len());
+        let without: Vec<&String> = found
+            .iter()
+            .filter(|(name, help)| {
+                // Terminals wrap long lines, so line ends count as spaces.
+                let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+                !help.contains("Example") || !help.contains(name.as_str())
+            })
+            .map(|(name, _)| name)
+            .collect();
+        assert!(without.is_empty(), "{without:#?}");
+    }
+}

@@ -17,10 +17,13 @@ use crate::topology::{Orderer, OrdererOrganisation};
 #[derive(Debug, Subcommand)]
 pub(crate) enum OrdererCommand {
     /// Show every orderer with its channels: relation, state, height, leader, term, and how far it is behind
+    #[command(after_help = "Examples:\n  consort orderer status\n  consort orderer status --output json")]
     Status(StatusOptions),
     /// Make an orderer leave a channel; its blocks there are deleted
+    #[command(after_help = "Example:\n  consort orderer leave orderer3.example.com")]
     Leave(LeaveOptions),
     /// Have a channel go on with one orderer after most of its consenters have lost their data for good
+    #[command(after_help = "Example:\n  consort orderer recover orderer.example.com --accept-loss")]
     Recover(recover::RecoverOptions),
     /// Change the consenters of a channel, one at a time, by an update of its configuration
     #[command(subcommand)]

@@ -121,6 +121,46 @@ mod tests {
         assert_eq!(admins["identities"][0]["principal"]["role"], "ADMIN");
     }
 
+    /// What Fabric's configtxlator (2.4.9) printed.
+    fn printed_by_configtxlator(name: &str) -> String {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/configtxlator");
+        std::fs::read_to_string(folder.join(name)).unwrap()
+    }
+
+    #[test]
+    fn a_block_is_printed_as_configtxlator_prints_it_to_the_byte() {
+        for (number, name) in [(0, "block-0000.json"), (2, "block-0002.json")] {
+            let bytes = golden(number);
+            let json = to_json("common.Block", &bytes, Broken::Refuse).unwrap();
+            let printed = String::from_utf8(print(&json).unwrap()).unwrap();
+            assert_eq!(printed, printed_by_configtxlator(name), "{name}");
+            let read = serde_json::from_str(&printed_by_configtxlator(name)).unwrap();
+            let again = to_json("common.Block", &from_json("common.Block", &read).unwrap(), Broken::Refuse);
+            assert_eq!(again.unwrap(), json, "{name} is read as it was written");
+        }
+    }
+
+    #[test]
+    fn an_update_is_computed_and_printed_as_configtxlator_does_it() {
+        let block = to_json("common.Block", &golden(0), Broken::Refuse).unwrap();
+        let original = block["data"]["data"][0]["payload"]["data"]["config"].clone();
+        let mut updated = original.clone();
+        let root = &mut updated["channel_group"]["groups"];
+        root["Orderer"]["values"]["BatchSize"]["value"]["max_message_count"] = 77.into();
+        root["Application"]["policies"]["Admins"]["policy"]["value"]["rule"] = "ANY".into();
+        root["Application"]["groups"].as_object_mut().unwrap().remove("Org2MSP");
+        let config = |json: &Value| {
+            let bytes = from_json("common.Config", json).unwrap();
+            consort_protos::fabric::common::Config::decode(bytes.as_slice()).unwrap()
+        };
+        let channel = consort_protos::ids::ChannelId::parse("golden").unwrap();
+        let update =
+            consort_channel_config::update::compute(&config(&original), &config(&updated), &channel).unwrap();
+        let json = to_json("common.ConfigUpdate", &update.encode_to_vec(), Broken::Refuse).unwrap();
+        let printed = String::from_utf8(print(&json).unwrap()).unwrap();
+        assert_eq!(printed, printed_by_configtxlator("update.json"));
+    }
+
     #[test]
     fn every_golden_block_survives_the_way_there_and_back() {
         for number in 0..14 {

@@ -3,7 +3,7 @@
 use prost_reflect::{DynamicMessage, ReflectMessage, Value};
 
 /// Bytes that always hold the same message: message, field, content.
-const FIXED: [(&str, &str, &str); 19] = [
+const FIXED: [(&str, &str, &str); 18] = [
     ("common.BlockData", "data", "common.Envelope"),
     ("common.Envelope", "payload", "common.Payload"),
     ("common.Header", "channel_header", "common.ChannelHeader"),
@@ -22,7 +22,6 @@ const FIXED: [(&str, &str, &str); 19] = [
     ("protos.ChaincodeAction", "events", "protos.ChaincodeEvent"),
     ("protos.Proposal", "header", "common.Header"),
     ("rwset.NsReadWriteSet", "rwset", "kvrwset.KVRWSet"),
-    ("rwset.CollectionHashedReadWriteSet", "hashed_rwset", "kvrwset.HashedRWSet"),
 ];
 
 /// Values of the configuration tree: key, content. A key means the same in every group.
@@ -61,6 +60,9 @@ pub(super) fn content(message: &DynamicMessage, field: &str, key: &str) -> Optio
             5 => Some("orderer.SeekInfo"),
             _ => None,
         },
+        ("common.ChannelHeader", "extension") => {
+            (number(message, "type")? == 3).then_some("protos.ChaincodeHeaderExtension")
+        }
         ("common.Policy", "value") => match number(message, "type")? {
             1 => Some("common.SignaturePolicyEnvelope"),
             3 => Some("common.ImplicitMetaPolicy"),

@@ -12,6 +12,9 @@ use time::format_description::well_known::Rfc3339;
 
 use super::{Broken, DEPTH_MAX, descriptor, opaque};
 
+/// Numbers of the fields that Consort adds to Fabric's messages begin here.
+const OWN_FIELDS: u32 = 1_000;
+
 /// Shows messages.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Writer {
@@ -28,6 +31,10 @@ impl Writer {
         let mut shown = BTreeMap::new();
         for field in message.descriptor().fields() {
             if field.containing_oneof().is_some() && !message.has_field(&field) {
+                continue;
+            }
+            // Fabric's tools do not know what is ours, so it shows only where it is used.
+            if field.number() >= OWN_FIELDS && !message.has_field(&field) {
                 continue;
             }
             let value = message.get_field(&field);
@@ -52,7 +59,10 @@ impl Writer {
         match value {
             Field::List(values) => values
                 .iter()
-                .map(|value| self.single(&field.kind(), value, content, "", depth))
+                .map(|value| match value {
+                    Field::Bytes(bytes) if bytes.is_empty() => Ok(Value::from("")),
+                    value => self.single(&field.kind(), value, content, "", depth),
+                })
                 .collect::<anyhow::Result<Vec<_>>>()
                 .map(Value::Array),
             Field::Map(entries) => {

@@ -29,12 +29,16 @@ use crate::report::table;
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConsentersCommand {
     /// List the consenters
+    #[command(after_help = "Example:\n  consort orderer consenters list")]
     List(ListOptions),
     /// Add an orderer; have it join the channel first, so that it follows and is up to date
+    #[command(after_help = "Example:\n  consort orderer consenters add orderer4.example.com")]
     Add(ChangeOptions),
     /// Remove an orderer; it goes on as a follower until it leaves the channel
+    #[command(after_help = "Example:\n  consort orderer consenters remove orderer3.example.com")]
     Remove(ChangeOptions),
     /// Give a consenter the TLS certificate that its orderer has now; restart that orderer afterwards
+    #[command(after_help = "Example:\n  consort orderer consenters renew orderer3.example.com")]
     Renew(ChangeOptions),
 }
 

@@ -63,7 +63,7 @@ pub(super) struct LastWord<R>(mpsc::OwnedPermit<Queued<R>>);
 /// An empty queue.
 pub(super) fn queue<R>() -> (Answers<R>, LastWord<R>, Responses<R>) {
     let (sender, receiver) = mpsc::channel(RESPONSES_IN_FLIGHT + 1);
-    let last_word = sender.clone().try_reserve_owned().ok().expect("invariant: a new queue is empty");
+    let last_word = sender.clone().try_reserve_owned().expect("invariant: a new queue is empty");
     let room = Arc::new(Semaphore::new(ROOM_KIB as usize));
     (Answers { queue: sender, room }, LastWord(last_word), Responses { queue: receiver })
 }
