@@ -43,9 +43,9 @@ impl GatewayService for Forgetful {
         &self,
         request: Request<EndorseRequest>,
     ) -> Result<GrpcResponse<EndorseResponse>, Status> {
-        self.seen.lock().unwrap().endorsed += 1;
-        let signed = request.into_inner().proposed_transaction.unwrap();
-        let proposal = Proposal::open(&signed).unwrap();
+        self.seen.lock().expect("no panic before").endorsed += 1;
+        let signed = request.into_inner().proposed_transaction.expect("as the test sets it up");
+        let proposal = Proposal::open(&signed).expect("as the test sets it up");
         let action = ChaincodeAction {
             results: TxReadWriteSet::default().encode(),
             response: Some(Response {
@@ -64,8 +64,8 @@ impl GatewayService for Forgetful {
     }
 
     async fn submit(&self, request: Request<SubmitRequest>) -> Result<GrpcResponse<SubmitResponse>, Status> {
-        let envelope = request.into_inner().prepared_transaction.unwrap();
-        let mut seen = self.seen.lock().unwrap();
+        let envelope = request.into_inner().prepared_transaction.expect("as the test sets it up");
+        let mut seen = self.seen.lock().expect("no panic before");
         seen.submitted.push(envelope.encode_to_vec().into());
         if seen.submitted.len() <= self.lost {
             return Err(Status::unavailable("the connection was lost"));
@@ -77,8 +77,9 @@ impl GatewayService for Forgetful {
         &self,
         request: Request<SignedCommitStatusRequest>,
     ) -> Result<GrpcResponse<CommitStatusResponse>, Status> {
-        let request = CommitStatusRequest::decode(request.into_inner().request).unwrap();
-        self.seen.lock().unwrap().asked.push(request.transaction_id);
+        let request =
+            CommitStatusRequest::decode(request.into_inner().request).expect("as the test sets it up");
+        self.seen.lock().expect("no panic before").asked.push(request.transaction_id);
         if !self.commits {
             return Err(Status::deadline_exceeded("context deadline exceeded"));
         }
@@ -102,20 +103,21 @@ impl GatewayService for Forgetful {
 
 /// Serves the gateway for as long as the work takes.
 async fn with<T>(gateway: Forgetful, work: impl AsyncFnOnce(Gateways) -> T) -> T {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("as the test sets it up");
+    let address = listener.local_addr().expect("as the test sets it up");
     let incoming =
         stream::unfold(listener, |tcp| async move { Some((tcp.accept().await.map(|(one, _)| one), tcp)) });
     let server = tonic::transport::Server::builder()
         .add_service(GatewayServer::new(gateway))
         .serve_with_incoming(Box::pin(incoming));
-    let channel =
-        tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy();
+    let channel = tonic::transport::Endpoint::from_shared(format!("http://{address}"))
+        .expect("as the test sets it up")
+        .connect_lazy();
     let identity = ClientIdentity::with_signer("Org1MSP", "a certificate", |message| Ok(message.to_vec()));
     let retries =
         Retries { attempts: 4, pause: Duration::from_millis(1), pause_max: Duration::from_millis(5) };
-    let gateways =
-        Gateways::of(vec![Gateway::new(channel, identity, Deadlines::default())], retries).unwrap();
+    let gateways = Gateways::of(vec![Gateway::new(channel, identity, Deadlines::default())], retries)
+        .expect("as the test sets it up");
     tokio::select! {
         ended = server => panic!("the server ended: {ended:?}"),
         done = work(gateways) => done,
@@ -129,9 +131,9 @@ async fn a_lost_answer_costs_a_repetition_of_the_same_envelope_and_never_a_secon
     let committed = with(gateway, async |gateways: Gateways| {
         gateways.submit("mychannel", "basic", |contract| contract.call("Create")).await
     });
-    let committed = committed.await.unwrap();
+    let committed = committed.await.expect("as the test sets it up");
     assert!(committed.is_valid() && committed.block == 7 && committed.result == "done");
-    let seen = seen.lock().unwrap();
+    let seen = seen.lock().expect("no panic before");
     assert_eq!((seen.endorsed, seen.submitted.len()), (1, 3));
     assert!(seen.submitted.iter().all(|envelope| *envelope == seen.submitted[0]));
     assert_eq!(seen.asked, [committed.tx_id]);
@@ -144,8 +146,8 @@ async fn when_every_answer_is_lost_the_outcome_is_asked_for() {
     let committed = with(gateway, async |gateways: Gateways| {
         gateways.submit("mychannel", "basic", |contract| contract.call("Create")).await
     });
-    assert!(committed.await.unwrap().is_valid());
-    assert_eq!(seen.lock().unwrap().asked.len(), 1);
+    assert!(committed.await.expect("as the test sets it up").is_valid());
+    assert_eq!(seen.lock().expect("no panic before").asked.len(), 1);
 }
 
 #[tokio::test]
@@ -158,7 +160,7 @@ async fn a_transaction_that_was_taken_and_forgotten_is_reported_as_unknown_with_
     let Err(Error::Unknown { tx_id, source }) = forgotten.await else { panic!("nobody can tell") };
     let Error::Refused { refusal, .. } = &*source else { panic!("{source}") };
     assert_eq!(refusal.code, Code::DeadlineExceeded);
-    let seen = seen.lock().unwrap();
+    let seen = seen.lock().expect("no panic before");
     assert!(seen.asked.iter().all(|asked| *asked == tx_id));
     assert_eq!((seen.endorsed, seen.submitted.len()), (1, 1), "what may be ordered is not made again");
 }
