@@ -305,7 +305,8 @@ impl Server {
             request.extensions_mut().insert(RemoteAddress(remote));
             let (router, account) = (self.router.clone(), self.budget.account());
             let request = if budget::is_grpc(request.headers()) {
-                request.map(|body| Body::new(Paid::new(body, Arc::clone(&account))))
+                let path = request.uri().path().to_owned();
+                request.map(|body| Body::new(Paid::new(body, &path, Arc::clone(&account))))
             } else {
                 request.map(Body::new)
             };

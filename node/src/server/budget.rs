@@ -2,7 +2,7 @@
 //!
 //! A message may be as large as [`MESSAGE_BYTES_MAX`], and many clients may send one at the same time. So what a message holds
 //! beyond a small part is paid from one budget as it arrives, and given back when the call is answered or, on a stream of
-//! messages, when the next one begins. Nothing is paid for what a client only announces. Whoever finds the budget spent is
+//! messages, when the next one is asked for. Nothing is paid for what a client only announces. Whoever finds the budget spent is
 //! refused at once and told to come back: waiting would hold what has arrived already.
 
 use std::pin::Pin;
@@ -104,16 +104,22 @@ pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
+/// Services whose requests are streams of messages. Elsewhere a request is one message, which counts until it is answered.
+const STREAMING: [&str; 3] = ["/orderer.AtomicBroadcast/", "/consort.orderer.Cluster/", "/protos.Deliver/"];
+
 /// The body of a gRPC request, whose messages are paid for as they arrive.
 pub(super) struct Paid<B> {
     body: B,
     account: Arc<Account>,
     progress: Progress,
+    streams: bool,
 }
 
 impl<B> Paid<B> {
-    pub(super) fn new(body: B, account: Arc<Account>) -> Self {
-        Self { body, account, progress: Progress::default() }
+    /// The body of a request to this path.
+    pub(super) fn new(body: B, path: &str, account: Arc<Account>) -> Self {
+        let streams = STREAMING.iter().any(|service| path.starts_with(service));
+        Self { body, account, progress: Progress::default(), streams }
     }
 }
 
@@ -149,13 +155,21 @@ impl Progress {
         Ok(())
     }
 
+    /// Gives back what a message cost that has come whole: whoever asks for more of a stream has taken it.
+    fn next_is_asked_for(&mut self, account: &Account) {
+        if self.missing == 0 && self.head_bytes == 0 && self.arrived > FREE_BYTES {
+            account.give_back();
+            self.arrived = 0;
+        }
+    }
+
     fn begin(&mut self, account: &Account) -> Result<(), Status> {
         let [_, length @ ..] = self.head;
         let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
         if length > MESSAGE_BYTES_MAX {
             return Err(too_large(length));
         }
-        // Whoever reads on has done with the message before.
+        // A message that began in the same bytes as the one before it ended.
         if self.arrived > FREE_BYTES {
             account.give_back();
         }
@@ -177,6 +191,9 @@ where
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = &mut *self;
+        if this.streams {
+            this.progress.next_is_asked_for(&this.account);
+        }
         let frame = match ready!(Pin::new(&mut this.body).poll_frame(context)) {
             Some(Ok(frame)) => frame,
             Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
@@ -253,6 +270,26 @@ mod tests {
         }
         assert_eq!((progress.missing, progress.head_bytes), (0, 0));
         assert!(free(&budget) >= MIB, "{}", free(&budget));
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_is_idle_holds_nothing_and_a_single_request_holds_its_message() {
+        let budget = Budget::of(2 * MIB);
+        let message = Bytes::from([head(MIB), vec![0; MIB]].concat());
+        for (path, held) in
+            [("/orderer.AtomicBroadcast/Broadcast", 0), ("/protos.Endorser/ProcessProposal", MIB)]
+        {
+            let mut body = Paid::new(axum::body::Body::from(message.clone()), path, budget.account());
+            let mut frames = 0;
+            while let Some(frame) =
+                std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await
+            {
+                frame.unwrap();
+                frames += 1;
+            }
+            assert!(frames > 0 && free(&budget) == 2 * MIB - held, "{path}: {}", free(&budget));
+        }
+        assert_eq!(free(&budget), 2 * MIB);
     }
 
     #[test]
