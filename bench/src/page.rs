@@ -171,8 +171,8 @@ pub(crate) fn text(results: &[Found], counted: &Counted) -> String {
             ),
         };
     }
-    let seconds: f64 = results.iter().map(|found| found.took.as_secs_f64()).sum();
-    let _ = write!(text, "\nMeasured for {:.1} minutes.", seconds / 60.0);
+    let took: std::time::Duration = results.iter().map(|found| found.took).sum();
+    let _ = write!(text, "\nMeasured for {:.1} minutes.", took.as_secs_f64() / 60.0);
     text
 }
 

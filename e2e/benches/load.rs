@@ -39,7 +39,9 @@ fn main() -> Result<()> {
     let reached = number(&saturated["valid_per_second"])?;
     let half = format!("{:.0}", (reached / 2.0).max(1.0));
     let halved = run(&network, &["put", "--rate", &half, "--duration", "15", "--warm-up", "3"])?;
-    let evaluated = run(&network, &["evaluate", "--clients", "64", "--duration", "8", "--warm-up", "2"])?;
+    // As many connections as the empty calls have, which the rate is compared with.
+    let evaluate = ["evaluate", "--clients", "64", "--connections", "4", "--duration", "8", "--warm-up", "2"];
+    let evaluated = run(&network, &evaluate)?;
 
     show(
         &Figure::new("put, one client, p50", latency(&single, "p50_ms")?, "ms").at_most(12.0).against(SYNCED),
