@@ -12,7 +12,7 @@ use consort_protos::{
 };
 use raft::{
     RawNode, SnapshotStatus, StateRole,
-    eraftpb::{Message, MessageType},
+    eraftpb::{Entry, EntryType, Message, MessageType},
 };
 use tracing::{debug, info, warn};
 
@@ -243,6 +243,11 @@ fn open<D: Disk>(
     Ok(Opened { node, applied, behind, roster, lost })
 }
 
+/// Whether Raft's members change with these entries.
+fn changes_members(entries: &[Entry]) -> bool {
+    entries.iter().any(|entry| entry.get_entry_type() != EntryType::EntryNormal)
+}
+
 impl<D: Disk, B: Books> Machine<D, B> {
     /// Opens the log on `disk`, which continues the books.
     ///
@@ -421,7 +426,10 @@ impl<D: Disk, B: Books> Machine<D, B> {
         while self.own.takes_part() && self.node.has_ready() {
             let mut ready = self.node.ready();
             // A leader's entries may travel while it writes them itself: it counts its own copy only when it is on disk.
-            self.send(ready.take_messages(), outbox);
+            // A former member that hears of its removal goes, and then nobody else may know that it was agreed on: so what tells of a change
+            // of members waits until this node has put it on disk.
+            let mut held =
+                self.send_unless(changes_members(ready.committed_entries()), ready.take_messages(), outbox);
             if !ready.snapshot().is_empty() {
                 self.install(&ready)?;
             }
@@ -433,13 +441,15 @@ impl<D: Disk, B: Books> Machine<D, B> {
             if let Some(commit) = light.commit_index() {
                 self.node.mut_store().set_commit(commit);
             }
-            self.send(light.take_messages(), outbox);
+            let holds = !held.is_empty() || changes_members(light.committed_entries());
+            held.extend(self.send_unless(holds, light.take_messages(), outbox));
             // Who acknowledged what is about to be acknowledged to clients is remembered at least by the operating system.
             if !committed.is_empty() {
                 self.node.mut_store().keep_memory(false)?;
             }
             self.apply(committed)?;
             self.apply(light.take_committed_entries())?;
+            self.send(held, outbox);
             self.node.advance_apply_to(self.applied);
             self.compact()?;
             self.begin_to_lead();
@@ -480,6 +490,15 @@ impl<D: Disk, B: Books> Machine<D, B> {
         }
         info!(?options, "Raft goes on with the options of the configuration");
         self.restart()
+    }
+
+    /// Sends messages now, or gives them back to be sent later.
+    fn send_unless(&mut self, holds: bool, messages: Vec<Message>, outbox: &mut impl Outbox) -> Vec<Message> {
+        if holds {
+            return messages;
+        }
+        self.send(messages, outbox);
+        Vec::new()
     }
 
     fn send(&mut self, messages: Vec<Message>, outbox: &mut impl Outbox) {

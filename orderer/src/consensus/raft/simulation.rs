@@ -15,6 +15,9 @@ use super::simulated_channel::Simulation;
 /// Steps of a run; after each of these everything is repaired, and must go on, also without a minority.
 const STEPS: [usize; 2] = [6_000, 2_000];
 
+/// Runs that found a fault: a leader told the member that it removed before it had kept the removal, lost its power, and stood alone.
+const FOUND: [u64; 1] = [2_561_279_057];
+
 /// What a run did, to see that it did something.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Tally {
@@ -98,6 +101,13 @@ fn fresh_seeds_hold_as_well() {
     eprintln!("{seeds} runs from seed {first}");
     let tally = run_all(first, seeds);
     eprintln!("{seeds} runs: {tally:?}");
+}
+
+#[test]
+fn seeds_that_found_a_fault_hold_now() {
+    for seed in FOUND {
+        run_all(seed, 1);
+    }
 }
 
 #[test]
