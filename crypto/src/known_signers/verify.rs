@@ -1,9 +1,8 @@
 //! The two signature equations, checked with tables.
 
-use crypto_bigint::{Odd, U256};
-
 use super::curve::{Curve, Jacobian, P256, Sm2};
 use super::field::{self, Element, Limbs, Modulus};
+use super::inverse::inverse_modulo;
 use super::table::Table;
 
 /// Whether numbers `r` and `s` are an ECDSA signature over a digest (SEC 1 section 4.1.4).
@@ -43,11 +42,4 @@ fn has_x_congruent<C: Curve>(point: &Jacobian<C>, number: Limbs) -> bool {
     let (larger, overflow) = field::add(number, <C::Order as Modulus>::LIMBS);
     point.has_x(number)
         || (!overflow && field::is_below(larger, <C::Prime as Modulus>::LIMBS) && point.has_x(larger))
-}
-
-/// 1 / number modulo a prime; the number is not 0 modulo it.
-fn inverse_modulo<M: Modulus>(number: Limbs) -> Limbs {
-    let modulus = Odd::new(U256::from_words(M::LIMBS)).expect("invariant: the orders are odd");
-    let inverse = U256::from_words(number).invert_odd_mod_vartime(&modulus);
-    inverse.into_option().map_or([0; 4], U256::to_words)
 }
