@@ -30,7 +30,7 @@ pub enum Level {
 }
 
 impl Level {
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Channel => "Channel",
             Self::Orderer => "Orderer",
@@ -39,7 +39,7 @@ impl Level {
     }
 
     /// The names that this implementation understands.
-    fn known(self) -> &'static [&'static str] {
+    pub(crate) fn known(self) -> &'static [&'static str] {
         match self {
             Self::Channel => &["V1_1", "V1_3", "V1_4_2", "V1_4_3", "V2_0", "V3_0"],
             Self::Orderer => &["V1_1", "V1_4_2", "V2_0"],

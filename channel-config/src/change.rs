@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use consort_crypto::revocation::RevocationList;
 use consort_protos::fabric::{
-    common::{Config, ConfigGroup, ConfigPolicy, ConfigValue, OrdererAddresses},
+    common::{Capabilities, Config, ConfigGroup, ConfigPolicy, ConfigValue, OrdererAddresses},
     etcdraft::{ConfigMetadata, Consenter},
     msp::{FabricMspConfig, MspConfig},
     orderer::{BatchSize, BatchTimeout, ConsensusType, consensus_type::State},
@@ -22,10 +22,13 @@ use serde::Deserialize;
 
 use crate::{
     ETCDRAFT,
-    genesis::{as_go_prints, orderer_policies, organisation_group, peer_policies, policy_message},
+    capabilities::Level,
+    genesis::{
+        as_go_prints, capabilities, orderer_policies, organisation_group, peer_policies, policy_message,
+    },
     names::{
-        ACLS, ADMINS, ANCHOR_PEERS, APPLICATION, BATCH_SIZE, BATCH_TIMEOUT, CONSENSUS_TYPE, ENDPOINTS, MSP,
-        ORDERER,
+        ACLS, ADMINS, ANCHOR_PEERS, APPLICATION, BATCH_SIZE, BATCH_TIMEOUT, CAPABILITIES, CONSENSUS_TYPE,
+        ENDPOINTS, MSP, ORDERER,
     },
     profile::{AnchorPeerProfile, ConsenterProfile, MspSource, OrganisationProfile, PemSource, ProfileError},
 };
@@ -48,6 +51,8 @@ pub struct Change {
     pub batch: BatchChange,
     /// Whether only configurations are ordered; a change into or out of maintenance changes nothing else.
     pub maintenance: Option<bool>,
+    /// Capabilities to switch on; those that are on stay.
+    pub capabilities: CapabilityChange,
     /// Policies to add or replace, by path: `Application/Endorsement: ANY Endorsement`.
     pub policies: BTreeMap<String, String>,
     /// Access rules to add or replace: resource to policy path. An empty path goes back to the default.
@@ -86,6 +91,18 @@ pub struct BatchChange {
     pub timeout: Option<String>,
 }
 
+/// Capabilities to switch on. None is ever switched off: blocks that were judged by it have to be judged so again.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CapabilityChange {
+    /// Those that every node must understand.
+    pub channel: Vec<String>,
+    /// Those that orderers must understand.
+    pub orderer: Vec<String>,
+    /// Those that peers must understand.
+    pub application: Vec<String>,
+}
+
 /// A change cannot be made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -98,6 +115,16 @@ pub enum ChangeError {
     Unknown {
         /// `organisation`, `consenter` ...
         what: &'static str,
+        /// What was named.
+        name: String,
+        /// What there is.
+        known: String,
+    },
+    /// No version of a node that this program knows understands it.
+    #[error("{level} capability {name} is not supported (known are: {known})")]
+    Capability {
+        /// `Channel`, `Orderer` or `Application`.
+        level: &'static str,
         /// What was named.
         name: String,
         /// What there is.
@@ -201,6 +228,8 @@ impl Change {
             put(organisation(orderer, name)?, ENDPOINTS, &addresses);
         }
         self.change_batch(orderer)?;
+        self.switch_on(root)?;
+        let orderer = child(root, ORDERER)?;
         self.change_consenters(orderer)?;
         self.change_maintenance(orderer)?;
         self.publish_revocations(root)?;
@@ -250,6 +279,13 @@ impl Change {
         consensus.set_state(if maintenance { State::Maintenance } else { State::Normal });
         put(orderer, CONSENSUS_TYPE, &consensus);
         Ok(())
+    }
+
+    fn switch_on(&self, root: &mut ConfigGroup) -> Result<(), ChangeError> {
+        let CapabilityChange { channel, orderer, application } = &self.capabilities;
+        add_capabilities(root, Level::Channel, channel)?;
+        add_capabilities(child(root, ORDERER)?, Level::Orderer, orderer)?;
+        add_capabilities(child(root, APPLICATION)?, Level::Application, application)
     }
 
     fn change_consenters(&self, orderer: &mut ConfigGroup) -> Result<(), ChangeError> {
@@ -313,6 +349,26 @@ impl Change {
         }
         Ok(())
     }
+}
+
+/// Adds capabilities that this implementation understands: a node that does not would stop at the channel's next block.
+fn add_capabilities(section: &mut ConfigGroup, level: Level, new: &[String]) -> Result<(), ChangeError> {
+    if new.is_empty() {
+        return Ok(());
+    }
+    if let Some(unknown) = new.iter().find(|name| !level.known().contains(&name.as_str())) {
+        return Err(ChangeError::Capability {
+            level: level.name(),
+            name: unknown.clone(),
+            known: level.known().join(", "),
+        });
+    }
+    let present: Option<Capabilities> = present(section, CAPABILITIES, "Capabilities")?;
+    let present = present.unwrap_or_default().capabilities.into_keys();
+    let names: Vec<String> = present.chain(new.iter().cloned()).collect();
+    let value = section.values.entry(CAPABILITIES.to_owned()).or_insert_with(|| capabilities(&[]));
+    value.value = capabilities(&names).value;
+    Ok(())
 }
 
 fn revoke(member: &mut ConfigGroup, paths: &[PathBuf]) -> Result<(), ChangeError> {

@@ -299,7 +299,7 @@ fn value<M: Message>(message: &M) -> ConfigValue {
 
 /// Capabilities in the very bytes that Fabric's tools write: each entry carries its empty value, which prost would leave
 /// out. Tools that decode and encode again then see no difference.
-fn capabilities(names: &[String]) -> ConfigValue {
+pub(crate) fn capabilities(names: &[String]) -> ConfigValue {
     const ENTRY: u8 = 0x0a;
     const KEY: u8 = 0x0a;
     const EMPTY_VALUE: [u8; 2] = [0x12, 0];

@@ -35,7 +35,7 @@ pub use self::{
     application::{ApplicationConfig, ApplicationOrganisation},
     bundle::ChannelBundle,
     capabilities::{AGGREGATED_ENDORSEMENTS, Capabilities, Level, REGISTERED_IDENTITIES, SEALED_DATA},
-    change::{BatchChange, Change, ChangeError, Members},
+    change::{BatchChange, CapabilityChange, Change, ChangeError, Members},
     consensus::ConsenterChange,
     endorsement::{DEFAULT_ENDORSEMENT, EndorsementPolicyError, LIFECYCLE_ENDORSEMENT},
     error::ConfigError,
