@@ -78,7 +78,7 @@ impl Qscc {
 fn attestation(handle: &ChannelHandle) -> Result<Vec<u8>, String> {
     let attestation = handle.attestation().ok_or_else(|| {
         format!(
-            "channel {} has no attestation yet: peers that satisfy {} have to sign one height with BLS keys              (`membership.attest_every_blocks` in their configuration)",
+            "channel {} has no attestation yet: peers that satisfy {} have to sign one height with BLS keys (`membership.attest_every_blocks` in their configuration)",
             handle.id(),
             consort_channel_config::attestation::POLICY
         )
