@@ -25,8 +25,10 @@ use crate::testing::{CHANNEL, JoinedPeer};
 const KILLS: u32 = 20;
 /// Blocks of the chain; when a killed process has committed all of them, it begins anew.
 const BLOCKS: usize = 60;
-/// Longest life after the books are open: some blocks.
-const LIFE_MAX: Duration = Duration::from_millis(40);
+/// Blocks that it commits at most before its end comes near.
+const LIFE_BLOCKS_MAX: u64 = 4;
+/// Longest life after these: about a block more.
+const LIFE_MAX: Duration = Duration::from_millis(20);
 /// Longest life where it counts from the start of the process, so that the opening of the books is cut, too.
 const OPENING_MAX: Duration = Duration::from_millis(60);
 /// Longest time in which a process has to say something.
@@ -135,9 +137,10 @@ impl Victim {
         }
     }
 
-    fn live_until_opened(&mut self) {
-        while self.opened.is_none() {
-            let line = self.lines.recv_timeout(PATIENCE).expect("the books open");
+    /// Lets it open its books and commit some blocks.
+    fn live_for(&mut self, blocks: u64) {
+        while !self.finished && self.opened.is_none_or(|opened| self.acknowledged < opened + blocks) {
+            let line = self.lines.recv_timeout(PATIENCE).expect("it commits, and says so");
             self.note(&line);
         }
     }
@@ -200,7 +203,7 @@ fn a_peer_that_is_killed_again_and_again_ends_with_the_books_of_an_untouched_one
         if dice.random_range(0..4) == 0 {
             victim.live_until(Instant::now() + OPENING_MAX.mul_f64(dice.random()));
         } else {
-            victim.live_until_opened();
+            victim.live_for(dice.random_range(0..=LIFE_BLOCKS_MAX));
             victim.live_until(Instant::now() + LIFE_MAX.mul_f64(dice.random()));
         }
         let victim = victim.kill();
