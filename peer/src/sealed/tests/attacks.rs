@@ -18,43 +18,8 @@ use consort_protos::transaction::Transaction;
 use tonic::{Code, Request};
 
 use super::journey::signed_answer;
+use super::story::Story;
 use super::*;
-
-/// A channel with one granted record, a share at each proxy, and nothing requested yet.
-struct Story {
-    bench: Bench,
-    proxies: Vec<TestProxy>,
-    secret: pre::SecretKey,
-    record: RecordName,
-    sealed: pre::Sealed,
-    offer: Offer,
-    granted: Granted,
-}
-
-impl Story {
-    async fn new() -> Self {
-        Self::with(|_| ()).await
-    }
-
-    async fn with(change: impl FnOnce(&mut Terms)) -> Self {
-        let mut bench = Bench::new();
-        let proxies = bench.proxies();
-        let secret = bench.domain("clinic", pre::Suite::P256).await;
-        let record = name("clinic", "patient-7", 1);
-        let sealed = bench.put(&secret, &record).await;
-        let mut offer = bench.grant_to_reader("g1", "clinic", &secret, &proxies);
-        change(&mut offer.terms);
-        let granted = bench.grant(&offer).await;
-        for (proxy, deposit) in proxies.iter().zip(&granted.deposits) {
-            proxy.proxy.deposit(deposit).unwrap();
-        }
-        Self { bench, proxies, secret, record, sealed, offer, granted }
-    }
-
-    fn reader(&self) -> Party {
-        party(&self.bench.reader)
-    }
-}
 
 /// A prepared call, changed in what it did and endorsed again by peers of both organisations.
 fn lie(
@@ -430,6 +395,28 @@ async fn a_wrong_fragment_names_its_proxy_and_nobody_else() {
     forged.signature = signed_answer(&stranger, &wrong(Bytes::new())).signature;
     let forged = Respond { answer: Some(forged) };
     assert_eq!(story.bench.prepare(&stranger, "Respond", &forged).await.err().unwrap().0, 400);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_of_two_proxies_and_the_reader_open_nothing_with_all_that_they_heard() {
+    let mut story = Story::new().await;
+    let tx_id = story.bench.request("g1", &story.record).await;
+    let again = story.bench.request("g1", &story.record).await;
+    story.proxies[0].catch_up();
+    let heard = [&tx_id, &again]
+        .map(|request| story.proxies[0].fragment(pre::Suite::P256, request, &story.bench.reader));
+    let open = |offer: &Offer, fragments: &[pre::Fragment]| {
+        offer.open(&story.granted, (&tx_id, &story.record), &story.sealed, fragments).unwrap_err()
+    };
+    assert_eq!(open(&story.offer, &heard[..1]), pre::Error::TooFew { fragments: 1, threshold: 2 });
+    let twice = pre::Error::Duplicate { index: 1 };
+    assert_eq!(open(&story.offer, &[heard[0].clone(), heard[0].clone()]), twice);
+    assert_eq!(open(&story.offer, &heard), twice, "of two requests");
+    assert_eq!(open(&story.offer, &heard[1..]), pre::Error::Fragment { index: 1 }, "of another request");
+    // As if the grant said that one is enough.
+    let mut alone = story.offer;
+    alone.terms.threshold = 1;
+    assert_eq!(open(&alone, &heard[..1]), pre::Error::Closed);
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -11,6 +11,7 @@ use consort_protos::sealed::{FRAGMENT_TAG, signed_message};
 use consort_protos::transaction::Transaction;
 use prost::Message;
 
+use super::story::Story;
 use super::*;
 
 /// A right answer of a proxy, signed as the service signs it.
@@ -21,27 +22,22 @@ pub(super) fn signed_answer(peer: &SigningIdentity, answer: &AnsweredFragment) -
 }
 
 async fn a_record_is_opened_by_its_reader_with_any_two_of_three(suite: pre::Suite) {
-    let mut bench = Bench::new();
-    let proxies = bench.proxies();
-    let secret = bench.domain("clinic", suite).await;
-    let record = name("clinic", "patient-7", 1);
-    let sealed = bench.put(&secret, &record).await;
-    let offer = bench.grant_to_reader("g1", "clinic", &secret, &proxies);
-    let granted = bench.grant(&offer).await;
-    for (proxy, deposit) in proxies.iter().zip(&granted.deposits) {
+    let mut story = Story::without_shares(suite, |_, _| ()).await;
+    for (proxy, deposit) in story.proxies.iter().zip(&story.granted.deposits) {
         let receipt = proxy.proxy.deposit(deposit).unwrap();
         assert_eq!((receipt.grant.as_str(), receipt.index), ("g1", deposit.index));
     }
-    let tx_id = bench.request("g1", &record).await;
-    proxies.iter().for_each(TestProxy::catch_up);
+    let tx_id = story.bench.request("g1", &story.record).await;
+    story.proxies.iter().for_each(TestProxy::catch_up);
     let fragments: Vec<pre::Fragment> =
-        proxies.iter().map(|proxy| proxy.fragment(suite, &tx_id, &bench.reader)).collect();
+        story.proxies.iter().map(|proxy| proxy.fragment(suite, &tx_id, &story.bench.reader)).collect();
+    let open = |fragments: &[pre::Fragment]| {
+        story.offer.open(&story.granted, (&tx_id, &story.record), &story.sealed, fragments)
+    };
     for pair in [[0, 1], [0, 2], [1, 2]] {
-        let pair = pair.map(|index: usize| fragments[index].clone());
-        assert_eq!(offer.open(&granted, (&tx_id, &record), &sealed, &pair).unwrap(), RECORD);
+        assert_eq!(open(&pair.map(|index: usize| fragments[index].clone())).unwrap(), RECORD);
     }
-    let alone = offer.open(&granted, (&tx_id, &record), &sealed, &fragments[..1]);
-    assert_eq!(alone, Err(pre::Error::TooFew { fragments: 1, threshold: 2 }));
+    assert_eq!(open(&fragments[..1]), Err(pre::Error::TooFew { fragments: 1, threshold: 2 }));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -56,144 +52,104 @@ async fn a_record_of_sm2_goes_the_whole_way() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_is_answered_with_one_and_the_same_fragment() {
-    let mut bench = Bench::new();
-    let proxies = bench.proxies();
-    let secret = bench.domain("clinic", pre::Suite::P256).await;
-    let record = name("clinic", "patient-7", 1);
-    bench.put(&secret, &record).await;
-    let granted = bench.grant(&bench.grant_to_reader("g1", "clinic", &secret, &proxies)).await;
-    proxies[0].proxy.deposit(&granted.deposits[0]).unwrap();
-    let tx_id = bench.request("g1", &record).await;
-    proxies[0].catch_up();
-    let asker = party(&bench.reader);
-    let first = proxies[0].proxy.answer(&tx_id, &asker).unwrap();
-    assert_eq!(proxies[0].proxy.answer(&tx_id, &asker).unwrap(), first);
-    // Another share of the same grant is not taken, the same one is, and the answer stays.
-    proxies[0].proxy.deposit(&granted.deposits[0]).unwrap();
-    let block = bench.channel().ledger().block(BlockNumber::new(bench.height() - 1)).unwrap().unwrap();
-    proxies[0].proxy.follow(&CommittedBlock::from_stored(block), true).unwrap();
-    assert_eq!(proxies[0].proxy.answer(&tx_id, &asker).unwrap(), first);
+    let mut story = Story::new().await;
+    let tx_id = story.bench.request("g1", &story.record).await;
+    story.proxies[0].catch_up();
+    let answer = || story.proxies[0].proxy.answer(&tx_id, &story.reader()).unwrap();
+    let first = answer();
+    assert_eq!(answer(), first);
+    // The share comes once more, and the block once more: the answer stays.
+    story.proxies[0].proxy.deposit(&story.granted.deposits[0]).unwrap();
+    let ledger = story.bench.channel().ledger();
+    let block = ledger.block(BlockNumber::new(story.bench.height() - 1)).unwrap().unwrap();
+    story.proxies[0].proxy.follow(&CommittedBlock::from_stored(block), true).unwrap();
+    assert_eq!(answer(), first);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_share_that_comes_after_the_request_answers_it() {
-    let mut bench = Bench::new();
-    let proxies = bench.proxies();
-    let secret = bench.domain("clinic", pre::Suite::P256).await;
-    let record = name("clinic", "patient-7", 1);
-    bench.put(&secret, &record).await;
-    let granted = bench.grant(&bench.grant_to_reader("g1", "clinic", &secret, &proxies)).await;
-    let tx_id = bench.request("g1", &record).await;
-    proxies[0].catch_up();
-    let error = proxies[0].proxy.answer(&tx_id, &party(&bench.reader)).unwrap_err();
+    let mut story = Story::without_shares(pre::Suite::P256, |_, _| ()).await;
+    let tx_id = story.bench.request("g1", &story.record).await;
+    let proxy = &story.proxies[0];
+    proxy.catch_up();
+    let error = proxy.proxy.answer(&tx_id, &story.reader()).unwrap_err();
     assert!(error.to_string().contains("gave this proxy no share"), "{error}");
-    proxies[0].proxy.deposit(&granted.deposits[0]).unwrap();
-    proxies[0].proxy.answer(&tx_id, &party(&bench.reader)).unwrap();
+    proxy.proxy.deposit(&story.granted.deposits[0]).unwrap();
+    proxy.proxy.answer(&tx_id, &story.reader()).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn revocation_erases_shares_and_answers() {
-    let mut bench = Bench::new();
-    let proxies = bench.proxies();
-    let secret = bench.domain("clinic", pre::Suite::P256).await;
-    let record = name("clinic", "patient-7", 1);
-    bench.put(&secret, &record).await;
-    let granted = bench.grant(&bench.grant_to_reader("g1", "clinic", &secret, &proxies)).await;
-    proxies[0].proxy.deposit(&granted.deposits[0]).unwrap();
-    let tx_id = bench.request("g1", &record).await;
-    proxies[0].catch_up();
-    proxies[0].proxy.answer(&tx_id, &party(&bench.reader)).unwrap();
-    bench.revoke("g1").await;
+    let mut story = Story::new().await;
+    let tx_id = story.bench.request("g1", &story.record).await;
+    story.proxies[0].catch_up();
+    story.proxies[0].proxy.answer(&tx_id, &story.reader()).unwrap();
+    story.bench.revoke("g1").await;
     // At once, even before the proxy has come to the block.
-    let error = proxies[0].proxy.answer(&tx_id, &party(&bench.reader)).unwrap_err();
+    let proxy = &story.proxies[0];
+    let error = proxy.proxy.answer(&tx_id, &story.reader()).unwrap_err();
     assert!(error.to_string().contains("was revoked"), "{error}");
-    proxies[0].catch_up();
-    let folder = bench.folder.path().join("proxy0/channel");
-    assert_eq!(std::fs::read_dir(folder.join("shares")).unwrap().count(), 0);
-    assert_eq!(std::fs::read_dir(folder.join("fragments")).unwrap().count(), 0);
-    let error = proxies[0].proxy.deposit(&granted.deposits[0]).unwrap_err();
+    proxy.catch_up();
+    assert_eq!((story.kept("shares"), story.kept("fragments")), (0, 0));
+    let error = proxy.proxy.deposit(&story.granted.deposits[0]).unwrap_err();
     assert!(error.to_string().contains("was revoked"), "{error}");
-    let (status, text) =
-        bench.prepare(&bench.reader, "Request", &request("g1", &record)).await.err().unwrap();
+    let (status, text) = story.refused_request().await;
     assert_eq!(status, 409);
     assert!(text.contains("was revoked"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_last_use_erases_the_share_but_keeps_its_answer() {
-    let mut bench = Bench::new();
-    let proxies = bench.proxies();
-    let secret = bench.domain("clinic", pre::Suite::P256).await;
-    let record = name("clinic", "patient-7", 1);
-    bench.put(&secret, &record).await;
-    let mut offer = bench.grant_to_reader("g1", "clinic", &secret, &proxies);
-    offer.terms.uses_max = 2;
-    let granted = bench.grant(&offer).await;
-    proxies[0].proxy.deposit(&granted.deposits[0]).unwrap();
-    let shares = || std::fs::read_dir(bench.folder.path().join("proxy0/channel/shares")).unwrap().count();
-    assert_eq!(shares(), 1);
-    let first = bench.request("g1", &record).await;
-    let second = bench.request("g1", &record).await;
+    let mut story = Story::with(|terms| terms.uses_max = 2).await;
+    assert_eq!(story.kept("shares"), 1);
+    let first = story.bench.request("g1", &story.record).await;
+    let second = story.bench.request("g1", &story.record).await;
     // The ledger says that the grant is used up while the proxy is at neither block.
-    proxies[0].catch_up();
-    let shares = std::fs::read_dir(bench.folder.path().join("proxy0/channel/shares")).unwrap().count();
-    assert_eq!(shares, 0);
+    story.proxies[0].catch_up();
+    assert_eq!(story.kept("shares"), 0);
     for tx_id in [&first, &second] {
-        proxies[0].proxy.answer(tx_id, &party(&bench.reader)).unwrap();
+        story.proxies[0].proxy.answer(tx_id, &story.reader()).unwrap();
     }
-    let (status, text) =
-        bench.prepare(&bench.reader, "Request", &request("g1", &record)).await.err().unwrap();
+    let (status, text) = story.refused_request().await;
     assert_eq!(status, 409);
     assert!(text.contains("used up: 2 of 2"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_grant_of_some_blocks_ends_with_its_last_one() {
-    let mut bench = Bench::new();
-    let proxies = bench.proxies();
-    let secret = bench.domain("clinic", pre::Suite::P256).await;
-    let record = name("clinic", "patient-7", 1);
-    bench.put(&secret, &record).await;
-    let mut offer = bench.grant_to_reader("g1", "clinic", &secret, &proxies);
     // The grant is in block h, and requests count in block h + 1.
-    let last = bench.height() + 1;
-    offer.terms.validity = Some(Validity { not_after_block: last, ..Validity::default() });
-    let granted = bench.grant(&offer).await;
-    proxies[0].proxy.deposit(&granted.deposits[0]).unwrap();
-    let tx_id = bench.request("g1", &record).await;
-    assert_eq!(bench.height(), last + 1);
-    proxies[0].catch_up();
-    proxies[0].proxy.answer(&tx_id, &party(&bench.reader)).unwrap();
-    let shares = std::fs::read_dir(bench.folder.path().join("proxy0/channel/shares")).unwrap().count();
-    assert_eq!(shares, 0, "erased with its last block");
-    let (status, text) =
-        bench.prepare(&bench.reader, "Request", &request("g1", &record)).await.err().unwrap();
+    let mut last = 0;
+    let mut story = Story::without_shares(pre::Suite::P256, |height, terms| {
+        last = height + 1;
+        terms.validity = Some(Validity { not_after_block: last, ..Validity::default() });
+    })
+    .await;
+    story.proxies[0].proxy.deposit(&story.granted.deposits[0]).unwrap();
+    let tx_id = story.bench.request("g1", &story.record).await;
+    assert_eq!(story.bench.height(), last + 1);
+    story.proxies[0].catch_up();
+    story.proxies[0].proxy.answer(&tx_id, &story.reader()).unwrap();
+    assert_eq!(story.kept("shares"), 0, "erased with its last block");
+    let (status, text) = story.refused_request().await;
     assert_eq!(status, 403);
     assert!(text.contains("ended with block"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_grant_that_ends_by_time_is_erased_when_the_ledger_shows_a_later_one() {
-    let mut bench = Bench::new();
-    let proxies = bench.proxies();
-    let secret = bench.domain("clinic", pre::Suite::P256).await;
-    let record = name("clinic", "patient-7", 1);
-    bench.put(&secret, &record).await;
-    let mut offer = bench.grant_to_reader("g1", "clinic", &secret, &proxies);
     let last = prost_types::Timestamp { seconds: NOW + 60, nanos: 0 };
-    offer.terms.validity = Some(Validity { not_after: Some(last), ..Validity::default() });
-    let granted = bench.grant(&offer).await;
-    proxies[0].proxy.deposit(&granted.deposits[0]).unwrap();
-    proxies[0].catch_up();
-    let shares = bench.folder.path().join("proxy0/channel/shares");
-    assert_eq!(std::fs::read_dir(&shares).unwrap().count(), 1);
+    let validity = Validity { not_after: Some(last), ..Validity::default() };
+    let mut story = Story::with(|terms| terms.validity = Some(validity)).await;
+    story.proxies[0].catch_up();
+    assert_eq!(story.kept("shares"), 1);
     let next = name("clinic", "patient-7", 2);
-    let sealed = pre::seal(&secret.public_key(), &record_context(CHANNEL, &next), RECORD).unwrap();
-    let owner = Arc::clone(&bench.owner);
+    let sealed = pre::seal(&story.secret.public_key(), &record_context(CHANNEL, &next), RECORD).unwrap();
+    let owner = Arc::clone(&story.bench.owner);
+    let bench = &mut story.bench;
     let later = bench.prepare_at(&owner, "PutRecord", &put_record(&next, &sealed), NOW + 61).await.unwrap();
     assert_eq!(bench.commit(vec![later.envelope]).await, [TxValidationCode::Valid]);
-    proxies[0].catch_up();
-    assert_eq!(std::fs::read_dir(&shares).unwrap().count(), 0);
+    story.proxies[0].catch_up();
+    assert_eq!(story.kept("shares"), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -268,12 +224,7 @@ async fn the_audit_says_who_could_read_what_and_who_did_by_whose_leave() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_step_is_an_event() {
-    let mut bench = Bench::new();
-    let proxies = bench.proxies();
-    let secret = bench.domain("clinic", pre::Suite::P256).await;
-    let record = name("clinic", "patient-7", 1);
-    bench.put(&secret, &record).await;
-    bench.grant(&bench.grant_to_reader("g1", "clinic", &secret, &proxies)).await;
+    let Story { mut bench, record, .. } = Story::new().await;
     bench.request("g1", &record).await;
     bench.revoke("g1").await;
     let mut events = Vec::new();

@@ -3,6 +3,7 @@
 mod attacks;
 mod journey;
 mod ledger;
+mod story;
 
 use std::collections::BTreeMap;
 use std::path::Path;
