@@ -125,7 +125,7 @@ fn the_doctor_finds_what_is_broken_and_says_what_to_do() -> Result<()> {
     assert!(ill.contains("server.key belongs to another certificate"), "{ill}");
     assert!(ill.contains("do: consort identity reenroll --cert"), "{ill}");
     assert!(ill.contains("chaincode basic 1.0 cannot be endorsed: 1 peer that are there have it"), "{ill}");
-    let json = network.consort(&["doctor", "--output", "json"])?;
+    let json = network.consort(&["doctor", "--output=json"])?;
     assert!(!json.success);
     let json: serde_json::Value = serde_json::from_str(&json.stdout)?;
     assert_eq!(json["ok"], false);
