@@ -13,12 +13,12 @@ fn programs() -> Result<PathBuf> {
     Ok(this.parent().and_then(Path::parent).context("this executable lies in no folder")?.to_owned())
 }
 
-/// The commands in a page's blocks, without what follows a comment.
+/// The commands in a page's blocks, without what follows a comment. What is indented is output.
 fn commands(page: &str) -> Result<Vec<String>> {
     let text = std::fs::read_to_string(repository().join("docs").join(page))?;
     let blocks = text.split("```").skip(1).step_by(2).filter(|block| block.starts_with('\n'));
     let lines = blocks.flat_map(|block| block.lines().map(|line| line.trim_start_matches("$ ")));
-    let commands = lines.map(|line| line.split("  #").next().unwrap_or(line).trim());
+    let commands = lines.map(|line| line.split("  #").next().unwrap_or(line).trim_end());
     let starts = ["consort ", "openssl ", "echo ", "cp "];
     Ok(commands
         .filter(|line| starts.iter().any(|start| line.starts_with(start)))
