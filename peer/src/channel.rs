@@ -1,6 +1,7 @@
 //! One joined channel: its ledger, its configuration in force, and the notifications of its commits.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use consort_protos::ids::{BlockNumber, ChannelId, MspId};
 use consort_protos::transaction::Transaction;
 use tokio::sync::{broadcast, watch};
 
+use crate::attested::Attested;
 use crate::definitions::Definitions;
 use crate::fates::Fates;
 use crate::lifecycle::writes_definitions;
@@ -155,15 +157,16 @@ pub struct ChannelHandle {
     /// How the search for missing private data goes.
     search: Mutex<Progress>,
     /// The newest attestation that this peer has put together.
-    attestation: Mutex<Option<Attestation>>,
+    attested: Attested,
 }
 
 impl ChannelHandle {
-    /// Brings together an open ledger and the bundle of the last configuration in it.
+    /// Brings together an open ledger and the bundle of the last configuration in it. `folder` is the channel's.
     #[must_use]
-    pub fn new(ledger: Arc<Ledger>, bundle: Arc<ChannelBundle>) -> Self {
+    pub fn new(folder: &Path, ledger: Arc<Ledger>, bundle: Arc<ChannelBundle>) -> Self {
         Self {
             id: bundle.channel().clone(),
+            attested: Attested::load(folder, &ledger, &bundle),
             bundle: watch::Sender::new(bundle),
             height: watch::Sender::new(ledger.height()),
             fault: watch::Sender::new(None),
@@ -173,7 +176,6 @@ impl ChannelHandle {
             definitions: Definitions::new(ledger.height()),
             diverging: Mutex::default(),
             search: Mutex::default(),
-            attestation: Mutex::default(),
             ledger,
         }
     }
@@ -252,12 +254,12 @@ impl ChannelHandle {
     /// What enough peers have signed together about where the books stood last; none until they have.
     #[must_use]
     pub fn attestation(&self) -> Option<Attestation> {
-        self.attestation.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.attested.newest()
     }
 
-    /// Keeps an attestation that was verified.
+    /// Keeps an attestation that was verified, beyond this process.
     pub(crate) fn set_attestation(&self, attestation: Attestation) {
-        *self.attestation.lock().unwrap_or_else(PoisonError::into_inner) = Some(attestation);
+        self.attested.keep(attestation);
     }
 
     /// The peers whose books differ from the own ones.

@@ -23,6 +23,7 @@
 
 pub use consort_chaincode_runtime as chaincode;
 
+mod attested;
 pub mod channel;
 pub mod committer;
 pub mod config;

@@ -169,9 +169,10 @@ impl Channels {
         if broken || self.get(channel.as_str()).is_some() {
             return Err(JoinError::AlreadyJoined { channel });
         }
-        let ledger = Ledger::create(&self.folder.join(channel.as_str()), genesis)
+        let folder = self.folder.join(channel.as_str());
+        let ledger = Ledger::create(&folder, genesis)
             .map_err(|source| JoinError::Ledger { channel: channel.clone(), source })?;
-        let handle = Arc::new(ChannelHandle::new(Arc::new(ledger), Arc::new(bundle)));
+        let handle = Arc::new(ChannelHandle::new(&folder, Arc::new(ledger), Arc::new(bundle)));
         self.open
             .write()
             .unwrap_or_else(PoisonError::into_inner)
@@ -232,7 +233,7 @@ fn open_channel(name: &str, path: &Path) -> Result<ChannelHandle, OpenError> {
     let config = envelope.config.ok_or(OpenError::NoConfig)?;
     let bundle = ChannelBundle::new(channel, config).map_err(OpenError::Config)?;
     bundle.check_supported_by_peers().map_err(OpenError::Unsupported)?;
-    Ok(ChannelHandle::new(Arc::new(ledger), Arc::new(bundle)))
+    Ok(ChannelHandle::new(path, Arc::new(ledger), Arc::new(bundle)))
 }
 
 #[cfg(test)]

@@ -7,12 +7,12 @@ use std::sync::{Mutex, PoisonError};
 use consort_channel_config::{ChannelBundle, attestation};
 use consort_crypto::bls::SecretKey;
 use consort_msp::{IdentityId, SigningIdentity};
-use consort_node::dial::with_causes;
 use consort_node::renewal::Current;
-use consort_protos::consort::attestations::{Attestation, Attester, Share, State};
-use consort_protos::ids::{BlockNumber, ChannelId};
+use consort_protos::consort::attestations::{Attestation, Attester, Share};
+use consort_protos::ids::ChannelId;
 
 use super::statement::Statement;
+use crate::attested::books_at;
 use crate::channel::{BooksOf, ChannelHandle};
 use crate::identities::table::entry_of;
 
@@ -183,7 +183,7 @@ fn keep_last<T>(by_height: &mut BTreeMap<u64, T>) {
 
 fn sign(channel: &ChannelHandle, signer: &SigningIdentity, height: u64) -> Option<Share> {
     let (attester, secret) = attester(channel, signer)?;
-    let state = match state(channel, height) {
+    let state = match books_at(channel.ledger(), &channel.bundle(), height) {
         Ok(state) => state?,
         Err(error) => {
             tracing::error!(channel = %channel.id(), height, %error, "the books cannot be attested");
@@ -191,23 +191,6 @@ fn sign(channel: &ChannelHandle, signer: &SigningIdentity, height: u64) -> Optio
         }
     };
     Some(attestation::share(state, attester, secret))
-}
-
-/// Where the books stood at a height; none when the block is not here (the ledger begins later).
-fn state(channel: &ChannelHandle, height: u64) -> Result<Option<State>, String> {
-    let Some(last) = height.checked_sub(1).map(BlockNumber::new) else { return Ok(None) };
-    let ledger = channel.ledger();
-    let Some(block) = ledger.block(last).map_err(|error| with_causes(&error))? else { return Ok(None) };
-    let Some(commit_hash) = ledger.commit_hash(last).map_err(|error| with_causes(&error))? else {
-        return Ok(None);
-    };
-    let header_hash = crate::committer::block::header_hash(&block, channel.bundle().hash_algorithm());
-    Ok(Some(State {
-        channel: channel.id().to_string(),
-        height,
-        header_hash: header_hash.to_vec().into(),
-        commit_hash,
-    }))
 }
 
 /// This peer as an attester: by the BLS key in its certificate, or by the one that it is registered with.

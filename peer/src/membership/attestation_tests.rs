@@ -9,7 +9,9 @@ use consort_protos::consort::attestations::{Attestation, Attester, Share, State}
 use consort_protos::consort::identities::BlsKey;
 
 use super::tests::{PATIENCE, commit_first, peer};
-use crate::testing::{CHANNEL, Network};
+use crate::attested::Attested;
+use crate::channel::ChannelHandle;
+use crate::testing::{CHANNEL, JoinedPeer, Network};
 
 fn network() -> Network {
     let mut network = Network::new(&[]);
@@ -181,5 +183,40 @@ async fn a_peer_that_attests_other_books_is_named() {
     assert!(first.joined.channel.attestation().is_none());
     let named: Vec<String> = first.joined.channel.diverging().into_iter().map(|peer| peer.endpoint).collect();
     assert_eq!(named, std::slice::from_ref(&second.endpoint));
+    tasks.shutdown(PATIENCE).await.expect("everything ends");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_attestation_is_found_again_at_the_next_start_if_it_is_about_these_books() {
+    let tasks = Tasks::new();
+    let network = network();
+    let first = peer(&network, &network.org1, Vec::new(), &tasks).await;
+    let second = peer(&network, &network.org2, vec![first.endpoint.clone()], &tasks).await;
+    let block = network.block_after(&network.genesis, vec![definition(&network, "one")]);
+    for joined in [&first.joined, &second.joined] {
+        crate::committer::feed(&joined.channel, [block.clone()]).await;
+    }
+    second.wait(|others| others.iter().any(|other| other.height == 2)).await;
+    let channel = &first.joined.channel;
+    first.membership.attest(channel);
+    let made = channel.attestation().expect("both have signed");
+    let folder = first.joined.folder().join("channels").join(CHANNEL);
+    let again =
+        |channel: &ChannelHandle| Attested::load(&folder, channel.ledger(), &channel.bundle()).newest();
+    assert_eq!(again(channel), Some(made));
+    // A backup from before the attested height, and other books.
+    let other = JoinedPeer::new(&network.genesis);
+    assert_eq!(again(&other.channel), None);
+    commit_first(&network, &other, "another").await;
+    assert_eq!(again(&other.channel), None);
+    // Half a file, one changed byte, nothing.
+    let file = folder.join("attestation");
+    let whole = std::fs::read(&file).expect("the file");
+    let mut changed = whole.clone();
+    *changed.last_mut().expect("bytes") ^= 1;
+    for bytes in [&whole[..whole.len() / 2], &changed, &[]] {
+        std::fs::write(&file, bytes).expect("written");
+        assert_eq!(again(channel), None);
+    }
     tasks.shutdown(PATIENCE).await.expect("everything ends");
 }
