@@ -12,7 +12,9 @@ use consort_protos::fabric::gateway::{
     EvaluateRequest, EvaluateResponse, SignedChaincodeEventsRequest, SignedCommitStatusRequest,
     SubmitRequest, SubmitResponse,
 };
-use consort_protos::fabric::protos::{ChaincodeAction, ProposalResponsePayload, Response, TxValidationCode};
+use consort_protos::fabric::protos::{
+    ChaincodeAction, ChaincodeId, ProposalResponsePayload, Response, TxValidationCode,
+};
 use consort_protos::proposal::{Proposal, prepared_envelope};
 use consort_protos::rwset::TxReadWriteSet;
 use futures::stream::{self, BoxStream};
@@ -53,6 +55,7 @@ impl GatewayService for Forgetful {
                 payload: Bytes::from_static(b"done"),
                 ..Response::default()
             }),
+            chaincode_id: Some(ChaincodeId { name: "basic".to_owned(), ..ChaincodeId::default() }),
             ..ChaincodeAction::default()
         };
         let payload = ProposalResponsePayload {

@@ -321,18 +321,19 @@ impl ChannelHandle {
         });
     }
 
-    /// Publishes a durable block: first the bundle it brings, then the block, then the height, so that whoever hears of
-    /// the block finds the configuration that it set.
+    /// Publishes a durable block: first the bundle it brings, then the block, then the height, then what became of its
+    /// transactions, so that whoever hears of the block finds the configuration that it set, and whoever hears of a transaction the block.
     pub(crate) fn publish(&self, committed: Arc<CommittedBlock>, bundle: Option<Arc<ChannelBundle>>) {
         let height = committed.number().get() + 1;
         self.definitions.published(height, bundle.is_some() || writes_definitions(&committed));
         if let Some(bundle) = bundle {
             self.bundle.send_replace(bundle);
         }
-        self.fates.tell(committed.number(), committed.outcomes());
         // An error only says that nobody listens now.
-        let _nobody = self.commits.send(committed);
+        let _nobody = self.commits.send(Arc::clone(&committed));
         self.height.send_replace(height);
+        // Last, because whoever is told may ask for the block at once.
+        self.fates.tell(committed.number(), committed.outcomes());
     }
 
     /// Reads committed blocks one after the other from `first` on, waiting for those to come.
