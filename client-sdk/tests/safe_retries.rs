@@ -55,7 +55,11 @@ impl GatewayService for Forgetful {
                 payload: Bytes::from_static(b"done"),
                 ..Response::default()
             }),
-            chaincode_id: Some(ChaincodeId { name: "basic".to_owned(), ..ChaincodeId::default() }),
+            chaincode_id: Some(ChaincodeId {
+                name: "basic".to_owned(),
+                version: "1.0".to_owned(),
+                ..ChaincodeId::default()
+            }),
             ..ChaincodeAction::default()
         };
         let payload = ProposalResponsePayload {

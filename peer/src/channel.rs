@@ -329,11 +329,12 @@ impl ChannelHandle {
         if let Some(bundle) = bundle {
             self.bundle.send_replace(bundle);
         }
+        let published = Arc::clone(&committed);
         // An error only says that nobody listens now.
-        let _nobody = self.commits.send(Arc::clone(&committed));
+        let _nobody = self.commits.send(committed);
         self.height.send_replace(height);
         // Last, because whoever is told may ask for the block at once.
-        self.fates.tell(committed.number(), committed.outcomes());
+        self.fates.tell(published.number(), published.outcomes());
     }
 
     /// Reads committed blocks one after the other from `first` on, waiting for those to come.
