@@ -1,7 +1,8 @@
 //! What this peer holds of a block's private data, what it lacks, and what it must forget in time.
 //!
 //! The state has a private value only once; beside it stand the sets as they came, by block, for those who may ask for a block with its
-//! private data. A set that a valid transaction promises and that did not come is noted as missing, until it is supplied or expires.
+//! private data, also those of invalid transactions. A set that a valid transaction promises and that did not come is noted as missing,
+//! until it is supplied or expires.
 //! Rules: Fabric `core/ledger/pvtdatastorage` and `core/ledger/kvledger/txmgmt/pvtstatepurgemgmt`.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -83,13 +84,16 @@ impl Holdings<'_> {
         let number = self.block.number();
         // A collection's expiry is noted even when nothing but deletes is written: the sets themselves expire, too.
         let mut expiring: BTreeMap<(&str, &str), BTreeSet<&[u8]>> = BTreeMap::new();
-        for (index, transaction) in self.valid() {
+        for (index, transaction, valid) in self.transactions() {
             let place = Height { block: number, tx: TxNumber::new(index) };
             for (namespace, collection) in promised(transaction) {
                 let terms = self.block.terms(namespace, collection);
-                expiring.entry((namespace, collection)).or_default();
                 let given = self.block.private().get(&place.tx);
-                match given.and_then(|set| set.collection(namespace, collection)) {
+                let given = given.and_then(|set| set.collection(namespace, collection));
+                if valid || given.is_some() {
+                    expiring.entry((namespace, collection)).or_default();
+                }
+                match given {
                     Some(set) => {
                         let purged_later = |key: &str| {
                             let hash = self.hash().key_hash(key);
@@ -103,7 +107,8 @@ impl Holdings<'_> {
                             stage_set(place, namespace, set, self.hash(), change);
                         }
                     }
-                    None => missing_at(place, namespace, collection, terms.member).stage(change),
+                    None if valid => missing_at(place, namespace, collection, terms.member).stage(change),
+                    None => {}
                 }
             }
         }
@@ -205,12 +210,16 @@ impl Holdings<'_> {
         self.state.hash_algorithm()
     }
 
-    fn valid(&self) -> impl Iterator<Item = (u32, &Transaction)> {
+    /// The transactions that could be opened, with their numbers, and whether they are valid.
+    fn transactions(&self) -> impl Iterator<Item = (u32, &Transaction, bool)> {
         let transactions = self.block.transactions().iter().zip(self.codes).zip(0_u32..);
-        transactions.filter_map(|((transaction, code), index)| match code {
-            TxValidationCode::Valid => Some((index, transaction.as_deref()?)),
-            _ => None,
+        transactions.filter_map(|((transaction, code), index)| {
+            Some((index, transaction.as_deref()?, *code == TxValidationCode::Valid))
         })
+    }
+
+    fn valid(&self) -> impl Iterator<Item = (u32, &Transaction)> {
+        self.transactions().filter_map(|(index, transaction, valid)| valid.then_some((index, transaction)))
     }
 }
 

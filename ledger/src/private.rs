@@ -31,7 +31,7 @@ pub(crate) struct PrivateChanges {
 }
 
 impl PrivateChanges {
-    /// Checks the private data that came with a block against the hashes in its valid transactions, and collects what changes.
+    /// Checks the private data that came with a block against the hashes in its transactions, and collects what the valid ones change.
     ///
     /// # Errors
     /// [`Error::PrivateDataMismatch`] when data is not what a transaction promises; else when the database cannot be read.
@@ -46,9 +46,7 @@ impl PrivateChanges {
         let number = block.number();
         for (&tx, set) in block.private() {
             let index = tx.get() as usize;
-            if codes.get(index) != Some(&TxValidationCode::Valid) {
-                continue;
-            }
+            let valid = codes.get(index) == Some(&TxValidationCode::Valid);
             let transaction = block.transactions().get(index).and_then(Option::as_ref);
             for namespace in &set.namespaces {
                 for collection in &namespace.collections {
@@ -63,7 +61,9 @@ impl PrivateChanges {
                             collection: collection.name().to_owned(),
                         });
                     }
-                    changes.write(&namespace.namespace, collection, Height { block: number, tx }, hash);
+                    if valid {
+                        changes.write(&namespace.namespace, collection, Height { block: number, tx }, hash);
+                    }
                 }
             }
         }

@@ -62,7 +62,8 @@ impl ValidatedBlock {
         }
     }
 
-    /// Adds the private data that this peer got for the block, by transaction. Data of transactions that turn out invalid is not used.
+    /// Adds the private data that this peer got for the block, by transaction. Data of transactions that turn
+    /// out invalid stays beside the block and does not reach the state.
     #[must_use]
     pub fn with_private(mut self, private: BTreeMap<TxNumber, PrivateReadWriteSet>) -> Self {
         self.private = private;

@@ -148,6 +148,28 @@ fn what_did_not_come_is_missing_until_it_is_supplied() {
 }
 
 #[test]
+fn what_an_invalid_transaction_wrote_stays_beside_its_block_and_is_not_missed() {
+    let (_folder, ledger) = ledger();
+    let change = |value: &'static str| {
+        simulate(&ledger, |simulator| {
+            simulator.private(CHAINCODE, COLLECTION, "a").unwrap();
+            simulator.put_private(CHAINCODE, COLLECTION, "a", value.into()).unwrap();
+        })
+    };
+    let (first, late, later) = (change("1"), change("2"), change("3"));
+    commit(&ledger, &[(&first, true), (&late, true), (&later, false)], 2);
+    assert_eq!(plain(&ledger, "a"), Some("1".to_owned()));
+    assert_eq!(held_keys(&ledger, 1), ["a", "a"], "of the valid one and of the one that came too late");
+    assert_eq!(ledger.missing_private(10).unwrap(), []);
+    examine(&ledger);
+    for _ in 0..3 {
+        commit(&ledger, &[], 2);
+    }
+    assert!(held_keys(&ledger, 1).is_empty(), "they end with the collection's time");
+    examine(&ledger);
+}
+
+#[test]
 fn data_that_comes_late_does_not_replace_what_is_newer() {
     let (_folder, ledger) = ledger();
     let old = put(&ledger, "a", "old");

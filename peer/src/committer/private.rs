@@ -27,7 +27,8 @@ pub(super) struct BlockPrivate {
 }
 
 /// Collects it. Data that does not have the hash that the transaction promises is left out: whoever endorsed twice may
-/// have several sets for one transaction. What is missing is asked of other peers, when there is a way to.
+/// have several sets for one transaction. What is missing is asked of other peers, when there is a way to. Of an invalid transaction what is
+/// at hand is kept, too, for readers of the block, but nothing is asked for (Fabric keeps it since capability `V1_4_2`).
 pub(super) fn of_block(
     channel: &ChannelHandle,
     own: &MspId,
@@ -40,10 +41,7 @@ pub(super) fn of_block(
     let mut definitions = Definitions { bundle, own, state: ledger.snapshot(), known: BTreeMap::new() };
     for ((transaction, code), number) in block.transactions().iter().zip(block.codes()).zip(0_u32..) {
         let invocation = transaction.as_ref().and_then(|transaction| transaction.invocation());
-        let (Some(transaction), Some(invocation), TxValidationCode::Valid) = (transaction, invocation, code)
-        else {
-            continue;
-        };
+        let (Some(transaction), Some(invocation)) = (transaction, invocation) else { continue };
         for (namespace, collection) in written(&invocation.rwset) {
             let name = (namespace.to_owned(), collection.name.clone());
             private.terms.entry(name).or_insert_with(|| definitions.terms(namespace, &collection.name));
@@ -54,7 +52,9 @@ pub(super) fn of_block(
         let held = ledger.transient().sets(&transaction.tx_id)?;
         let place = Height { block: block.number(), tx: TxNumber::new(number) };
         let kept = keep(bundle, &private.terms, &invocation.rwset, &held);
-        wanted.extend(lacking(transaction, place, &private.terms, &invocation.rwset, &kept));
+        if *code == TxValidationCode::Valid {
+            wanted.extend(lacking(transaction, place, &private.terms, &invocation.rwset, &kept));
+        }
         if !kept.is_empty() {
             private.sets.insert(place.tx, kept);
         }
