@@ -3,7 +3,10 @@
 //! A message may be as large as [`MESSAGE_BYTES_MAX`], and many clients may send one at the same time. So what a message holds
 //! beyond a small part is paid from one budget as it arrives, and given back when the call is answered or, on a stream of
 //! messages, when the next one is asked for. Nothing is paid for what a client only announces. Whoever finds the budget spent is
-//! refused at once and told to come back: waiting would hold what has arrived already.
+//! refused and told to come back: waiting would hold what has arrived already.
+//!
+//! A client that sends one message hears the refusal when it has sent everything, which is thrown away as it arrives: many clients take the
+//! end of a stream that they still write to for a broken connection, and never see the status.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,6 +27,8 @@ const BYTES_MAX: usize = 512 * 1024 * 1024;
 const FREE_BYTES: usize = 64 * 1024;
 /// What is paid at once, so that a large message pays some hundred times and not with every TCP segment.
 const STEP_BYTES: usize = 256 * 1024;
+/// What is thrown away of a refused request before its stream ends at once: twice the largest message.
+const DISCARDED_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
 /// When whoever was refused may come back, in milliseconds; a large message is worked on for about so long.
 const PAUSE_MS: u64 = 1_000;
 /// Standard trailer for such a pause (gRFC A6).
@@ -113,13 +118,15 @@ pub(super) struct Paid<B> {
     account: Arc<Account>,
     progress: Progress,
     streams: bool,
+    /// Why a request is refused, and how many of its bytes may still be thrown away before it hears so.
+    refused: Option<(Status, usize)>,
 }
 
 impl<B> Paid<B> {
     /// The body of a request to this path.
     pub(super) fn new(body: B, path: &str, account: Arc<Account>) -> Self {
         let streams = STREAMING.iter().any(|service| path.starts_with(service));
-        Self { body, account, progress: Progress::default(), streams }
+        Self { body, account, progress: Progress::default(), streams, refused: None }
     }
 }
 
@@ -194,17 +201,31 @@ where
         if this.streams {
             this.progress.next_is_asked_for(&this.account);
         }
-        let frame = match ready!(Pin::new(&mut this.body).poll_frame(context)) {
-            Some(Ok(frame)) => frame,
-            Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
-            None => return Poll::Ready(None),
-        };
-        let advanced = frame.data_ref().map_or(Ok(()), |data| this.progress.advance(data, &this.account));
-        Poll::Ready(Some(advanced.map(|()| frame).map_err(Into::into)))
+        loop {
+            let frame = ready!(Pin::new(&mut this.body).poll_frame(context));
+            if let Some((status, left)) = this.refused.take() {
+                let came = frame.and_then(Result::ok).map(|frame| frame.data_ref().map_or(0, Bytes::len));
+                match came.and_then(|came| left.checked_sub(came)) {
+                    Some(left) => this.refused = Some((status, left)),
+                    None => return Poll::Ready(Some(Err(status.into()))),
+                }
+                continue;
+            }
+            let frame = match frame {
+                Some(Ok(frame)) => frame,
+                Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
+                None => return Poll::Ready(None),
+            };
+            let advanced = frame.data_ref().map_or(Ok(()), |data| this.progress.advance(data, &this.account));
+            match advanced {
+                Err(status) if !this.streams => this.refused = Some((status, DISCARDED_BYTES_MAX)),
+                advanced => return Poll::Ready(Some(advanced.map(|()| frame).map_err(Into::into))),
+            }
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.refused.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -290,6 +311,24 @@ mod tests {
             assert!(frames > 0 && free(&budget) == 2 * MIB - held, "{path}: {}", free(&budget));
         }
         assert_eq!(free(&budget), 2 * MIB);
+    }
+
+    #[tokio::test]
+    async fn a_refused_request_is_read_to_its_end_and_then_told_so() {
+        let parts = futures::stream::iter([head(MESSAGE_BYTES_MAX + 1), vec![0; MIB], vec![0; MIB]]);
+        let left = Arc::new(Mutex::new(3));
+        let counted = Arc::clone(&left);
+        let parts = futures::StreamExt::map(parts, move |part| {
+            *counted.lock().unwrap() -= 1;
+            Ok::<_, std::convert::Infallible>(Bytes::from(part))
+        });
+        let budget = Budget::of(2 * MIB);
+        let body = axum::body::Body::from_stream(parts);
+        let mut body = Paid::new(body, "/protos.Endorser/ProcessProposal", budget.account());
+        let frame = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
+        let refused = frame.unwrap().unwrap_err();
+        assert_eq!(refused.downcast_ref::<Status>().unwrap().code(), Code::ResourceExhausted);
+        assert_eq!((*left.lock().unwrap(), free(&budget)), (0, 2 * MIB), "nothing is kept of it");
     }
 
     #[test]
