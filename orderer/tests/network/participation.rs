@@ -235,3 +235,60 @@ async fn each_request_of_osnadmin_is_answered_as_its_users_expect() {
     let (status, _, body) = ask(get, "/mychannel", None).await;
     assert_eq!((status, body.as_ref()), (404, br#"{"error":"channel does not exist"}"#.as_slice()));
 }
+
+/// Numbers that are spread out (xorshift64*), the same in every run.
+fn numbers() -> impl FnMut(usize) -> usize {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    move |bound| {
+        state ^= state >> 12;
+        state ^= state << 25;
+        state ^= state >> 27;
+        (state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % bound
+    }
+}
+
+/// A form of which some bytes were changed, left out, put in or repeated.
+fn damaged(form: &[u8], number: &mut impl FnMut(usize) -> usize) -> Vec<u8> {
+    let mut bytes = form.to_vec();
+    for _ in 0..=number(3) {
+        let at = number(bytes.len());
+        match number(4) {
+            0 => bytes[at] ^= 1 << number(8),
+            1 => bytes.truncate(at.max(1)),
+            2 => bytes.insert(at, b"\r\n-\"\0\xff"[number(6)]),
+            _ => bytes.extend_from_within(at..),
+        }
+    }
+    bytes
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_form_is_refused_and_the_orderer_goes_on() {
+    let mut network = Network::new(1, Choices::default());
+    network.start(0).await;
+    let (client, base) = network.admin(0);
+    let mut number = numbers();
+    let genesis = network.genesis.encode_to_vec();
+    let forms = [
+        (reqwest::Method::POST, form_of_osnadmin("config-block", "config.block", &genesis)),
+        (reqwest::Method::PUT, form_of_osnadmin("config-update-envelope", "an.envelope", &genesis)),
+    ];
+    for (method, (kind, form)) in forms {
+        for round in 0..150 {
+            let body = damaged(&form, &mut number);
+            let request = client.request(method.clone(), &base).header("Content-Type", &kind).body(body);
+            let status = request.send().await.unwrap().status().as_u16();
+            assert!(status == 201 || (400..500).contains(&status), "{method}, round {round}: {status}");
+            if status == 201 {
+                // What was damaged did not matter, such as the file's name.
+                let list: serde_json::Value = client.get(&base).send().await.unwrap().json().await.unwrap();
+                for channel in list["channels"].as_array().unwrap() {
+                    let name = channel["name"].as_str().unwrap();
+                    assert_eq!(network.remove(0, name).await.0, 204);
+                }
+            }
+        }
+    }
+    assert_eq!(network.join(0, genesis).await.0, 201);
+    network.until(0, CHANNEL, ("consenter", "active", 1)).await;
+}
