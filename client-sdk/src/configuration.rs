@@ -129,9 +129,8 @@ impl SignedUpdate {
 /// # Errors
 /// [`Error::Ordering`] with the orderer's status and text, or those of a connection.
 pub async fn broadcast(endpoint: &Endpoint, envelope: Envelope) -> Result<(), Error> {
-    let mut client = AtomicBroadcastClient::new(endpoint.connect_lazily()?)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX)
-        .max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let mut client =
+        AtomicBroadcastClient::new(endpoint.connect_lazily()?).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let work = async {
         // The stream stays open until the answer is there: an orderer may take its end for a client that left.
         let requests = futures::stream::iter([envelope]).chain(futures::stream::pending());

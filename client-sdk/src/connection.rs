@@ -14,7 +14,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A lost connection is noticed after this silence, even while only waiting for events.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Largest message in either direction, as Fabric's nodes allow.
+/// Largest message that is taken from a node, as Fabric's nodes allow. What is sent is judged by the node, which says how much it takes.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 100 * 1024 * 1024;
 
 /// Where a node listens and how it is recognised.

@@ -66,9 +66,7 @@ impl Gateway {
     /// Uses a connection that exists already (see [`Endpoint::connect`]), perhaps shared with others.
     #[must_use]
     pub fn new(connection: Channel, identity: ClientIdentity, deadlines: Deadlines) -> Self {
-        let client = GatewayClient::new(connection)
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        let client = GatewayClient::new(connection).max_decoding_message_size(MESSAGE_BYTES_MAX);
         Self { inner: Arc::new(Inner { client, identity, deadlines }) }
     }
 

@@ -59,9 +59,7 @@ impl PeerAdmin {
     /// Uses a connection that exists already.
     #[must_use]
     pub fn with_connection(connection: Channel, identity: ClientIdentity) -> Self {
-        let client = EndorserClient::new(connection)
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        let client = EndorserClient::new(connection).max_decoding_message_size(MESSAGE_BYTES_MAX);
         Self { client, identity, hash: HashAlgorithm::Sha256 }
     }
 
