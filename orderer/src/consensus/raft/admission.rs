@@ -223,10 +223,15 @@ impl<D: Disk, B: Books> Machine<D, B> {
             history: self.books.height() > 1 || !self.roster.owners.is_empty(),
             ..Verdict::default()
         };
+        let known_boot = self.log().memory().boot(if hello.id == 0 { from } else { hello.id });
         let finding = self.find(from, hello, &mut verdict);
         verdict.set_finding(finding);
         self.node.mut_store().keep_memory(true)?;
-        // A node that has just come up may not know this one yet.
+        // A node that has just come up may not know this one yet, and one that came up from an older copy of its disk has forgotten that it
+        // accepted it: then it would not hear this node's messages, though this one hears its.
+        if known_boot != Some(said.boot) {
+            self.own.accepted.remove(&from);
+        }
         self.reached(from);
         Ok(verdict)
     }

@@ -86,6 +86,11 @@ impl Memory {
         self.peers.get(&id).filter(|known| known.has_id).map(|known| known.incarnation)
     }
 
+    /// The start of the log that was accepted last under this id.
+    pub(crate) fn boot(&self, id: u64) -> Option<u64> {
+        self.peers.get(&id).map(|known| known.boot)
+    }
+
     /// What is remembered of a log that says to have no id, and spoke under this one in another life: it is a copy from before it had it.
     pub(crate) fn spoke_before(&self, id: u64, said: &Standing) -> Option<Remembered> {
         let known = self.peers.get(&id).copied()?;

@@ -88,7 +88,8 @@ impl<D: Disk, B: Books> Machine<D, B> {
         // Those that do not answer first: the others are needed to agree on it.
         let gone = gone.min_by_key(|id| (self.is_active(*id), *id))?;
         if gone == self.node.raft.id {
-            return Some(Step::HandOver);
+            // As long as nobody can follow, the consenters that are joining come first.
+            return self.successor().map(|_| Step::HandOver);
         }
         Some(Step::Member(ConfChangeType::RemoveNode, gone))
     }
@@ -243,20 +244,21 @@ impl<D: Disk, B: Books> Machine<D, B> {
         self.roster.ids.iter().copied().filter(|id| self.is_active(*id)).collect()
     }
 
+    /// The most advanced other voter that stays a consenter.
+    fn successor(&self) -> Option<u64> {
+        let (raft, voters) = (&self.node.raft, self.members().0);
+        let stays = |id: u64| id != raft.id && voters.contains(&id) && self.roster.ids.contains(&id);
+        let others = raft.prs().iter().filter(|(id, _)| stays(**id));
+        others.max_by_key(|(id, progress)| (self.is_active(**id), progress.matched, **id)).map(|(id, _)| *id)
+    }
+
     /// Asks the most advanced voter that stays a consenter to lead.
     pub(crate) fn hand_over(&mut self) {
         let raft = &self.node.raft;
         if raft.state != StateRole::Leader {
             return;
         }
-        let voters = self.members().0;
-        let best = raft
-            .prs()
-            .iter()
-            .filter(|(id, _)| **id != raft.id && voters.contains(id) && self.roster.ids.contains(id))
-            .max_by_key(|(id, progress)| (self.is_active(**id), progress.matched, **id));
-        if let Some((id, _)) = best {
-            let id = *id;
+        if let Some(id) = self.successor() {
             self.node.transfer_leader(id);
         }
     }
