@@ -547,7 +547,7 @@ impl<D: Disk, B: Books> Machine<D, B> {
     pub(crate) fn describe(&self) -> String {
         let raft = &self.node.raft;
         format!(
-            "applied {} (Raft {}), committed {}, last {}, change {}, pending {}, knocks {:?}, owners {:?}, behind {:?}, leads {}, followers {:?}, {:?}",
+            "applied {} (Raft {}), committed {}, last {}, change {}, pending {}, knocks {:?}, owners {:?}, behind {:?}, leads {}, roster {:?} of entry {}, followers {:?}, {:?}",
             self.applied,
             raft.raft_log.applied,
             raft.raft_log.committed,
@@ -558,6 +558,8 @@ impl<D: Disk, B: Books> Machine<D, B> {
             self.roster.owners,
             self.behind,
             self.leads(),
+            self.roster.ids,
+            self.log().roster().1,
             raft.prs().iter().collect::<Vec<_>>(),
             self.own,
         )
