@@ -43,7 +43,10 @@ impl Gateway {
 async fn wait_for(channel: &ChannelHandle, tx_id: &str) -> Result<CommitStatusResponse, Status> {
     // Wait first: a commit between the look-up and the waiting would be missed for ever.
     let mut awaited = channel.fates().wait(tx_id);
-    if let Some(found) = stored(channel, tx_id)? {
+    // A block that is in the books and not published yet is told of in a moment, when readers find it.
+    if let Some(found) = stored(channel, tx_id)?
+        && found.block_number < *channel.watch_height().borrow()
+    {
         return Ok(found);
     }
     let mut fault = channel.watch_fault();
