@@ -141,7 +141,7 @@ async fn private(options: &PrivateOptions) -> anyhow::Result<()> {
         .map(|one| {
             json!({
                 "chaincode": one.namespace, "collection": one.collection, "sets": one.sets,
-                "first_block": one.first_block, "last_block": one.last_block,
+                "of_invalid_transactions": one.invalid, "first_block": one.first_block, "last_block": one.last_block,
             })
         })
         .collect();
@@ -168,10 +168,11 @@ fn text(host: &str, channel: &str, status: &Status) -> String {
         lines.push(format!("{host} lacks private data of channel {channel}:"));
         let row = |one: &LackingCollection| {
             let blocks = format!("{} to {}", one.first_block, one.last_block);
-            vec![one.namespace.clone(), one.collection.clone(), one.sets.to_string(), blocks]
+            let [all, invalid] = [one.sets, one.invalid].map(|sets| sets.to_string());
+            vec![one.namespace.clone(), one.collection.clone(), all, invalid, blocks]
         };
-        let mut rows =
-            vec![["CHAINCODE", "COLLECTION", "TRANSACTIONS", "BLOCKS"].map(str::to_owned).to_vec()];
+        let heads = ["CHAINCODE", "COLLECTION", "TRANSACTIONS", "OF THESE INVALID", "BLOCKS"];
+        let mut rows = vec![heads.map(str::to_owned).to_vec()];
         rows.extend(status.lacking.iter().map(row));
         lines.push(table(&rows));
     }

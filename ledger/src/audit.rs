@@ -20,7 +20,7 @@ use crate::{
     genesis::Genesis,
     history, holdings,
     index::code_byte,
-    mvcc,
+    missing, mvcc,
     state::{Entry, KeyRange, Scan, Space, StateKey, StateReader, StateStore, VersionedValue},
     updates::commit_hash,
 };
@@ -249,14 +249,26 @@ impl Ledger {
                 }
             }
         }
+        let mut lacking = None;
         for entry in snapshot.scan(&KeyRange::all(Space::Private))? {
             let (key, value) = entry?;
             found.keys += 1;
             let collection = key.collection().unwrap_or_default();
             let hashed = snapshot.hashed(&key.namespace(), &collection, &hash.hash(key.key()))?;
-            if hashed.is_none_or(|hashed| hashed.value != value.private_hash(hash).as_slice())
-                && !found.is_full()
-            {
+            let newest = hashed.as_ref().map(|hashed| hashed.version);
+            let mut right = hashed.is_some_and(|hashed| hashed.value == value.private_hash(hash).as_slice());
+            if let (false, Some(newest)) = (right, newest) {
+                // Who lacks the newest value still holds the one before, which nobody can read any more.
+                let lacking = match &mut lacking {
+                    Some(lacking) => lacking,
+                    None => lacking.insert(missing::of_valid(self.database())?),
+                };
+                let lacks = lacking.get(&(key.namespace(), collection.clone()));
+                right = lacks.is_some_and(|places| {
+                    places.iter().any(|place| value.version < *place && *place <= newest)
+                });
+            }
+            if !right && !found.is_full() {
                 let key = StateKey::hashed(&key.namespace(), &collection, &hash.hash(key.key()));
                 let what = "the private value is not that of its hash".to_owned();
                 found.faults.push(Fault { key: Some(key_text(&key)), what, ..Fault::default() });

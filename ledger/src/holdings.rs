@@ -1,8 +1,8 @@
 //! What this peer holds of a block's private data, what it lacks, and what it must forget in time.
 //!
 //! The state has a private value only once; beside it stand the sets as they came, by block, for those who may ask for a block with its
-//! private data, also those of invalid transactions. A set that a valid transaction promises and that did not come is noted as missing,
-//! until it is supplied or expires.
+//! private data, also those of invalid transactions, which never reach the state. A set that a transaction promises and that did not come is
+//! noted as missing, until it is supplied or expires.
 //! Rules: Fabric `core/ledger/pvtdatastorage` and `core/ledger/kvledger/txmgmt/pvtstatepurgemgmt`.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -84,31 +84,14 @@ impl Holdings<'_> {
         let number = self.block.number();
         // A collection's expiry is noted even when nothing but deletes is written: the sets themselves expire, too.
         let mut expiring: BTreeMap<(&str, &str), BTreeSet<&[u8]>> = BTreeMap::new();
-        for (index, transaction, valid) in self.transactions() {
+        for (index, transaction, code) in self.transactions() {
             let place = Height { block: number, tx: TxNumber::new(index) };
             for (namespace, collection) in promised(transaction) {
-                let terms = self.block.terms(namespace, collection);
+                expiring.entry((namespace, collection)).or_default();
                 let given = self.block.private().get(&place.tx);
-                let given = given.and_then(|set| set.collection(namespace, collection));
-                if valid || given.is_some() {
-                    expiring.entry((namespace, collection)).or_default();
-                }
-                match given {
-                    Some(set) => {
-                        let purged_later = |key: &str| {
-                            let hash = self.hash().key_hash(key);
-                            purges.iter().any(|purge| {
-                                purge.place.tx > place.tx && purge.is_of(namespace, collection, &hash)
-                            })
-                        };
-                        if set.writes().iter().any(|write| purged_later(&write.key)) {
-                            stage_set(place, namespace, &without(set, purged_later), self.hash(), change);
-                        } else {
-                            stage_set(place, namespace, set, self.hash(), change);
-                        }
-                    }
-                    None if valid => missing_at(place, namespace, collection, terms.member).stage(change),
-                    None => {}
+                match given.and_then(|set| set.collection(namespace, collection)) {
+                    Some(set) => self.stage_given(place, namespace, set, &purges, change),
+                    None => self.stage_missing((place, code), namespace, collection, change),
                 }
             }
         }
@@ -120,7 +103,8 @@ impl Holdings<'_> {
             }
         }
         for ((namespace, collection), hashes) in expiring {
-            let Some(end) = end_of_life(number, self.block.terms(namespace, collection)) else { continue };
+            let terms = self.block.terms(namespace, collection).unwrap_or_default();
+            let Some(end) = end_of_life(number, terms) else { continue };
             let mut value = Vec::new();
             for hash in hashes {
                 push_number(&mut value, hash.len() as u64);
@@ -129,6 +113,45 @@ impl Holdings<'_> {
             change.put(Column::PrivateExpiry, expiry_key(end, number, namespace, collection), value);
         }
         Ok(())
+    }
+
+    /// Keeps a set without the keys that the same block purges after it.
+    fn stage_given(
+        &self,
+        place: Height,
+        namespace: &str,
+        set: &PrivateCollection,
+        purges: &[Purge<'_>],
+        change: &mut Change<'_>,
+    ) {
+        let purged_later = |key: &str| {
+            let hash = self.hash().key_hash(key);
+            purges.iter().any(|purge| purge.place.tx > place.tx && purge.is_of(namespace, set.name(), &hash))
+        };
+        if set.writes().iter().any(|write| purged_later(&write.key)) {
+            stage_set(place, namespace, &without(set, purged_later), self.hash(), change);
+        } else {
+            stage_set(place, namespace, set, self.hash(), change);
+        }
+    }
+
+    /// Notes that a set is missing. Of a transaction whose id was there before nobody has kept anything: what its endorsers held went with the
+    /// first one. To search for it would be in vain, and to take it from the first would let values outlive their time.
+    fn stage_missing(
+        &self,
+        (place, code): (Height, TxValidationCode),
+        namespace: &str,
+        collection: &str,
+        change: &mut Change<'_>,
+    ) {
+        let terms = self.block.terms(namespace, collection);
+        let invalid = code != TxValidationCode::Valid;
+        if invalid && (code == TxValidationCode::DuplicateTxid || terms.is_none()) {
+            return;
+        }
+        let member = terms.unwrap_or_default().member;
+        let (namespace, collection) = (namespace.to_owned(), collection.to_owned());
+        MissingPrivate { place, namespace, collection, member, invalid }.stage(change);
     }
 
     /// The values whose time ends with this block. A key that the block itself changes lives on; so does one that was written again
@@ -210,16 +233,16 @@ impl Holdings<'_> {
         self.state.hash_algorithm()
     }
 
-    /// The transactions that could be opened, with their numbers, and whether they are valid.
-    fn transactions(&self) -> impl Iterator<Item = (u32, &Transaction, bool)> {
+    /// The transactions that could be opened, with their numbers and codes.
+    fn transactions(&self) -> impl Iterator<Item = (u32, &Transaction, TxValidationCode)> {
         let transactions = self.block.transactions().iter().zip(self.codes).zip(0_u32..);
-        transactions.filter_map(|((transaction, code), index)| {
-            Some((index, transaction.as_deref()?, *code == TxValidationCode::Valid))
-        })
+        transactions.filter_map(|((transaction, code), index)| Some((index, transaction.as_deref()?, *code)))
     }
 
     fn valid(&self) -> impl Iterator<Item = (u32, &Transaction)> {
-        self.transactions().filter_map(|(index, transaction, valid)| valid.then_some((index, transaction)))
+        self.transactions().filter_map(|(index, transaction, code)| {
+            (code == TxValidationCode::Valid).then_some((index, transaction))
+        })
     }
 }
 
@@ -258,7 +281,8 @@ pub(crate) fn set_at(
         .map_err(|cause| Error::damaged("private set", cause.to_string()))
 }
 
-/// Stages a set that was missing and has come; `None` when it is not missing. The caller has checked it against its hash.
+/// Stages a set that was missing and has come; `None` when it is not missing. What an invalid transaction wrote stays beside its block and away
+/// from the state. The caller has checked the set against its hash.
 pub(crate) fn supply(
     database: &Database,
     state: &RocksState,
@@ -267,15 +291,17 @@ pub(crate) fn supply(
     set: &PrivateCollection,
     change: &mut Change<'_>,
 ) -> Result<Option<()>, Error> {
-    if !missing_at(place, namespace, set.name(), true).stage_removal(database, change)? {
-        return Ok(None);
-    }
+    let missing = missing::stage_removal(database, place, (namespace, set.name()), change)?;
+    let Some(missing) = missing else { return Ok(None) };
     let hash = state.hash_algorithm();
     let mut purged = BTreeSet::new();
     for (write, salt) in set.salted_writes() {
         let hashed = StateKey::hashed(namespace, set.name(), &hash.key_hash(&write.key));
         if is_purged(database, &hashed, place)? {
             purged.insert(write.key.clone());
+            continue;
+        }
+        if missing.invalid {
             continue;
         }
         let current = state.read_one(&hashed)?;
@@ -443,10 +469,6 @@ fn place_key(namespace: &str, collection: &str, key_hash: &[u8], place: Height) 
 fn expiry_key(end: BlockNumber, committed: BlockNumber, namespace: &str, collection: &str) -> Vec<u8> {
     let names = names(namespace, collection);
     [end.get().to_be_bytes().as_slice(), &committed.get().to_be_bytes(), &names].concat()
-}
-
-fn missing_at(place: Height, namespace: &str, collection: &str, member: bool) -> MissingPrivate {
-    MissingPrivate { place, namespace: namespace.to_owned(), collection: collection.to_owned(), member }
 }
 
 /// Whether a key was purged by a transaction that is not before the one at `place`.

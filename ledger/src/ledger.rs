@@ -307,7 +307,7 @@ impl Ledger {
         holdings::sets_of(&self.database, number)
     }
 
-    /// Private data that this peer should have and does not, of the newest blocks first.
+    /// Private data that this peer should have and does not: of valid transactions, of the newest blocks first, and then of invalid ones.
     ///
     /// # Errors
     /// When the records cannot be read.
@@ -325,6 +325,19 @@ impl Ledger {
         results_max: usize,
     ) -> Result<Vec<MissingPrivate>, Error> {
         missing::after(&self.database, Some(last), results_max)
+    }
+
+    /// Private data of invalid transactions that this peer should have and does not, of the newest blocks first, from the record after
+    /// `last` on.
+    ///
+    /// # Errors
+    /// When the records cannot be read.
+    pub fn missing_private_of_invalid(
+        &self,
+        last: Option<&MissingPrivate>,
+        results_max: usize,
+    ) -> Result<Vec<MissingPrivate>, Error> {
+        missing::of_invalid_after(&self.database, last, results_max)
     }
 
     /// Takes the organisation for a member of further collections: what is missing of them counts as missing from now on. Says how many sets.
@@ -349,8 +362,8 @@ impl Ledger {
         holdings::set_at(&self.database, place, namespace, collection)
     }
 
-    /// Takes private data that was missing when its block was committed. Values that are still current become readable. Says whether the
-    /// data was missing at all.
+    /// Takes private data that was missing when its block was committed. Values that are still current become readable, unless their transaction
+    /// is invalid. Says whether the data was missing at all.
     ///
     /// # Errors
     /// [`Error::PrivateDataMismatch`] when it is not what the transaction promised; else as for [`Ledger::commit`].

@@ -71,7 +71,8 @@ impl ValidatedBlock {
     }
 
     /// Adds what the channel's definitions before the block say about the collections that it writes, by namespace and collection. A
-    /// collection that is left out is taken for one that this peer is no member of, and whose values live for ever.
+    /// collection that is left out is taken for one that this peer is no member of, and whose values live for ever; of an invalid
+    /// transaction it is not missed at all, because nobody is a member.
     #[must_use]
     pub fn with_terms(mut self, terms: BTreeMap<(String, String), CollectionTerms>) -> Self {
         self.terms = terms;
@@ -103,9 +104,9 @@ impl ValidatedBlock {
         self.lookup.take().filter(|lookup| lookup.serves(height, &self.transactions, &self.codes))
     }
 
-    /// What is said about a collection.
-    pub(crate) fn terms(&self, namespace: &str, collection: &str) -> CollectionTerms {
-        self.terms.get(&(namespace.to_owned(), collection.to_owned())).copied().unwrap_or_default()
+    /// What is said about a collection; `None` when nothing is.
+    pub(crate) fn terms(&self, namespace: &str, collection: &str) -> Option<CollectionTerms> {
+        self.terms.get(&(namespace.to_owned(), collection.to_owned())).copied()
     }
 
     /// The block's number.

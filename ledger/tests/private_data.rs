@@ -11,13 +11,24 @@ use consort_ledger::{
     state::{MemoryState, StateReader as _},
 };
 use consort_protos::{
-    ids::{BlockNumber, Height, TxNumber},
+    fabric::protos::TxValidationCode,
+    ids::{BlockNumber, ChannelId, Height, TxNumber},
     rwset::PrivateReadWriteSet,
 };
 
 use blocks::CHAINCODE;
 
 const COLLECTION: &str = "secrets";
+
+/// Two transactions that read a key and write it: the second one comes too late.
+fn rivals(ledger: &Ledger, key: &str) -> [Simulation; 2] {
+    ["1", "2"].map(|value| {
+        simulate(ledger, |simulator| {
+            simulator.private(CHAINCODE, COLLECTION, key).unwrap();
+            simulator.put_private(CHAINCODE, COLLECTION, key, value.into()).unwrap();
+        })
+    })
+}
 
 fn ledger() -> (tempfile::TempDir, Ledger) {
     let folder = tempfile::tempdir().unwrap();
@@ -148,16 +159,10 @@ fn what_did_not_come_is_missing_until_it_is_supplied() {
 }
 
 #[test]
-fn what_an_invalid_transaction_wrote_stays_beside_its_block_and_is_not_missed() {
+fn what_an_invalid_transaction_wrote_stays_beside_its_block() {
     let (_folder, ledger) = ledger();
-    let change = |value: &'static str| {
-        simulate(&ledger, |simulator| {
-            simulator.private(CHAINCODE, COLLECTION, "a").unwrap();
-            simulator.put_private(CHAINCODE, COLLECTION, "a", value.into()).unwrap();
-        })
-    };
-    let (first, late, later) = (change("1"), change("2"), change("3"));
-    commit(&ledger, &[(&first, true), (&late, true), (&later, false)], 2);
+    let [first, late] = rivals(&ledger, "a");
+    commit(&ledger, &[(&first, true), (&late, true)], 2);
     assert_eq!(plain(&ledger, "a"), Some("1".to_owned()));
     assert_eq!(held_keys(&ledger, 1), ["a", "a"], "of the valid one and of the one that came too late");
     assert_eq!(ledger.missing_private(10).unwrap(), []);
@@ -166,6 +171,134 @@ fn what_an_invalid_transaction_wrote_stays_beside_its_block_and_is_not_missed() 
         commit(&ledger, &[], 2);
     }
     assert!(held_keys(&ledger, 1).is_empty(), "they end with the collection's time");
+    examine(&ledger);
+}
+
+#[test]
+fn what_invalid_transactions_promised_is_missing_behind_the_valid_ones_also_after_a_restart() {
+    let (folder, ledger) = ledger();
+    let [first, late] = rivals(&ledger, "a");
+    commit(&ledger, &[(&first, false), (&late, false)], 0);
+    let [first_again, late_again] = rivals(&ledger, "b");
+    commit(&ledger, &[(&first_again, true), (&late_again, false)], 0);
+    drop(ledger);
+    let ledger = Ledger::open(folder.path(), &ChannelId::parse(blocks::CHANNEL).unwrap()).unwrap();
+    let missing = ledger.missing_private(10).unwrap();
+    let found: Vec<_> = missing.iter().map(|missing| (missing.place, missing.invalid)).collect();
+    assert_eq!(
+        found,
+        [(Height::new(1, 0), false), (Height::new(2, 1), true), (Height::new(1, 1), true)],
+        "of each kind the newest first"
+    );
+    for (index, one) in missing.iter().enumerate() {
+        assert_eq!(ledger.missing_private_after(one, 10).unwrap(), missing[index + 1..]);
+    }
+    assert_eq!(ledger.missing_private(2).unwrap(), missing[..2]);
+    assert_eq!(ledger.missing_private_of_invalid(None, 1).unwrap(), missing[1..2]);
+    assert_eq!(ledger.missing_private_of_invalid(Some(&missing[1]), 10).unwrap(), missing[2..]);
+    examine(&ledger);
+}
+
+#[test]
+fn what_an_invalid_transaction_wrote_comes_late_and_never_into_the_state() {
+    let (folder, ledger) = ledger();
+    let [first, late] = rivals(&ledger, "a");
+    commit(&ledger, &[(&first, true), (&late, false)], 0);
+    // The same value becomes current by a valid write: what the invalid one wrote has its hash, and is not it.
+    let valid = put(&ledger, "a", "2");
+    commit(&ledger, &[(&valid, false)], 0);
+    let set = |simulation: &Simulation| simulation.private.collection(CHAINCODE, COLLECTION).unwrap().clone();
+    let place = Height::new(1, 1);
+    assert!(ledger.supply_private(place, CHAINCODE, &set(&first)).is_err(), "another value");
+    assert!(ledger.supply_private(place, CHAINCODE, &set(&late)).unwrap());
+    assert!(!ledger.supply_private(place, CHAINCODE, &set(&late)).unwrap(), "it is there now");
+    let without_value = ledger.snapshot().private(CHAINCODE, COLLECTION, "a");
+    assert!(!without_value.is_ok_and(|value| value.is_some_and(|value| value.value == "2")));
+    assert_eq!(ledger.private_set(place, CHAINCODE, COLLECTION).unwrap(), Some(set(&late)));
+    drop(ledger);
+    let ledger = Ledger::open(folder.path(), &ChannelId::parse(blocks::CHANNEL).unwrap()).unwrap();
+    assert_eq!(held_keys(&ledger, 1), ["a", "a"]);
+    assert!(ledger.missing_private(10).unwrap().iter().all(|missing| !missing.invalid));
+    examine(&ledger);
+    assert!(ledger.supply_private(Height::new(2, 0), CHAINCODE, &set(&valid)).unwrap());
+    assert_eq!(plain(&ledger, "a"), Some("2".to_owned()), "the valid one brings it");
+}
+
+#[test]
+fn what_invalid_transactions_promised_is_forgotten_in_time_and_purged_with_its_key() {
+    let (_folder, ledger) = ledger();
+    let [first, late] = rivals(&ledger, "a");
+    commit(&ledger, &[(&first, true), (&late, false)], 2);
+    let [again, late_again] = rivals(&ledger, "a");
+    commit(&ledger, &[(&again, true), (&late_again, true)], 2);
+    let purge = purge(&ledger, "a");
+    commit(&ledger, &[(&purge, true)], 2);
+    assert!(held_keys(&ledger, 2).is_empty(), "of both");
+    assert_eq!(ledger.missing_private(10).unwrap().len(), 1);
+    commit(&ledger, &[], 2);
+    assert_eq!(ledger.missing_private(10).unwrap(), [], "block 1 and two blocks to live: over with block 4");
+    let set = late.private.collection(CHAINCODE, COLLECTION).unwrap();
+    assert!(!ledger.supply_private(Height::new(1, 1), CHAINCODE, set).unwrap(), "nor is it taken any more");
+    assert!(held_keys(&ledger, 1).is_empty());
+    examine(&ledger);
+}
+
+#[test]
+fn what_nobody_can_have_is_not_missed() {
+    let (_folder, ledger) = ledger();
+    let [first, _] = rivals(&ledger, "a");
+    let undefined = simulate(&ledger, |simulator| {
+        simulator.put_private(CHAINCODE, "undefined", "a", "1".into()).unwrap();
+    });
+    commit(&ledger, &[(&first, true)], 0);
+    let envelopes = [("1/0", &first), ("1", &undefined)].map(|(id, one)| blocks::envelope(id, &one.rwset));
+    let block = blocks::next_block(&ledger, envelopes.to_vec());
+    let codes = vec![TxValidationCode::DuplicateTxid, TxValidationCode::InvalidEndorserTransaction];
+    let terms = CollectionTerms { member: true, blocks_to_live: 0 };
+    let terms = BTreeMap::from([((CHAINCODE.to_owned(), COLLECTION.to_owned()), terms)]);
+    ledger.commit(blocks::judged(block, codes).with_terms(terms)).unwrap();
+    assert_eq!(
+        ledger.missing_private(10).unwrap(),
+        [],
+        "a repeated id, and a collection that is not defined"
+    );
+    assert_eq!(ledger.reconsider_missing(|_, _| true).unwrap(), 0);
+}
+
+#[test]
+fn what_invalid_transactions_promised_to_others_is_searched_for_once_the_organisation_is_a_member() {
+    let (_folder, ledger) = ledger();
+    let [first, late] = rivals(&ledger, "a");
+    let envelopes = [("1", &first), ("2", &late)].map(|(id, one)| blocks::envelope(id, &one.rwset));
+    let block = blocks::next_block(&ledger, envelopes.to_vec());
+    let terms = CollectionTerms { member: false, blocks_to_live: 0 };
+    let terms = BTreeMap::from([((CHAINCODE.to_owned(), COLLECTION.to_owned()), terms)]);
+    ledger.commit(blocks::accepted(block).with_terms(terms)).unwrap();
+    assert_eq!(ledger.missing_private(10).unwrap(), []);
+    assert_eq!(ledger.reconsider_missing(|_, _| true).unwrap(), 2);
+    let invalid: Vec<bool> =
+        ledger.missing_private(10).unwrap().iter().map(|missing| missing.invalid).collect();
+    assert_eq!(invalid, [false, true]);
+}
+
+#[test]
+fn books_that_lack_the_newest_value_of_a_key_are_right_all_the_same() {
+    let (_folder, ledger) = ledger();
+    let old = put(&ledger, "a", "old");
+    commit(&ledger, &[(&old, true)], 0);
+    let new = put(&ledger, "a", "new");
+    commit(&ledger, &[(&new, false)], 0);
+    examine(&ledger);
+    assert!(
+        ledger
+            .snapshot()
+            .private(CHAINCODE, COLLECTION, "a")
+            .unwrap()
+            .is_none_or(|value| value.value != "new")
+    );
+    let set = new.private.collection(CHAINCODE, COLLECTION).unwrap();
+    assert!(ledger.supply_private(Height::new(2, 0), CHAINCODE, set).unwrap());
+    assert_eq!(plain(&ledger, "a"), Some("new".to_owned()));
     examine(&ledger);
 }
 

@@ -268,6 +268,10 @@ pub struct PrivateDataConfig {
     /// How long a commit waits for missing private data, in milliseconds; 0 never waits. 2 s: data that exists comes in a fraction of it, and
     /// what does not come is searched for after the commit.
     pub fetch_at_commit_ms: u64,
+    /// How long a commit waits for missing private data of invalid transactions, which is kept for readers of their blocks alone, in
+    /// milliseconds; 0 leaves it to the search (Fabric's `skipPullingInvalidTransactionsDuringCommit`). 250 ms: enough to ask everybody once,
+    /// and little for those to gain who send transactions without endorsements.
+    pub fetch_invalid_at_commit_ms: u64,
     /// First pause between two searches for what is missing, in milliseconds; it doubles as long as nothing comes. 1 s.
     pub search_first_ms: u64,
     /// Longest pause, in milliseconds. 1 min; a peer that appears is asked within a second all the same.
@@ -283,6 +287,7 @@ impl Default for PrivateDataConfig {
         Self {
             push_timeout_ms: 3_000,
             fetch_at_commit_ms: 2_000,
+            fetch_invalid_at_commit_ms: 250,
             search_first_ms: 1_000,
             search_max_ms: 60_000,
             implicit_required_peers: 0,

@@ -62,6 +62,7 @@ pub struct PeerMetrics {
     wrong_blocks: Family<SourceLabel, Counter>,
     diverging: Family<ChannelLabel, Gauge>,
     private_missing: Family<ChannelLabel, Gauge>,
+    private_missing_invalid: Family<ChannelLabel, Gauge>,
     private_supplied: Family<ChannelLabel, Counter>,
     private_pushes: Family<PushLabel, Counter>,
 }
@@ -111,7 +112,11 @@ impl PeerMetrics {
         Self {
             private_missing: metrics.channel_gauges(
                 "private_data_missing",
-                "Private sets that this peer should hold and does not, counted up to 10000",
+                "Private sets of valid transactions that this peer should hold and does not, counted up to 10000",
+            ),
+            private_missing_invalid: metrics.channel_gauges(
+                "private_data_missing_invalid",
+                "The same of invalid transactions, which nobody can read but with their blocks; all are counted up to 10000",
             ),
             private_supplied,
             private_pushes,
@@ -156,10 +161,12 @@ impl PeerMetrics {
         self.diverging.get_or_create(&label).set(i64::try_from(peers).unwrap_or(i64::MAX));
     }
 
-    /// Notes how many private sets are missing.
-    pub fn private_missing(&self, channel: &ChannelId, sets: usize) {
+    /// Notes how many private sets are missing, of valid transactions and of invalid ones.
+    pub fn private_missing(&self, channel: &ChannelId, valid: usize, invalid: usize) {
         let label = ChannelLabel { channel: channel.to_string() };
-        self.private_missing.get_or_create(&label).set(i64::try_from(sets).unwrap_or(i64::MAX));
+        for (gauge, sets) in [(&self.private_missing, valid), (&self.private_missing_invalid, invalid)] {
+            gauge.get_or_create(&label).set(i64::try_from(sets).unwrap_or(i64::MAX));
+        }
     }
 
     /// Notes private sets that came late.

@@ -33,7 +33,10 @@ pub enum Error {
         reason: String,
     },
     /// A record is too long to lie on the ledger.
-    #[error("a record of {bytes} bytes is too long for the ledger (64 KiB with its tag); keep it elsewhere")]
+    #[error(
+        "a record of {bytes} bytes is too long for the ledger (64 KiB with its tag).\n\
+         Remedy: keep its ciphertext elsewhere (`seal_elsewhere`; on the command line `--elsewhere` with `--ciphertext-to`)"
+    )]
     TooLong {
         /// Length of the record.
         bytes: usize,

@@ -168,7 +168,12 @@ pub fn noise(seed: u64, bytes: usize) -> String {
 
 /// The block with all of its transactions taken for valid so far.
 pub fn accepted(block: Block) -> ValidatedBlock {
+    let codes = vec![TxValidationCode::Valid; block.data.as_ref().map_or(0, |data| data.data.len())];
+    judged(block, codes)
+}
+
+/// The block with these codes so far.
+pub fn judged(block: Block, codes: Vec<TxValidationCode>) -> ValidatedBlock {
     let transactions = open(&block);
-    let codes = vec![TxValidationCode::Valid; transactions.len()];
     ValidatedBlock::new(block, transactions, codes).unwrap()
 }

@@ -27,8 +27,8 @@ pub(super) struct BlockPrivate {
 }
 
 /// Collects it. Data that does not have the hash that the transaction promises is left out: whoever endorsed twice may
-/// have several sets for one transaction. What is missing is asked of other peers, when there is a way to. Of an invalid transaction what is
-/// at hand is kept, too, for readers of the block, but nothing is asked for (Fabric keeps it since capability `V1_4_2`).
+/// have several sets for one transaction. What is missing is asked of other peers, when there is a way to. Invalid transactions count as well, for
+/// readers of the block (Fabric `gossip/privdata`, since capability `V1_4_2`), but for those whose id was there before: nobody has kept theirs.
 pub(super) fn of_block(
     channel: &ChannelHandle,
     own: &MspId,
@@ -44,7 +44,11 @@ pub(super) fn of_block(
         let (Some(transaction), Some(invocation)) = (transaction, invocation) else { continue };
         for (namespace, collection) in written(&invocation.rwset) {
             let name = (namespace.to_owned(), collection.name.clone());
-            private.terms.entry(name).or_insert_with(|| definitions.terms(namespace, &collection.name));
+            if !private.terms.contains_key(&name)
+                && let Some(terms) = definitions.terms(namespace, &collection.name)
+            {
+                private.terms.insert(name, terms);
+            }
         }
         if promised(&invocation.rwset).next().is_none() {
             continue;
@@ -52,8 +56,9 @@ pub(super) fn of_block(
         let held = ledger.transient().sets(&transaction.tx_id)?;
         let place = Height { block: block.number(), tx: TxNumber::new(number) };
         let kept = keep(bundle, &private.terms, &invocation.rwset, &held);
-        if *code == TxValidationCode::Valid {
-            wanted.extend(lacking(transaction, place, &private.terms, &invocation.rwset, &kept));
+        if *code != TxValidationCode::DuplicateTxid {
+            let invalid = *code != TxValidationCode::Valid;
+            wanted.extend(lacking(transaction, (place, invalid), &private.terms, &invocation.rwset, &kept));
         }
         if !kept.is_empty() {
             private.sets.insert(place.tx, kept);
@@ -70,7 +75,7 @@ pub(super) fn of_block(
 /// What a transaction promises to the organisation and what is not at hand.
 fn lacking(
     transaction: &Transaction,
-    place: Height,
+    (place, invalid): (Height, bool),
     terms: &BTreeMap<(String, String), CollectionTerms>,
     set: &TxReadWriteSet,
     kept: &PrivateReadWriteSet,
@@ -84,6 +89,7 @@ fn lacking(
     let wanted = missing.map(|(namespace, collection)| WantedSet {
         tx_id: transaction.tx_id.clone(),
         place,
+        invalid,
         namespace: namespace.to_owned(),
         collection: collection.name.clone(),
         hash: collection.pvt_rwset_hash.clone(),
@@ -117,17 +123,18 @@ struct Definitions<'a> {
 }
 
 impl Definitions<'_> {
-    fn terms(&mut self, namespace: &str, collection: &str) -> CollectionTerms {
+    /// `None` when the collection is not defined.
+    fn terms(&mut self, namespace: &str, collection: &str) -> Option<CollectionTerms> {
         let governance = self.known.entry(namespace.to_owned()).or_insert_with(|| {
             // A definition that cannot be read has stopped the channel before.
             Governance::find(self.bundle, &self.state, namespace).ok().flatten()
         });
-        let Some(governance) = governance else { return CollectionTerms::default() };
-        let members = governance.collection_members(self.bundle, collection);
-        CollectionTerms {
-            member: members.is_ok_and(|members| members.contains(self.own)),
+        let governance = governance.as_ref()?;
+        let members = governance.collection_members(self.bundle, collection).ok()?;
+        Some(CollectionTerms {
+            member: members.contains(self.own),
             blocks_to_live: governance.blocks_to_live(collection),
-        }
+        })
     }
 }
 

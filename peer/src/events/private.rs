@@ -79,4 +79,30 @@ mod tests {
             readable(&test.channel, height, test.network.org2.client.serialized()).expect("readable");
         assert!(of_org2.is_empty(), "{of_org2:?}");
     }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_reader_gets_what_an_invalid_transaction_wrote_too() {
+        let mut test = TestChannel::new().await;
+        let height = BlockNumber::new(test.channel.ledger().height());
+        let rivals = ["first", "late"].map(|value| {
+            let mut simulator = TxSimulator::new(test.channel.ledger().snapshot(), "private");
+            simulator.private("basic", "own", "key").expect("may read");
+            simulator.put_private("basic", "own", "key", value.into()).expect("may write");
+            let simulation = simulator.finish();
+            let transaction = test.basic().set(simulation.rwset);
+            let transient = test.channel.ledger().transient();
+            transient.put(&transaction.tx_id(), height, &simulation.private).expect("kept");
+            (transaction.build(), simulation.private)
+        });
+        let [(first, _), (late, wrote)] = rivals;
+        let codes = test.commit(vec![first, late]).await;
+        assert_eq!(codes, [TxValidationCode::Valid, TxValidationCode::MvccReadConflict]);
+        let of_org1 =
+            readable(&test.channel, height, test.network.org1.client.serialized()).expect("readable");
+        assert_eq!(of_org1.keys().copied().collect::<Vec<_>>(), [0, 1]);
+        assert_eq!(of_org1[&1], wrote.to_message());
+        let of_org2 =
+            readable(&test.channel, height, test.network.org2.client.serialized()).expect("readable");
+        assert!(of_org2.is_empty(), "{of_org2:?}");
+    }
 }

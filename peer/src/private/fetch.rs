@@ -34,6 +34,8 @@ pub struct WantedSet {
     pub collection: String,
     /// What the transaction promises.
     pub hash: Bytes,
+    /// Whether the transaction is invalid: nothing can be read before or after, and nobody waits for it.
+    pub invalid: bool,
     /// The transaction's endorsers (`msp.SerializedIdentity`), who are asked first.
     pub endorsers: Vec<Bytes>,
 }
@@ -61,30 +63,41 @@ pub(super) struct Answered {
 }
 
 impl PrivateData {
-    /// Asks for what a block lacks, for the configured time at most, so that the commit can go on. Sets that came have the hashes that
-    /// their transactions promise; what did not come is left out. It blocks the thread, which must not be one that serves connections.
+    /// Asks for what a block lacks, for the configured time at most, so that the commit can go on. What invalid transactions wrote is asked for
+    /// afterwards, once and for a shorter time: it takes no endorsement to send one, and whoever does must not hold up the channel. Sets that
+    /// came have the hashes that their transactions promise; what did not come is left out. It blocks the thread, which must not be one that
+    /// serves connections.
     #[must_use]
     pub fn fetch_for_commit(
         &self,
         channel: &ChannelHandle,
         wanted: Vec<WantedSet>,
     ) -> Vec<(WantedSet, PrivateCollection)> {
-        tokio::runtime::Handle::current().block_on(self.fetch_within(channel, wanted))
+        let config = &self.setup().config;
+        let (limit, limit_invalid) = (config.fetch_at_commit_ms, config.fetch_invalid_at_commit_ms);
+        let (invalid, valid): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|set| set.invalid);
+        tokio::runtime::Handle::current().block_on(async {
+            let mut found = self.fetch_within(channel, valid, limit, &ROUND_PAUSES).await;
+            found.extend(self.fetch_within(channel, invalid, limit_invalid, &ROUND_PAUSES[..1]).await);
+            found
+        })
     }
 
-    pub(super) async fn fetch_within(
+    async fn fetch_within(
         &self,
         channel: &ChannelHandle,
         mut wanted: Vec<WantedSet>,
+        limit_ms: u64,
+        pauses: &[Duration],
     ) -> Vec<(WantedSet, PrivateCollection)> {
-        let deadline = Instant::now() + Duration::from_millis(self.setup().config.fetch_at_commit_ms);
+        let deadline = Instant::now() + Duration::from_millis(limit_ms);
         let hash = channel.bundle().hash_algorithm();
         let mut found = Vec::new();
-        for pause in ROUND_PAUSES {
-            if Instant::now() + pause >= deadline {
+        for pause in pauses {
+            if wanted.is_empty() || Instant::now() + *pause >= deadline {
                 break;
             }
-            tokio::time::sleep(pause).await;
+            tokio::time::sleep(*pause).await;
             let peers = self.sources(channel, &wanted);
             let mut later = false;
             for peer in &peers {

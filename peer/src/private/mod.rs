@@ -16,6 +16,8 @@
 pub mod collections;
 mod distribute;
 mod fetch;
+#[cfg(test)]
+mod invalid_tests;
 mod message;
 mod reconcile;
 mod service;

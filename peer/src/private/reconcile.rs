@@ -1,14 +1,15 @@
 //! The search for what was missing when its block was committed (Fabric `gossip/privdata/reconcile.go`).
 //!
 //! A search goes through everything that is missing, newest first, and asks each member's peer. While nothing comes the pauses grow; a peer
-//! that appears, a new definition and newly missing data end a pause early.
+//! that appears, a new definition and newly missing data end a pause early. What invalid transactions wrote comes last, and only a part of it in
+//! one search, the next part in the next: anybody who may send transactions can promise data that nobody has.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use consort_ledger::MissingPrivate;
+use consort_ledger::{Ledger, MissingPrivate};
 use consort_protos::block;
 use consort_protos::consort::privatedata::{LackingCollection, Status};
 use consort_protos::fabric::common;
@@ -28,6 +29,8 @@ use crate::registry::with_causes;
 const TICK: Duration = Duration::from_secs(1);
 /// How long one peer may take in a search.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Calls' worth of sets of invalid transactions in one search: what valid ones wrote must not wait for it.
+const BATCHES_OF_INVALID_MAX: usize = 8;
 /// Missing sets that are counted for people and metrics.
 const COUNTED_MAX: usize = 10_000;
 
@@ -44,6 +47,16 @@ pub struct Progress {
     pub last_supplied: u64,
     /// Why it did not get everything; empty when it did.
     pub last_reason: String,
+    /// Up to which record of an invalid transaction the last search came; the next one begins behind it.
+    invalid_after: Option<MissingPrivate>,
+}
+
+/// One search under way.
+#[derive(Default)]
+struct Round {
+    wanted: u64,
+    supplied: u64,
+    reasons: BTreeSet<String>,
 }
 
 /// When the next search is due.
@@ -100,7 +113,8 @@ impl PrivateData {
     /// Counts what is missing; gives the newest.
     async fn count_missing(&self, channel: &Arc<ChannelHandle>) -> Option<MissingPrivate> {
         let missing = self.missing(channel, None, COUNTED_MAX).await;
-        self.setup().metrics.private_missing(channel.id(), missing.len());
+        let invalid = missing.iter().filter(|set| set.invalid).count();
+        self.setup().metrics.private_missing(channel.id(), missing.len() - invalid, invalid);
         missing.into_iter().next()
     }
 
@@ -110,12 +124,19 @@ impl PrivateData {
         after: Option<MissingPrivate>,
         results_max: usize,
     ) -> Vec<MissingPrivate> {
-        let ledger = Arc::clone(channel.ledger());
-        let read = tokio::task::spawn_blocking(move || match after {
+        Self::list(channel, move |ledger| match after {
             Some(last) => ledger.missing_private_after(&last, results_max),
             None => ledger.missing_private(results_max),
-        });
-        match read.await {
+        })
+        .await
+    }
+
+    async fn list(
+        channel: &Arc<ChannelHandle>,
+        read: impl FnOnce(&Ledger) -> Result<Vec<MissingPrivate>, consort_ledger::Error> + Send + 'static,
+    ) -> Vec<MissingPrivate> {
+        let ledger = Arc::clone(channel.ledger());
+        match tokio::task::spawn_blocking(move || read(&ledger)).await {
             Ok(Ok(missing)) => missing,
             Ok(Err(error)) => {
                 tracing::error!(channel = %channel.id(), error = %with_causes(&error), "missing private data cannot be listed");
@@ -128,20 +149,52 @@ impl PrivateData {
     /// Goes once through everything that is missing, or through the newest part of it alone: what is missing since a moment ago may have been
     /// late only. Says how many sets came.
     pub(super) async fn search(&self, channel: &Arc<ChannelHandle>, whole: bool) -> u64 {
-        let (mut wanted, mut supplied) = (0, 0);
-        let mut reasons = BTreeSet::new();
+        let mut round = Round::default();
         let mut last = None;
         loop {
-            let batch = self.missing(channel, last.take(), WANTED_MAX).await;
+            let mut batch = self.missing(channel, last.take(), WANTED_MAX).await;
+            batch.retain(|set| !set.invalid);
             let Some(end) = batch.last().cloned() else { break };
-            wanted += batch.len() as u64;
-            supplied += self.search_batch(channel, batch, &mut reasons).await;
+            self.search_batch(channel, batch, &mut round).await;
             last = Some(end);
             if !whole {
                 break;
             }
         }
         let mut progress = channel.search_progress();
+        if whole {
+            progress.invalid_after =
+                self.search_invalid(channel, progress.invalid_after.take(), &mut round).await;
+        } else if round.wanted == 0 {
+            let newest = Self::list(channel, |ledger| ledger.missing_private_of_invalid(None, WANTED_MAX));
+            self.search_batch(channel, newest.await, &mut round).await;
+        }
+        self.conclude(channel, progress, round)
+    }
+
+    /// Goes through a part of what invalid transactions wrote; says where to go on.
+    async fn search_invalid(
+        &self,
+        channel: &Arc<ChannelHandle>,
+        mut after: Option<MissingPrivate>,
+        round: &mut Round,
+    ) -> Option<MissingPrivate> {
+        for _ in 0..BATCHES_OF_INVALID_MAX {
+            let last = after.take();
+            let batch = Self::list(channel, move |ledger| {
+                ledger.missing_private_of_invalid(last.as_ref(), WANTED_MAX)
+            });
+            let batch = batch.await;
+            let end = batch.last().cloned().filter(|_| batch.len() == WANTED_MAX);
+            self.search_batch(channel, batch, round).await;
+            after = Some(end?);
+        }
+        after
+    }
+
+    /// Notes how a search went.
+    fn conclude(&self, channel: &ChannelHandle, mut progress: Progress, round: Round) -> u64 {
+        let Round { wanted, supplied, reasons } = round;
         progress.supplied += supplied;
         progress.last_ms = message::milliseconds(self.setup().clock.now());
         progress.last_wanted = wanted;
@@ -165,16 +218,19 @@ impl PrivateData {
         &self,
         channel: &Arc<ChannelHandle>,
         batch: Vec<MissingPrivate>,
-        reasons: &mut BTreeSet<String>,
-    ) -> u64 {
+        round: &mut Round,
+    ) {
+        if batch.is_empty() {
+            return;
+        }
+        round.wanted += batch.len() as u64;
         let handle = Arc::clone(channel);
         let described = tokio::task::spawn_blocking(move || describe(&handle, batch)).await;
         let mut wanted = described.unwrap_or_default();
         let peers = self.sources(channel, &wanted);
         if peers.is_empty() {
-            reasons.insert("no other peer of the channel is known".to_owned());
+            round.reasons.insert("no other peer of the channel is known".to_owned());
         }
-        let mut supplied = 0;
         for peer in &peers {
             if wanted.is_empty() {
                 break;
@@ -182,7 +238,7 @@ impl PrivateData {
             let sets = match self.fetch_from(channel, peer, &wanted, CALL_TIMEOUT).await {
                 Ok(answered) => answered.sets,
                 Err(reason) => {
-                    reasons.insert(format!("{}: {reason}", peer.member.endpoint));
+                    round.reasons.insert(format!("{}: {reason}", peer.member.endpoint));
                     continue;
                 }
             };
@@ -191,10 +247,9 @@ impl PrivateData {
             let (handle, endpoint) = (Arc::clone(channel), peer.member.endpoint.clone());
             let taken = tokio::task::spawn_blocking(move || take(&handle, &endpoint, came)).await;
             let taken = taken.unwrap_or_default();
-            supplied += taken.len() as u64;
+            round.supplied += taken.len() as u64;
             wanted.retain(|set| !taken.contains(set));
         }
-        supplied
     }
 
     /// Looks whether the organisation has become a member of further collections.
@@ -245,6 +300,7 @@ pub fn status(channel: &ChannelHandle) -> Result<Status, consort_ledger::Error> 
         match known {
             Some(known) => {
                 known.sets += 1;
+                known.invalid += u64::from(set.invalid);
                 known.first_block = known.first_block.min(block);
                 known.last_block = known.last_block.max(block);
             }
@@ -254,6 +310,7 @@ pub fn status(channel: &ChannelHandle) -> Result<Status, consort_ledger::Error> 
                 sets: 1,
                 first_block: block,
                 last_block: block,
+                invalid: u64::from(set.invalid),
             }),
         }
     }
@@ -318,13 +375,14 @@ fn describe(channel: &ChannelHandle, missing: Vec<MissingPrivate>) -> Vec<Wanted
             }
             _ => Vec::new(),
         };
-        let MissingPrivate { place, namespace, collection, .. } = set;
+        let MissingPrivate { place, namespace, collection, invalid, .. } = set;
         wanted.push(WantedSet {
             tx_id: transaction.tx_id.clone(),
             place,
             namespace,
             collection,
             hash,
+            invalid,
             endorsers,
         });
     }

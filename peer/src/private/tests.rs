@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The peers that are known, as each of them sees them.
 #[derive(Default)]
-struct Phonebook(Mutex<Vec<Member>>);
+pub(super) struct Phonebook(Mutex<Vec<Member>>);
 
 struct View {
     book: Arc<Phonebook>,
@@ -52,30 +52,30 @@ impl Directory for View {
 }
 
 impl Phonebook {
-    fn add(&self, peer: &Peer) {
+    pub(super) fn add(&self, peer: &Peer) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(peer.member.clone());
     }
 
-    fn remove(&self, peer: &Peer) {
+    pub(super) fn remove(&self, peer: &Peer) {
         let mut members = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         members.retain(|member| member.endpoint != peer.member.endpoint);
     }
 }
 
-struct Peer {
-    private: PrivateData,
+pub(super) struct Peer {
+    pub(super) private: PrivateData,
     joined: JoinedPeer,
     member: Member,
     organisation: consort_protos::ids::MspId,
 }
 
 /// Org1 with two peers, Org2 with one, and the chain that all follow.
-struct Consortium {
-    network: Network,
-    book: Arc<Phonebook>,
-    one: Peer,
-    another: Peer,
-    two: Peer,
+pub(super) struct Consortium {
+    pub(super) network: Network,
+    pub(super) book: Arc<Phonebook>,
+    pub(super) one: Peer,
+    pub(super) another: Peer,
+    pub(super) two: Peer,
     last: Block,
     tasks: Tasks,
 }
@@ -122,7 +122,7 @@ async fn peer(
     peer
 }
 
-fn collection(name: &str, members: &str, required: i32, maximum: i32) -> CollectionConfig {
+pub(super) fn collection(name: &str, members: &str, required: i32, maximum: i32) -> CollectionConfig {
     let policy = consort_msp::policy::parse(members).expect("a policy");
     let config = StaticCollectionConfig {
         name: name.to_owned(),
@@ -136,11 +136,11 @@ fn collection(name: &str, members: &str, required: i32, maximum: i32) -> Collect
     CollectionConfig { payload: Some(collection_config::Payload::StaticCollectionConfig(config)) }
 }
 
-const ORG1: &str = "OR('Org1MSP.member')";
-const BOTH: &str = "OR('Org1MSP.member','Org2MSP.member')";
+pub(super) const ORG1: &str = "OR('Org1MSP.member')";
+pub(super) const BOTH: &str = "OR('Org1MSP.member','Org2MSP.member')";
 
 impl Peer {
-    fn channel(&self) -> &Arc<ChannelHandle> {
+    pub(super) fn channel(&self) -> &Arc<ChannelHandle> {
         &self.joined.channel
     }
 
@@ -150,7 +150,7 @@ impl Peer {
         namespaces.flat_map(|namespace| &namespace.collections).map(|set| set.name().to_owned()).collect()
     }
 
-    fn value(&self, collection: &str, key: &str) -> Option<Bytes> {
+    pub(super) fn value(&self, collection: &str, key: &str) -> Option<Bytes> {
         let snapshot = self.channel().ledger().snapshot();
         snapshot.private("basic", collection, key).expect("readable").map(|value| value.value)
     }
@@ -161,7 +161,7 @@ impl Peer {
         self.private.distribute(self.channel(), tx_id, 1, &written).await
     }
 
-    async fn commit(&self, block: Block, fetching: bool) {
+    pub(super) async fn commit(&self, block: Block, fetching: bool) {
         let tasks = Tasks::new();
         let metrics = Arc::new(PeerMetrics::new(&Metrics::new()));
         let (mut intake, committer) = pipeline(self.channel(), self.organisation.clone(), metrics);
@@ -195,7 +195,7 @@ impl Peer {
 
 impl Consortium {
     /// Chaincode `basic` with these collections; the policy is that any organisation endorses.
-    async fn new(collections: Vec<CollectionConfig>) -> Self {
+    pub(super) async fn new(collections: Vec<CollectionConfig>) -> Self {
         let network = Network::new(&[]);
         let (book, tasks) = (Arc::new(Phonebook::default()), Tasks::new());
         let one = peer(&network, &network.org1, Arc::clone(&network.org1.peer), &book, &tasks).await;
@@ -217,12 +217,12 @@ impl Consortium {
         }
     }
 
-    fn next(&mut self, envelopes: Vec<Bytes>) -> Block {
+    pub(super) fn next(&mut self, envelopes: Vec<Bytes>) -> Block {
         self.last = self.network.block_after(&self.last, envelopes);
         self.last.clone()
     }
 
-    fn simulate(&self, run: impl FnOnce(&mut TxSimulator)) -> Simulation {
+    pub(super) fn simulate(&self, run: impl FnOnce(&mut TxSimulator)) -> Simulation {
         let mut simulator = TxSimulator::new(self.one.channel().ledger().snapshot(), "private");
         run(&mut simulator);
         simulator.finish()
@@ -237,18 +237,18 @@ impl Consortium {
     }
 
     /// A transaction that the first peer endorsed, and its id.
-    fn transaction(&self, simulation: &Simulation) -> (String, Bytes) {
+    pub(super) fn transaction(&self, simulation: &Simulation) -> (String, Bytes) {
         let transaction = self.network.transaction("basic").set(simulation.rwset.clone());
         let transaction = transaction.endorsed_by(&[&self.network.org1.peer]);
         (transaction.tx_id(), transaction.build())
     }
 
-    async fn end(self) {
+    pub(super) async fn end(self) {
         self.tasks.shutdown(PATIENCE).await.expect("everything ends");
     }
 }
 
-fn keep(peer: &Peer, tx_id: &str, simulation: &Simulation) {
+pub(super) fn keep(peer: &Peer, tx_id: &str, simulation: &Simulation) {
     let transient = peer.channel().ledger().transient();
     transient.put(tx_id, BlockNumber::new(1), &simulation.private).expect("kept");
 }
@@ -345,7 +345,9 @@ async fn a_peer_outside_of_a_collection_neither_hands_nor_gets_anything() {
     assert_eq!(consortium.another.calls(one, fetch.clone()).await, "1 sets", "a member gets it");
     // No Org1 peer, but an Org1 client who has the peer's TLS key.
     let client = Peer {
-        private: with_signer(&consortium.another, Arc::clone(&consortium.network.org1.client)),
+        private: changed(&consortium.another, |setup| {
+            setup.signer = Current::new(Arc::clone(&consortium.network.org1.client));
+        }),
         joined: JoinedPeer::new(&consortium.network.genesis),
         member: consortium.another.member.clone(),
         organisation: consortium.another.organisation.clone(),
@@ -354,19 +356,21 @@ async fn a_peer_outside_of_a_collection_neither_hands_nor_gets_anything() {
     consortium.end().await;
 }
 
-/// The same peer under another name.
-fn with_signer(peer: &Peer, signer: Arc<SigningIdentity>) -> PrivateData {
+/// The same peer with another set-up.
+pub(super) fn changed(peer: &Peer, change: impl FnOnce(&mut PrivateDataSetup)) -> PrivateData {
     let setup = peer.private.setup();
-    PrivateData::new(PrivateDataSetup {
+    let mut changed = PrivateDataSetup {
         channels: Arc::clone(&setup.channels),
         directory: Arc::clone(&setup.directory),
-        signer: Current::new(signer),
+        signer: setup.signer.clone(),
         connections: Arc::clone(&setup.connections),
         clock: Arc::clone(&setup.clock),
         config: setup.config.clone(),
         metrics: Arc::clone(&setup.metrics),
         tasks: setup.tasks.clone(),
-    })
+    };
+    change(&mut changed);
+    PrivateData::new(changed)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

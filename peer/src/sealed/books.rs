@@ -322,7 +322,9 @@ fn no_domain(domain: &str) -> Refusal {
 
 fn no_record(record: &RecordName) -> Refusal {
     let RecordName { domain, key, version } = record;
-    Refusal::unknown(format!("domain {domain:?} has no record {key:?} of version {version}"))
+    // Version 0 stands for the newest.
+    let version = if *version == 0 { String::new() } else { format!(" of version {version}") };
+    Refusal::unknown(format!("domain {domain:?} has no record {key:?}{version}"))
 }
 
 fn no_grant(grant: &str) -> Refusal {
