@@ -10,12 +10,11 @@ const ESCAPED_ZERO: [u8; 2] = [0, 0xff];
 
 /// Appends a part of a composite database key so that keys sort by part after part, whatever bytes a part holds.
 pub(crate) fn push_part(key: &mut Vec<u8>, part: &[u8]) {
-    for &byte in part {
-        if byte == 0 {
-            key.extend_from_slice(&ESCAPED_ZERO);
-        } else {
-            key.push(byte);
-        }
+    let mut runs = part.split(|&byte| byte == 0);
+    key.extend_from_slice(runs.next().unwrap_or_default());
+    for run in runs {
+        key.extend_from_slice(&ESCAPED_ZERO);
+        key.extend_from_slice(run);
     }
     key.extend_from_slice(&PART_END);
 }
