@@ -1,8 +1,9 @@
 //! From a delivered block to a committed one.
 //!
 //! ```text
-//!  Intake     block::verify ─► structure::open (rayon) ─► aggregate::settle     ahead of the commit of the block before
-//!  Committer  validator::validate (rayon) ─► Ledger::commit ─► ChannelHandle::publish
+//!  Intake     block::verify                                                     ahead of the signatures of the block before
+//!  Committer  structure::open (rayon) ─► aggregate::settle                      ahead of the commit of the block before
+//!             validator::validate (threads of its own) ─► Ledger::commit ─► ChannelHandle::publish
 //! ```
 //!
 //! [`block`], [`structure`], [`governance`] and [`validator`] are pure. What may be done ahead is what depends on nothing

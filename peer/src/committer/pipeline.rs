@@ -1,10 +1,14 @@
 //! The way of a channel's blocks into its ledger: judged ahead, committed one after the other.
+//!
+//! Three blocks are at work at a time: one is received and compared with its place in the chain, the signatures in the one before
+//! it are checked on all cores, and the one before that is committed. None waits for another but through the queues between them.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use consort_channel_config::ChannelBundle;
 use consort_ledger::{Ledger, ValidatedBlock};
-use consort_protos::fabric::common;
+use consort_protos::envelope::OpenEnvelope;
+use consort_protos::fabric::common::{self, HeaderType};
 use consort_protos::ids::MspId;
 use rayon::prelude::*;
 use tokio::sync::{mpsc, watch};
@@ -20,8 +24,18 @@ use crate::private::PrivateData;
 use crate::telemetry::PeerMetrics;
 use consort_node::dial::with_causes;
 
-/// Two blocks in flight hide the disk's latency; more would only hold memory.
-const COMMIT_QUEUE_BLOCKS: usize = 2;
+/// Verified blocks that wait for their signatures to be checked: with one the cores go on at once when they are done with a block.
+const OPENING_QUEUE_BLOCKS: usize = 1;
+
+/// Checked blocks that wait for their commit: one hides the disk's latency; more would only hold memory.
+const COMMIT_QUEUE_BLOCKS: usize = 1;
+
+/// The threads that judge the block that is being committed. The signatures of later blocks keep the usual ones busy, and what comes
+/// to these waits until they are done with a block: every commit would take the time of several.
+static JUDGES: LazyLock<Option<rayon::ThreadPool>> = LazyLock::new(|| {
+    let threads = rayon::ThreadPoolBuilder::new().thread_name(|index| format!("judge-{index}")).build();
+    threads.inspect_err(|cause| tracing::warn!(%cause, "blocks are judged on shared threads")).ok()
+});
 
 /// Why a block was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +48,14 @@ pub enum IntakeError {
     Stopped,
 }
 
-/// A block whose header, signatures and structure hold, with all signatures of its transactions checked.
+/// The next block of the channel, signed by its orderers.
+struct Verified {
+    block: common::Block,
+    /// The configuration in force before it.
+    bundle: Arc<ChannelBundle>,
+}
+
+/// A verified block whose transactions are taken apart, with all their signatures checked.
 struct Prepared {
     block: common::Block,
     transactions: Vec<Opened>,
@@ -52,24 +73,24 @@ pub struct Intake {
     fault: watch::Receiver<Option<ChannelFault>>,
     /// Height at which the last configuration block that was taken is committed.
     config_height: u64,
-    queue: mpsc::Sender<Prepared>,
+    queue: mpsc::Sender<Verified>,
 }
 
-/// What commits. One owner: the channel's committing task.
+/// What checks signatures and commits. One owner: the channel's committing task.
 pub struct Committer {
     channel: Arc<ChannelHandle>,
     /// The peer's organisation, which decides what private data it keeps.
     own: MspId,
     /// Where missing private data is fetched.
     others: Option<PrivateData>,
-    queue: mpsc::Receiver<Prepared>,
+    queue: mpsc::Receiver<Verified>,
     metrics: Arc<PeerMetrics>,
 }
 
 /// Both ends of a channel's pipeline, standing where the ledger stands. `own` is the peer's organisation.
 #[must_use]
 pub fn pipeline(channel: &Arc<ChannelHandle>, own: MspId, metrics: Arc<PeerMetrics>) -> (Intake, Committer) {
-    let (sender, receiver) = mpsc::channel(COMMIT_QUEUE_BLOCKS);
+    let (sender, receiver) = mpsc::channel(OPENING_QUEUE_BLOCKS);
     let height = channel.ledger().height();
     let intake = Intake {
         position: Position { next: height, last_hash: last_hash(channel) },
@@ -103,20 +124,21 @@ impl Intake {
         self.wait_for_configuration().await?;
         let bundle = self.channel.bundle();
         let position = self.position.clone();
-        let ledger = Arc::clone(self.channel.ledger());
-        let prepared = tokio::task::spawn_blocking(move || prepare(block, &position, bundle, &ledger)).await;
-        let prepared = match prepared {
-            Ok(prepared) => prepared.map_err(IntakeError::Refused)?,
+        let work = move || {
+            let verified = block::verify(&bundle, &position, &block);
+            let next = Position { next: position.next + 1, last_hash: header_hash(&bundle, &block) };
+            verified.map(|()| (next, configures(&block), Verified { block, bundle }))
+        };
+        let verified = tokio::task::spawn_blocking(work).await;
+        let (next, configures, verified) = match verified {
+            Ok(verified) => verified.map_err(IntakeError::Refused)?,
             Err(panic) => {
                 self.channel.stop(defect("checking a block", &panic));
                 return Err(IntakeError::Stopped);
             }
         };
-        let last_hash = block::header_hash(&prepared.block, self.channel.bundle().hash_algorithm());
-        let next = Position { next: self.position.next + 1, last_hash };
-        let config = prepared.transactions.iter().any(Opened::is_config);
-        self.queue.send(prepared).await.map_err(|_| IntakeError::Stopped)?;
-        if config {
+        self.queue.send(verified).await.map_err(|_| IntakeError::Stopped)?;
+        if configures {
             self.config_height = next.next;
         }
         self.position = next;
@@ -150,14 +172,57 @@ impl Committer {
         self
     }
 
-    /// Commits what the intake queues, until the peer stops (the block at hand is finished), the intake is gone or the
+    /// Checks and commits what the intake queues, until the peer stops (the block at hand is finished), the intake is gone or the
     /// channel has a fault.
-    pub async fn run(mut self, cancelled: CancellationToken) {
+    pub async fn run(self, cancelled: CancellationToken) {
+        let (sender, prepared) = mpsc::channel(COMMIT_QUEUE_BLOCKS);
+        let Self { channel, own, others, queue, metrics } = self;
+        let committing = Committing { channel: Arc::clone(&channel), own, others, metrics };
+        tokio::join!(open_all(&channel, queue, sender), committing.commit_all(prepared, cancelled));
+    }
+}
+
+/// Checks the signatures in blocks until nobody queues or commits any.
+async fn open_all(
+    channel: &Arc<ChannelHandle>,
+    mut queue: mpsc::Receiver<Verified>,
+    prepared: mpsc::Sender<Prepared>,
+) {
+    loop {
+        let verified = tokio::select! {
+            biased;
+            () = prepared.closed() => return,
+            verified = queue.recv() => verified,
+        };
+        let Some(verified) = verified else { return };
+        let ledger = Arc::clone(channel.ledger());
+        let opened = tokio::task::spawn_blocking(move || open(verified, &ledger)).await;
+        match opened {
+            Ok(opened) => {
+                if prepared.send(opened).await.is_err() {
+                    return;
+                }
+            }
+            Err(panic) => return channel.stop(defect("checking a block", &panic)),
+        }
+    }
+}
+
+/// What a commit needs besides the block.
+struct Committing {
+    channel: Arc<ChannelHandle>,
+    own: MspId,
+    others: Option<PrivateData>,
+    metrics: Arc<PeerMetrics>,
+}
+
+impl Committing {
+    async fn commit_all(self, mut queue: mpsc::Receiver<Prepared>, cancelled: CancellationToken) {
         loop {
             let prepared = tokio::select! {
                 biased;
                 () = cancelled.cancelled() => return,
-                prepared = self.queue.recv() => prepared,
+                prepared = queue.recv() => prepared,
             };
             let Some(prepared) = prepared else { return };
             let channel = Arc::clone(&self.channel);
@@ -182,13 +247,22 @@ impl std::fmt::Debug for Committer {
     }
 }
 
-fn prepare(
-    block: common::Block,
-    position: &Position,
-    bundle: Arc<ChannelBundle>,
-    ledger: &Ledger,
-) -> Result<Prepared, BlockFault> {
-    block::verify(&bundle, position, &block)?;
+/// Hash that the block after this one has to name.
+fn header_hash(bundle: &ChannelBundle, block: &common::Block) -> [u8; 32] {
+    block::header_hash(block, bundle.hash_algorithm())
+}
+
+/// Whether the block holds what may change the rules for the next one.
+fn configures(block: &common::Block) -> bool {
+    let is_config = |entry: &bytes::Bytes| {
+        OpenEnvelope::open(entry.clone())
+            .is_ok_and(|envelope| envelope.channel_header.r#type == i32::from(HeaderType::Config))
+    };
+    consort_protos::block::envelopes(block).iter().any(is_config)
+}
+
+fn open(verified: Verified, ledger: &Ledger) -> Prepared {
+    let Verified { block, bundle } = verified;
     let entries = block.data.as_ref().map_or(&[][..], |data| &data.data);
     let snapshot = ledger.snapshot();
     let table = Table::new(&bundle, &snapshot);
@@ -196,7 +270,15 @@ fn prepare(
         entries.par_iter().map(|entry| structure::open(&bundle, &table, entry.clone())).collect();
     aggregate::settle(&mut transactions);
     let seen = table.into_versions();
-    Ok(Prepared { block, transactions, seen, bundle })
+    Prepared { block, transactions, seen, bundle }
+}
+
+/// Does a part of a commit on the threads that are kept for it.
+fn apart<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    match &*JUDGES {
+        Some(threads) => threads.install(work),
+        None => work(),
+    }
 }
 
 fn commit(
@@ -214,9 +296,11 @@ fn commit(
     );
     let ledger = channel.ledger();
     let outcome =
-        validator::validate(&bundle, ledger, &mut transactions, &seen).map_err(|error| ChannelFault {
-            reason: format!("block {} cannot be judged: {}", number(&block), with_causes(&error)),
-            remedy: error.remedy().to_owned(),
+        apart(|| validator::validate(&bundle, ledger, &mut transactions, &seen)).map_err(|error| {
+            ChannelFault {
+                reason: format!("block {} cannot be judged: {}", number(&block), with_causes(&error)),
+                remedy: error.remedy().to_owned(),
+            }
         })?;
     let opened: Vec<_> = transactions.iter().map(|transaction| transaction.transaction().cloned()).collect();
     let committed = ValidatedBlock::new(block, opened.clone(), outcome.codes)
