@@ -26,6 +26,15 @@ pub(crate) struct CompareOptions {
 }
 
 pub(super) fn run(options: &CompareOptions) -> anyhow::Result<()> {
+    if let (Ok(first), Ok(second)) = (options.first.canonicalize(), options.second.canonicalize())
+        && first == second
+    {
+        bail!(
+            "{} and {} are the same folder; give those of two peers",
+            options.first.display(),
+            options.second.display()
+        );
+    }
     let first = open(&options.first, &options.channel)?;
     let second = open(&options.second, &options.channel)?;
     if first.channel() != second.channel() {
