@@ -12,21 +12,16 @@
 
 #[path = "../../ledger/tests/blocks/mod.rs"]
 mod blocks;
-
-use std::sync::Arc;
+#[path = "../../msp/benches/organisations/mod.rs"]
+mod organisations;
 
 use bytes::Bytes;
-use consort_crypto::issue::{CertificateAuthority, Template, Validity};
 use consort_crypto::key::PrivateKey;
-use consort_crypto::name::{DistinguishedName, NamePart};
 use consort_ledger::state::{MemoryState, StateKey, StateStore as _, VersionedValue};
-use consort_msp::policy::{Policy, SignaturePolicy, parse};
-use consort_msp::{Identity, Msp, MspManager, MspVersion, serialize};
 use consort_protos::fabric::common::{Block, BlockHeader};
-use consort_protos::fabric::msp::{FabricMspConfig, FabricNodeOUs, FabricOuIdentifier};
-use consort_protos::ids::{Height, MspId};
+use consort_protos::ids::Height;
+use organisations::Organisations;
 use prost::Message as _;
-use time::macros::datetime;
 
 /// What is counted. No closures in here: the counter would take one, whose name holds this module's, for the end of the work.
 mod counted_work {
@@ -34,7 +29,7 @@ mod counted_work {
     use std::sync::Arc;
 
     use bytes::Bytes;
-    use consort_crypto::key::PublicKey;
+    use consort_crypto::key::{PublicKey, SignatureCheck};
     use consort_crypto::preimage;
     use consort_ledger::mvcc;
     use consort_ledger::state::MemoryState;
@@ -51,8 +46,20 @@ mod counted_work {
     }
 
     #[inline(never)]
+    pub(crate) fn check_together(signed: &[(&PublicKey, &[u8], &[u8])]) {
+        let mut checks = Vec::with_capacity(signed.len());
+        for (key, message, signature) in signed {
+            checks.push(key.begin_check(black_box(message), signature));
+        }
+        SignatureCheck::settle(&mut checks);
+        for check in checks {
+            check.verdict().expect("the signature is right");
+        }
+    }
+
+    #[inline(never)]
     pub(crate) fn policy(policy: &Policy, msps: &MspManager, signers: &[Bytes]) {
-        let identities: Vec<Arc<Identity>> = super::read(msps, signers);
+        let identities: Vec<Arc<Identity>> = super::organisations::read(msps, signers);
         black_box(policy.evaluate_identities(&identities)).expect("five peers satisfy it");
     }
 
@@ -86,6 +93,7 @@ fn main() {
     let part = std::env::args().nth(1).unwrap_or_default();
     let calls: u32 = match part.as_str() {
         "check-of-a-known-signer" => check(200),
+        "check-of-a-known-signer-together" => check_together(10),
         "policy-of-five-organisations" => policy(200),
         "opening-a-transaction" => open(200),
         "hash-of-a-block-header" => header(1_000),
@@ -106,47 +114,25 @@ fn check(calls: u32) -> u32 {
     calls
 }
 
-fn organisation(number: usize) -> (Msp, Bytes) {
-    let validity =
-        Validity { not_before: datetime!(2020-01-01 00:00 UTC), not_after: datetime!(2040-01-01 00:00 UTC) };
-    let name = format!("Org{number}MSP");
-    let key = PrivateKey::generate_p256().unwrap();
-    let authority =
-        CertificateAuthority::new_root(&DistinguishedName::common_name(&name), key, validity).unwrap();
-    let unit = |name: &str| {
-        let organizational_unit_identifier = name.to_owned();
-        Some(FabricOuIdentifier { certificate: Bytes::new(), organizational_unit_identifier })
-    };
-    let config = FabricMspConfig {
-        name: name.clone(),
-        root_certs: vec![authority.certificate().pem().into_bytes().into()],
-        fabric_node_ous: Some(FabricNodeOUs {
-            enable: true,
-            client_ou_identifier: unit("client"),
-            peer_ou_identifier: unit("peer"),
-            admin_ou_identifier: unit("admin"),
-            orderer_ou_identifier: unit("orderer"),
-        }),
-        ..FabricMspConfig::default()
-    };
-    let key = PrivateKey::generate_p256().unwrap();
-    let subject = DistinguishedName::common_name("peer0").with(NamePart::OrganizationalUnit, "peer");
-    let certificate = authority.issue(&Template::identity(subject, validity), key.public_key()).unwrap();
-    let id = MspId::parse(&name).unwrap();
-    (Msp::new(&config, MspVersion::V1_4_3).unwrap(), serialize(&id, &certificate))
-}
+/// Checks per batch: those of eight transactions with two endorsements.
+const TOGETHER: usize = 24;
 
-fn read(msps: &MspManager, signers: &[Bytes]) -> Vec<Arc<Identity>> {
-    signers.iter().map(|signer| msps.deserialize(signer).unwrap()).collect()
+/// Counted per signature, as the check alone.
+fn check_together(batches: u32) -> u32 {
+    let key = PrivateKey::generate_p256().unwrap();
+    let message = [7; 300];
+    let signatures: Vec<Vec<u8>> =
+        (0..TOGETHER as u32 * batches).map(|_| key.sign(&message).unwrap()).collect();
+    (0..WARM).for_each(|_| key.public_key().verify(&message, &signatures[0]).unwrap());
+    let signed: Vec<(_, &[u8], &[u8])> =
+        signatures.iter().map(|signature| (key.public_key(), &message[..], &signature[..])).collect();
+    signed.chunks(TOGETHER).for_each(counted_work::check_together);
+    TOGETHER as u32 * batches
 }
 
 fn policy(calls: u32) -> u32 {
-    let (msps, signers): (Vec<Msp>, Vec<Bytes>) = (1..=5).map(organisation).unzip();
-    let msps = Arc::new(MspManager::new(msps));
-    let text = "OutOf(3, 'Org1MSP.peer', 'Org2MSP.peer', 'Org3MSP.peer', 'Org4MSP.peer', 'Org5MSP.peer')";
-    let rule = SignaturePolicy::from_proto(&parse(text).unwrap()).unwrap();
-    let policy = Policy::signature("endorsement", rule, Arc::clone(&msps));
-    signers.iter().for_each(|signer| drop(msps.deserialize(signer).unwrap()));
+    let Organisations { msps, signers, policy } = Organisations::five();
+    drop(organisations::read(&msps, &signers));
     (0..calls).for_each(|_| counted_work::policy(&policy, &msps, &signers));
     calls
 }

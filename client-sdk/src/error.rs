@@ -147,7 +147,7 @@ pub enum Error {
     },
 
     /// A block stream ended with a status instead of a block.
-    #[error("{endpoint} does not deliver from channel {channel}: {status}")]
+    #[error("{endpoint} does not deliver from channel {channel}: {status}{}", delivery_remedy(status))]
     Delivery {
         /// The configured address.
         endpoint: String,
@@ -243,6 +243,18 @@ impl Error {
             Self::RestRefused { status, .. } => *status == 503,
             _ => false,
         }
+    }
+}
+
+/// What a status of the deliver protocol, which has no text for it, stands for.
+fn delivery_remedy(status: &str) -> &'static str {
+    match status {
+        "FORBIDDEN" => {
+            " (the certificate has expired, is revoked, or does not satisfy the channel's policy of readers; requests for blocks carry a \
+             certificate, also of who has an entry in the table of identities)"
+        }
+        "NOT_FOUND" => " (the node has not joined the channel, or there is no such block)",
+        _ => "",
     }
 }
 

@@ -19,6 +19,7 @@ use crate::signature::{Curve, EcdsaSignature};
 use crate::{Error, pem};
 
 pub use crate::algorithm::{KeyAlgorithm, SM2_ID};
+pub use crate::known_signers::SignatureCheck;
 pub use crate::public_key::{PublicKey, Sm2PublicKey};
 
 /// Signs messages with a key that stays where it is.

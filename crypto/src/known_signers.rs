@@ -5,16 +5,18 @@
 //! needs. A key earns a small table with its [`SMALL_AFTER`]th signature and a large one with its [`LARGE_AFTER`]th; the tables
 //! used longest ago make room for new ones.
 //!
-//! Each P-256 signature takes an inversion of its own, 1.4 of some 20 microseconds. A block's could share one; that would save at
-//! most 6 percent, and a block would have to be gone through twice, once to collect signatures and once to judge them.
+//! Signatures that are checked together ([`SignatureCheck`]) share their inversions: those of ECDSA's s, and those that make adding
+//! points cheap ([`sums`]). The peer's committer checks a block's signatures that way, the signatures of some transactions at once.
 //!
 //! Public values only, in variable time: no secret may enter this module. The verdicts are those of ring (P-256) and of the
 //! `sm2` crate, which tests hold it to; keys without a table, and other curves, stay with the libraries.
 
+mod check;
 mod curve;
 mod field;
 mod inverse;
 mod remembered;
+mod sums;
 mod table;
 mod verify;
 
@@ -22,6 +24,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 
+pub use check::SignatureCheck;
+pub(crate) use check::Signed;
 use curve::{Affine, Curve, P256, Sm2};
 use remembered::Remembered;
 use table::Table;
@@ -61,8 +65,7 @@ pub(crate) struct Numbers {
 }
 
 /// The tables of this process.
-pub(crate) static KNOWN_SIGNERS: LazyLock<KnownSigners> =
-    LazyLock::new(|| KnownSigners::new(TABLES_BYTES_MAX));
+static KNOWN_SIGNERS: LazyLock<KnownSigners> = LazyLock::new(|| KnownSigners::new(TABLES_BYTES_MAX));
 
 static P256_GENERATOR: LazyLock<Table<P256>> =
     LazyLock::new(|| Table::new(&Affine::generator(), GENERATOR_WINDOW_BITS));
@@ -72,13 +75,13 @@ static SM2_GENERATOR: LazyLock<Table<Sm2>> =
 
 /// Tables for public keys, bounded in memory.
 #[derive(Debug)]
-pub(crate) struct KnownSigners {
+struct KnownSigners {
     p256: Tables<P256>,
     sm2: Tables<Sm2>,
     /// Good signatures over digests of SHA-256 by keys of P-256.
-    pub(crate) p256_remembered: Remembered,
+    p256_remembered: Remembered,
     /// Good signatures over digests of SM3 by keys of SM2.
-    pub(crate) sm2_remembered: Remembered,
+    sm2_remembered: Remembered,
 }
 
 impl KnownSigners {
@@ -94,22 +97,6 @@ impl KnownSigners {
     fn limit(&self, bytes_max: usize) {
         self.p256.bytes_max.store(bytes_max / 2, Ordering::Relaxed);
         self.sm2.bytes_max.store(bytes_max / 2, Ordering::Relaxed);
-    }
-
-    /// Whether numbers are an ECDSA signature over a digest by a key of P-256, given as an uncompressed point on the curve.
-    /// `None` when the key has no table (yet).
-    pub(crate) fn verify_p256(&self, point: &[u8], digest: &[u8; 32], numbers: &Numbers) -> Option<bool> {
-        let table = self.p256.of(point)?;
-        let [digest, r, s] = [digest, &numbers.r, &numbers.s].map(field::from_bytes);
-        Some(verify::ecdsa(&P256_GENERATOR, &table, digest, r, s))
-    }
-
-    /// Whether numbers are an SM2 signature over a digest (of the signer's prefix and the message). `None` when the key has no
-    /// table (yet).
-    pub(crate) fn verify_sm2(&self, point: &[u8], digest: &[u8; 32], numbers: &Numbers) -> Option<bool> {
-        let table = self.sm2.of(point)?;
-        let [digest, r, s] = [digest, &numbers.r, &numbers.s].map(field::from_bytes);
-        Some(verify::sm2(&SM2_GENERATOR, &table, digest, r, s))
     }
 }
 

@@ -16,7 +16,7 @@ use crate::algorithm::{
     EC_PUBLIC_KEY, ED25519, KeyAlgorithm, P256_CURVE, P384_CURVE, RSA_ENCRYPTION, SM2_CURVE, SM2_ID,
 };
 use crate::hash::sha256;
-use crate::known_signers::KNOWN_SIGNERS;
+use crate::known_signers::{SignatureCheck, Signed};
 use crate::signature::{Curve, EcdsaSignature};
 
 /// A public key. Messages are verified with all kinds but RSA, which occurs in certificates of authorities only.
@@ -74,15 +74,7 @@ impl PublicKey {
     /// [`Error::HighS`] when the signature is the higher of the two twins of ECDSA; [`Error::SignatureEncoding`],
     /// [`Error::SignatureMismatch`]; [`Error::Unsupported`] for RSA.
     pub fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), Error> {
-        match self {
-            Self::P256(point) => verify_p256(point, message, signature, false),
-            Self::P384(point) => {
-                verify_low(&ring_signature::ECDSA_P384_SHA256_ASN1, Curve::P384, point, message, signature)
-            }
-            Self::Ed25519(key) => check(&ring_signature::ED25519, key, message, signature),
-            Self::Sm2(key) => key.verify_known(message, signature, false),
-            Self::Rsa(_) => Err(Error::Unsupported("RSA keys sign no messages".to_owned())),
-        }
+        self.begin_check(message, signature).verdict()
     }
 
     /// As [`PublicKey::verify`], for signatures that this process meets more than once within seconds: one that was found good is not
@@ -92,11 +84,28 @@ impl PublicKey {
     ///
     /// As [`PublicKey::verify`].
     pub fn verify_remembered(&self, message: &[u8], signature: &[u8]) -> Result<(), Error> {
-        match self {
-            Self::P256(point) => verify_p256(point, message, signature, true),
-            Self::Sm2(key) => key.verify_known(message, signature, true),
-            _ => self.verify(message, signature),
-        }
+        self.begin_remembered_check(message, signature).verdict()
+    }
+
+    /// Begins what [`PublicKey::verify`] does, so that it can be calculated together with others ([`SignatureCheck::settle`]).
+    #[must_use]
+    pub fn begin_check(&self, message: &[u8], signature: &[u8]) -> SignatureCheck {
+        self.begin(message, signature, false)
+    }
+
+    /// Begins what [`PublicKey::verify_remembered`] does, as [`PublicKey::begin_check`].
+    #[must_use]
+    pub fn begin_remembered_check(&self, message: &[u8], signature: &[u8]) -> SignatureCheck {
+        self.begin(message, signature, true)
+    }
+
+    fn begin(&self, message: &[u8], signature: &[u8], remembered: bool) -> SignatureCheck {
+        let begun = match self {
+            Self::P256(point) => begin_p256(point, message, signature, remembered),
+            Self::Sm2(key) => key.begin(message, signature, remembered),
+            _ => Ok(SignatureCheck::judged(self.verify_with_library(message, signature))),
+        };
+        begun.unwrap_or_else(|error| SignatureCheck::judged(Err(error)))
     }
 
     /// As [`PublicKey::verify`], without the tables of known signers; what those are measured and judged by.
@@ -109,8 +118,12 @@ impl PublicKey {
             Self::P256(point) => {
                 verify_low(&ring_signature::ECDSA_P256_SHA256_ASN1, Curve::P256, point, message, signature)
             }
+            Self::P384(point) => {
+                verify_low(&ring_signature::ECDSA_P384_SHA256_ASN1, Curve::P384, point, message, signature)
+            }
+            Self::Ed25519(key) => check(&ring_signature::ED25519, key, message, signature),
             Self::Sm2(key) => key.verify(message, signature),
-            _ => self.verify(message, signature),
+            Self::Rsa(_) => Err(Error::Unsupported("RSA keys sign no messages".to_owned())),
         }
     }
 
@@ -258,20 +271,13 @@ fn sm2_prefix(point: &[u8]) -> [u8; 32] {
 }
 
 impl Sm2PublicKey {
-    /// Verifies with the key's table, if it has one, and from memory, if that is wanted.
-    fn verify_known(&self, message: &[u8], signature: &[u8], remembered: bool) -> Result<(), Error> {
+    /// Begins a check with the key's table, if it has one, and from memory, if that is wanted.
+    fn begin(&self, message: &[u8], signature: &[u8], remembered: bool) -> Result<SignatureCheck, Error> {
         let parsed = EcdsaSignature::from_exact_der(signature)?;
         let numbers = parsed.numbers().ok_or(Error::SignatureMismatch)?;
         let digest = Sm3::new_with_prefix(self.prefix).chain_update(message).finalize().into();
-        let verify = || match KNOWN_SIGNERS.verify_sm2(&self.point, &digest, &numbers) {
-            Some(true) => Ok(()),
-            Some(false) => Err(Error::SignatureMismatch),
-            None => self.verify(message, signature),
-        };
-        if remembered {
-            return KNOWN_SIGNERS.sm2_remembered.verify(&self.point, &digest, &numbers, verify);
-        }
-        verify()
+        let signed = Signed { point: &self.point, digest: &digest, numbers: &numbers, remembered };
+        Ok(SignatureCheck::sm2(signed, || self.verify(message, signature)))
     }
 
     fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), Error> {
@@ -283,23 +289,22 @@ impl Sm2PublicKey {
     }
 }
 
-/// Verifies with the key's table, if it has one, and from memory, if that is wanted.
-fn verify_p256(point: &[u8], message: &[u8], signature: &[u8], remembered: bool) -> Result<(), Error> {
+/// Begins a check with the key's table, if it has one, and from memory, if that is wanted.
+fn begin_p256(
+    point: &[u8],
+    message: &[u8],
+    signature: &[u8],
+    remembered: bool,
+) -> Result<SignatureCheck, Error> {
     let parsed = EcdsaSignature::from_der(signature)?;
     if !parsed.is_low(Curve::P256) {
         return Err(Error::HighS);
     }
     let numbers = parsed.numbers().ok_or(Error::SignatureMismatch)?;
     let digest = sha256(message);
-    let verify = || match KNOWN_SIGNERS.verify_p256(point, &digest, &numbers) {
-        Some(true) => Ok(()),
-        Some(false) => Err(Error::SignatureMismatch),
-        None => check(&ring_signature::ECDSA_P256_SHA256_ASN1, point, message, &parsed.to_der()),
-    };
-    if remembered {
-        return KNOWN_SIGNERS.p256_remembered.verify(point, &digest, &numbers, verify);
-    }
-    verify()
+    let signed = Signed { point, digest: &digest, numbers: &numbers, remembered };
+    let library = || check(&ring_signature::ECDSA_P256_SHA256_ASN1, point, message, &parsed.to_der());
+    Ok(SignatureCheck::p256(signed, library))
 }
 
 fn verify_low(

@@ -7,6 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use consort_crypto::certificate::Certificate;
+use consort_crypto::key::SignatureCheck;
 use consort_protos::{fabric::msp::SerializedIdentity, ids::MspId};
 use prost::Message;
 use time::OffsetDateTime;
@@ -135,8 +136,13 @@ impl Identity {
     /// # Errors
     /// When the signature is empty, malformed, high-S or of another key or message.
     pub fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), IdentityError> {
-        let key = self.holder.certificate.public_key();
-        key.verify_remembered(message, signature).map_err(|_| IdentityError::Signature)
+        self.begin_check(message, signature).verdict().map_err(|_| IdentityError::Signature)
+    }
+
+    /// Begins what [`Identity::verify`] does, so that it can be calculated together with others.
+    #[must_use]
+    pub fn begin_check(&self, message: &[u8], signature: &[u8]) -> SignatureCheck {
+        self.holder.certificate.public_key().begin_remembered_check(message, signature)
     }
 
     /// Whether it is valid under its MSP: single chain, issued by a leaf of the authorities' tree, not revoked, organizational

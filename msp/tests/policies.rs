@@ -8,12 +8,12 @@ use bytes::Bytes;
 use consort_crypto::{
     certificate::Certificate,
     issue::{CertificateAuthority, Template, Validity},
-    key::PrivateKey,
+    key::{PrivateKey, SignatureCheck},
     name::{DistinguishedName, NamePart},
 };
 use consort_msp::{
     Identity, Msp, MspManager, MspVersion,
-    policy::{Policy, SignaturePolicy, SignedData, parse},
+    policy::{Policy, Screening, SignaturePolicy, SignedData, parse, verified_identities},
     serialize,
 };
 use consort_protos::{
@@ -103,6 +103,43 @@ fn a_refusal_says_which_branch_needed_whom_and_why_each_signature_did_not_count(
         "User1 (Org2MSP) does not count: The identity is not a [PEER] under this MSP [Org2MSP]",
     ] {
         assert!(told.contains(part), "{part}\n---\n{told}");
+    }
+}
+
+#[test]
+fn a_signer_counts_by_the_first_signature_that_holds_however_many_are_checked_together() {
+    let organisation = Organisation::new("Org1MSP");
+    let msps = MspManager::new(vec![organisation.msp()]);
+    let good = [organisation.signed("peer0", "peer"), organisation.signed("peer1", "peer")];
+    let choice = |number: usize| {
+        let mut signed = good[number % 2].clone();
+        if number >= 2 {
+            signed.message = Bytes::from_static(b"another message");
+        }
+        signed
+    };
+    // All sequences of four signatures, by either of the two, good or bad.
+    let sequences: Vec<[usize; 4]> =
+        (0..256_usize).map(|number| [number & 3, number >> 2 & 3, number >> 4 & 3, number >> 6]).collect();
+    let begin = |sequence: &[usize; 4]| Screening::begin(&msps, sequence.map(choice).to_vec());
+    let mut together: Vec<Screening> = sequences.iter().map(begin).collect();
+    SignatureCheck::settle(together.iter_mut().flat_map(Screening::checks));
+    for (sequence, together) in sequences.iter().zip(together) {
+        let mut expected: Vec<usize> = Vec::new();
+        for number in sequence.iter().filter(|number| **number < 2) {
+            if !expected.contains(number) {
+                expected.push(*number);
+            }
+        }
+        let expected: Vec<&Bytes> = expected.into_iter().map(|number| &good[number].identity).collect();
+        let alone = verified_identities(&msps, &sequence.map(choice));
+        for found in [together.identities(), alone] {
+            assert_eq!(
+                found.iter().map(|found| found.serialized()).collect::<Vec<_>>(),
+                expected,
+                "{sequence:?}"
+            );
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use consort_channel_config::ChannelBundle;
 use consort_msp::policy::SignedData;
 use consort_protos::{
+    entry::EntryNumber,
     fabric::common::{Block, Envelope, Status},
     ids::BlockNumber,
 };
@@ -37,6 +38,11 @@ const STREAMS_MAX: usize = 2_500;
 /// A client that takes no block for this long is sent away: it holds a place, and blocks in memory. Applications that work on one block for
 /// longer than this ask again from where they are.
 const SLOW_READER_WAIT: Duration = Duration::from_secs(120);
+
+/// Only transactions name their creator by its entry: orderers, who deliver too, keep no table of identities, and whoever reads is judged
+/// alike at every node.
+const NAMED_BY_ENTRY: &str = "a reader named itself by its entry in the table of identities and is refused; remedy: requests for blocks carry \
+                              the certificate";
 
 /// A client that opens a stream and sends no request for this long is sent away: nothing is known of it, and it holds a task.
 const FIRST_REQUEST_WAIT: Duration = Duration::from_secs(10);
@@ -324,6 +330,11 @@ impl<C: Channels, F: Form<C::Source>> Session<C, F> {
             debug!(channel = %bundle.channel(), reason, "reader refused");
             Ended::With(Status::Forbidden)
         };
+        if let Some(entry) = EntryNumber::of_serialized(&access.request.identity) {
+            // The protocol has no text for it, and the client cannot guess.
+            info!(channel = %bundle.channel(), %entry, "{NAMED_BY_ENTRY}");
+            return Err(Ended::With(Status::Forbidden));
+        }
         let identity = bundle
             .msps()
             .deserialize(&access.request.identity)

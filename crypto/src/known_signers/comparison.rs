@@ -1,4 +1,5 @@
-//! Verdicts of the tables against three libraries, over many random and mutated signatures.
+//! Verdicts of the tables, of each signature alone and of many together, against three libraries, over many random and mutated
+//! signatures.
 //!
 //! `CONSORT_TEST_SIGNATURES` says how many verdicts are compared per algorithm; millions take some minutes with optimised code:
 //!
@@ -8,7 +9,7 @@
 
 use super::SMALL_AFTER;
 use crate::hash::sha256;
-use crate::key::{KeyAlgorithm, PrivateKey};
+use crate::key::{KeyAlgorithm, PrivateKey, PublicKey, SignatureCheck};
 use crate::signature::{Curve, EcdsaSignature};
 
 /// Verdicts that are compared when nobody says how many.
@@ -19,6 +20,8 @@ const TOLD_EVERY: usize = 100_000;
 const KEYS: usize = 16;
 /// What is made of one signature.
 const MUTATIONS: usize = 16;
+/// Signatures whose mutations are checked together at most: with them batches of all sizes, and some that are divided.
+const SIGNATURES: usize = 8;
 
 const P256_ORDER: &str = "ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551";
 const SM2_ORDER: &str = "fffffffeffffffffffffffffffffffff7203df6b21c6052b53bbf40939d54123";
@@ -104,6 +107,29 @@ fn p256_verdict(point: &[u8], message: &[u8], signature: &[u8]) -> bool {
     signature.is_ok_and(|signature| key.verify_prehash(&sha256(message), &signature).is_ok())
 }
 
+/// What is verified: by which key, which message, which signature.
+type Case = (PublicKey, [u8; 32], Vec<u8>);
+
+/// What is made of a few good signatures; as many as are checked together at a time.
+fn cases(keys: &[PrivateKey], order: &str, numbers: &mut Numbers) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for _ in 0..=numbers.below(SIGNATURES) {
+        let key = &keys[numbers.below(KEYS)];
+        let message = numbers.bytes();
+        let good = key.sign(&message).unwrap();
+        for _ in 0..MUTATIONS {
+            let signature = mutated(&good, order, numbers);
+            let (verifier, message) = match numbers.below(12) {
+                0 => (&keys[numbers.below(KEYS)], message),
+                1 => (key, numbers.bytes()),
+                _ => (key, message),
+            };
+            cases.push((verifier.public_key().clone(), message, signature));
+        }
+    }
+    cases
+}
+
 fn compare(algorithm: KeyAlgorithm, order: &str) {
     let wanted = std::env::var("CONSORT_TEST_SIGNATURES").ok().and_then(|text| text.parse().ok());
     let wanted: usize = wanted.unwrap_or(VERDICTS);
@@ -117,25 +143,20 @@ fn compare(algorithm: KeyAlgorithm, order: &str) {
     }
     let (mut done, mut valid) = (0, 0);
     while done < wanted {
-        let key = &keys[numbers.below(KEYS)];
-        let message = numbers.bytes();
-        let good = key.sign(&message).unwrap();
-        for _ in 0..MUTATIONS.min(wanted - done) {
-            let signature = mutated(&good, order, &mut numbers);
-            let (verifier, message) = match numbers.below(12) {
-                0 => (&keys[numbers.below(KEYS)], message),
-                1 => (key, numbers.bytes()),
-                _ => (key, message),
-            };
-            let public = verifier.public_key();
-            let ours = public.verify(&message, &signature).is_ok();
+        let cases = cases(&keys, order, &mut numbers);
+        let begin = |(public, message, signature): &Case| public.begin_check(message, signature);
+        let mut together: Vec<SignatureCheck> = cases.iter().map(begin).collect();
+        SignatureCheck::settle(&mut together);
+        for ((public, message, signature), together) in cases.iter().zip(together) {
+            let library = public.verify_with_library(message, signature).is_ok();
             let context =
-                || format!("seed {seed:#x}: {public:?} {} {}", hex::encode(message), hex::encode(&signature));
-            assert_eq!(ours, public.verify_with_library(&message, &signature).is_ok(), "{}", context());
+                || format!("seed {seed:#x}: {public:?} {} {}", hex::encode(message), hex::encode(signature));
+            assert_eq!(public.verify(message, signature).is_ok(), library, "alone: {}", context());
+            assert_eq!(together.verdict().is_ok(), library, "together: {}", context());
             if algorithm == KeyAlgorithm::P256 {
-                assert_eq!(ours, p256_verdict(public.bytes(), &message, &signature), "{}", context());
+                assert_eq!(p256_verdict(public.bytes(), message, signature), library, "p256: {}", context());
             }
-            valid += usize::from(ours);
+            valid += usize::from(library);
             done += 1;
             if done % TOLD_EVERY == 0 {
                 println!(

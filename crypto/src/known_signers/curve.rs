@@ -5,6 +5,7 @@
 use std::fmt::Debug;
 
 use super::field::{self, Element, Limbs, Modulus, P256Order, P256Prime, Sm2Order, Sm2Prime};
+use super::inverse::inverted;
 
 /// A curve with a group of prime order.
 pub(super) trait Curve: Copy + Debug + 'static {
@@ -42,9 +43,10 @@ impl Curve for Sm2 {
     );
 }
 
-type Coordinate<C> = Element<<C as Curve>::Prime>;
+/// A number modulo the curve's prime.
+pub(super) type Coordinate<C> = Element<<C as Curve>::Prime>;
 
-/// A point other than infinity.
+/// A point, or infinity when both coordinates are 0, which no point of these curves has for y.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Affine<C: Curve> {
     pub(super) x: Coordinate<C>,
@@ -52,6 +54,13 @@ pub(super) struct Affine<C: Curve> {
 }
 
 impl<C: Curve> Affine<C> {
+    pub(super) const INFINITY: Self = Self { x: Element::ZERO, y: Element::ZERO };
+
+    #[inline(always)]
+    pub(super) fn is_infinity(&self) -> bool {
+        self.y.is_zero()
+    }
+
     /// The group's generator.
     pub(super) fn generator() -> Self {
         Self { x: Element::new(C::GENERATOR.0), y: Element::new(C::GENERATOR.1) }
@@ -98,7 +107,7 @@ impl<C: Curve> Jacobian<C> {
         Self { x, y: alpha.times(beta4.minus(x)).minus(gamma8), z }
     }
 
-    /// The sum with a point, or with its negative.
+    /// The sum with a point other than infinity, or with its negative.
     #[inline(always)]
     pub(super) fn plus(&self, point: &Affine<C>, negative: bool) -> Self {
         let point_y = if negative { point.y.negated() } else { point.y };
@@ -131,7 +140,7 @@ impl<C: Curve> Jacobian<C> {
             products.push(product);
             product = product.times(point.z);
         }
-        let mut inverse = product.inverted();
+        let mut inverse = inverted(product);
         let mut affine: Vec<Affine<C>> = points
             .iter()
             .zip(products)

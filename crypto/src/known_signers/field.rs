@@ -155,19 +155,6 @@ impl<M: Modulus> Element<M> {
     pub(super) fn negated(self) -> Self {
         Self::ZERO.minus(self)
     }
-
-    /// 1 / self by Fermat's little theorem; 0 for 0.
-    pub(super) fn inverted(self) -> Self {
-        let (exponent, _) = subtract(M::LIMBS, [2, 0, 0, 0]);
-        let mut result = Self::ONE;
-        for bit in (0..256).rev() {
-            result = result.squared();
-            if exponent[bit / 64] >> (bit % 64) & 1 == 1 {
-                result = result.times(self);
-            }
-        }
-        result
-    }
 }
 
 /// Reads 32 big-endian bytes.
@@ -333,6 +320,7 @@ mod tests {
     use crypto_bigint::{Odd, U256};
     use proptest::prelude::*;
 
+    use super::super::inverse::inverted;
     use super::*;
 
     fn library(limbs: Limbs) -> U256 {
@@ -350,7 +338,7 @@ mod tests {
         assert_eq!(library(a.minus(b).value()), number(left).sub(&number(right)).retrieve());
         assert_eq!(library(a.times_plain(right)), number(left).mul(&number(right)).retrieve());
         if !a.is_zero() {
-            assert_eq!(a.times(a.inverted()), Element::ONE);
+            assert_eq!(a.times(inverted(a)), Element::ONE);
         }
     }
 

@@ -2,9 +2,9 @@
 //!
 //! The steps are those of Bernstein and Yang 2019 ("Fast constant-time gcd computation and modular inversion"), 62 at a time
 //! on the lowest bits, in the variable-time form in which a step's zeros are shifted out at once. A third of the time of an
-//! inversion step by step over whole numbers, so that little is left to gain from inverting a block's signatures together.
+//! inversion step by step over whole numbers.
 
-use super::field::{Limbs, Modulus};
+use super::field::{Element, Limbs, Modulus};
 
 /// Bits of a digit.
 const BITS: u32 = 62;
@@ -26,8 +26,13 @@ struct Steps {
     r: i64,
 }
 
+/// 1 / number; 0 for 0.
+pub(super) fn inverted<M: Modulus>(number: Element<M>) -> Element<M> {
+    Element::new(inverse_modulo::<M>(number.value()))
+}
+
 /// 1 / number modulo `M`, which must be prime; 0 for 0. The number is below the modulus.
-pub(super) fn inverse_modulo<M: Modulus>(number: Limbs) -> Limbs {
+fn inverse_modulo<M: Modulus>(number: Limbs) -> Limbs {
     let modulus = digits(M::LIMBS);
     // 1 / modulus modulo 2^62.
     let inverse = M::INVERSE.wrapping_neg() & MASK;

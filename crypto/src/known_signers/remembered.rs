@@ -17,8 +17,8 @@ const PLACES: usize = 8192;
 const POINT_BYTES: usize = 64;
 
 /// What verified: by which key, over which digest, which numbers.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Fact {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Fact {
     point: [u8; POINT_BYTES],
     digest: [u8; 32],
     r: [u8; 32],
@@ -26,14 +26,14 @@ struct Fact {
 }
 
 impl Fact {
-    fn new(point: &[u8], digest: &[u8; 32], numbers: &Numbers) -> Option<Self> {
+    pub(super) fn new(point: &[u8], digest: &[u8; 32], numbers: &Numbers) -> Option<Self> {
         let (&4, point) = point.split_first()? else { return None };
         Some(Self { point: point.try_into().ok()?, digest: *digest, r: numbers.r, s: numbers.s })
     }
 }
 
 /// Good signatures of one curve, each in the place that its digest gives it; the last one stays.
-pub(crate) struct Remembered {
+pub(super) struct Remembered {
     places: Box<[Mutex<Option<Fact>>]>,
     /// Secret of this process, so that nobody can choose a digest that drives out another's.
     state: RandomState,
@@ -50,27 +50,21 @@ impl Remembered {
         Self { places: (0..PLACES).map(|_| Mutex::default()).collect(), state: RandomState::new() }
     }
 
-    /// The verdict over a signature: from memory if it was found good, else by `verify`.
-    ///
-    /// # Errors
-    /// That of `verify`.
-    pub(crate) fn verify<E>(
-        &self,
-        point: &[u8],
-        digest: &[u8; 32],
-        numbers: &Numbers,
-        verify: impl FnOnce() -> Result<(), E>,
-    ) -> Result<(), E> {
-        let Some(fact) = Fact::new(point, digest, numbers) else { return verify() };
-        let place = usize::try_from(self.state.hash_one(digest) % PLACES as u64)
+    /// Whether this was found good, and its place was not taken since.
+    pub(super) fn holds(&self, fact: &Fact) -> bool {
+        let known = *self.place(fact).lock().unwrap_or_else(PoisonError::into_inner);
+        known.as_ref() == Some(fact)
+    }
+
+    /// Remembers what was found good.
+    pub(super) fn keep(&self, fact: &Fact) {
+        *self.place(fact).lock().unwrap_or_else(PoisonError::into_inner) = Some(*fact);
+    }
+
+    fn place(&self, fact: &Fact) -> &Mutex<Option<Fact>> {
+        let place = usize::try_from(self.state.hash_one(fact.digest) % PLACES as u64)
             .expect("invariant: there are fewer places");
-        let known = *self.places[place].lock().unwrap_or_else(PoisonError::into_inner);
-        if known == Some(fact) {
-            return Ok(());
-        }
-        verify()?;
-        *self.places[place].lock().unwrap_or_else(PoisonError::into_inner) = Some(fact);
-        Ok(())
+        &self.places[place]
     }
 }
 
@@ -78,47 +72,44 @@ impl Remembered {
 mod tests {
     use super::*;
 
-    const GOOD: Result<(), &str> = Ok(());
-    const BAD: Result<(), &str> = Err("bad");
-
     fn numbers() -> Numbers {
         Numbers { r: [1; 32], s: [2; 32] }
     }
 
     #[test]
-    fn a_good_signature_is_verified_once() {
+    fn what_was_kept_holds_and_nothing_beside_it() {
         let remembered = Remembered::new();
-        assert_eq!(remembered.verify(&[4; 65], &[7; 32], &numbers(), || GOOD), Ok(()));
-        assert_eq!(remembered.verify(&[4; 65], &[7; 32], &numbers(), || BAD), Ok(()));
-    }
-
-    #[test]
-    fn a_bad_signature_is_verified_each_time() {
-        let remembered = Remembered::new();
-        assert_eq!(remembered.verify(&[4; 65], &[7; 32], &numbers(), || BAD), BAD);
-        assert_eq!(remembered.verify(&[4; 65], &[7; 32], &numbers(), || BAD), BAD);
-        assert_eq!(remembered.verify(&[4; 65], &[7; 32], &numbers(), || GOOD), GOOD);
-    }
-
-    #[test]
-    fn another_key_digest_or_number_is_another_signature() {
-        let remembered = Remembered::new();
-        assert_eq!(remembered.verify(&[4; 65], &[7; 32], &numbers(), || GOOD), GOOD);
+        let good = Fact::new(&[4; 65], &[7; 32], &numbers()).unwrap();
+        assert!(!remembered.holds(&good));
+        remembered.keep(&good);
+        assert!(remembered.holds(&good));
         let mut point = [4; 65];
         point[64] = 5;
-        assert_eq!(remembered.verify(&point, &[7; 32], &numbers(), || BAD), BAD);
-        assert_eq!(remembered.verify(&[4; 65], &[8; 32], &numbers(), || BAD), BAD);
-        for changed in [Numbers { r: [9; 32], ..numbers() }, Numbers { s: [9; 32], ..numbers() }] {
-            assert_eq!(remembered.verify(&[4; 65], &[7; 32], &changed, || BAD), BAD);
+        let others = [
+            Fact::new(&point, &[7; 32], &numbers()),
+            Fact::new(&[4; 65], &[8; 32], &numbers()),
+            Fact::new(&[4; 65], &[7; 32], &Numbers { r: [9; 32], ..numbers() }),
+            Fact::new(&[4; 65], &[7; 32], &Numbers { s: [9; 32], ..numbers() }),
+        ];
+        for other in others {
+            assert!(!remembered.holds(&other.unwrap()));
         }
     }
 
     #[test]
-    fn what_is_no_uncompressed_point_is_never_remembered() {
+    fn the_last_one_keeps_a_place() {
         let remembered = Remembered::new();
+        let [first, second] =
+            [[1; 32], [3; 32]].map(|r| Fact::new(&[4; 65], &[7; 32], &Numbers { r, s: [2; 32] }).unwrap());
+        remembered.keep(&first);
+        remembered.keep(&second);
+        assert!(remembered.holds(&second) && !remembered.holds(&first));
+    }
+
+    #[test]
+    fn what_is_no_uncompressed_point_is_never_remembered() {
         for point in [&[][..], &[2; 33], &[3; 65], &[4; 64], &[4; 66]] {
-            assert_eq!(remembered.verify(point, &[7; 32], &numbers(), || GOOD), GOOD);
-            assert_eq!(remembered.verify(point, &[7; 32], &numbers(), || BAD), BAD);
+            assert!(Fact::new(point, &[7; 32], &numbers()).is_none());
         }
     }
 }

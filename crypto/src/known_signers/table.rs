@@ -37,8 +37,13 @@ impl<C: Curve> Table<C> {
         Self { window_bits, points: Jacobian::to_affine(&points) }
     }
 
-    /// sum + scalar * point.
-    pub(super) fn add_multiple(&self, mut sum: Jacobian<C>, scalar: Limbs) -> Jacobian<C> {
+    /// Points that a multiple is at most the sum of.
+    pub(super) fn windows(&self) -> usize {
+        windows(self.window_bits)
+    }
+
+    /// Appends points whose sum is scalar * point.
+    pub(super) fn append_multiple(&self, points: &mut Vec<Affine<C>>, scalar: Limbs) {
         let half = multiples(self.window_bits) as u64;
         let mut carry = 0;
         for (window, row) in self.points.chunks_exact(multiples(self.window_bits)).enumerate() {
@@ -48,10 +53,10 @@ impl<C: Curve> Table<C> {
             carry = u64::from(negative);
             let magnitude = if negative { 2 * half - digit } else { digit };
             if magnitude > 0 {
-                sum = sum.plus(&row[magnitude as usize - 1], negative);
+                let Affine { x, y } = row[magnitude as usize - 1];
+                points.push(Affine { x, y: if negative { y.negated() } else { y } });
             }
         }
-        sum
     }
 }
 
@@ -78,6 +83,7 @@ fn bits(scalar: Limbs, from: u32, count: u32) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::super::curve::P256;
+    use super::super::sums::Sums;
     use super::*;
 
     /// By doubling and adding, the way of the textbook.
@@ -103,7 +109,9 @@ mod tests {
             let table = Table::new(&point, window_bits);
             assert_eq!(table.points.len() * size_of::<Affine<P256>>(), Table::<P256>::bytes(window_bits));
             for scalar in scalars {
-                let (fast, slow) = (table.add_multiple(Jacobian::INFINITY, scalar), slowly(&point, scalar));
+                let mut sums = Sums::with_capacity(table.windows());
+                sums.list(|points| table.append_multiple(points, scalar));
+                let (fast, slow) = (sums.add_up()[0], slowly(&point, scalar));
                 assert_eq!(fast.is_infinity(), slow.is_infinity(), "{window_bits} {scalar:x?}");
                 if !slow.is_infinity() {
                     let [fast, slow] = [fast, slow].map(|sum| Jacobian::to_affine(&[sum])[0]);

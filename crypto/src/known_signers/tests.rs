@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::verify::Equation;
 use super::*;
 use crate::Error;
 use crate::key::{KeyAlgorithm, PrivateKey};
@@ -67,6 +68,54 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Good and damaged signatures of keys with tables of both sizes, without any, and of kinds that never have one.
+    #[test]
+    fn verdicts_together_are_those_of_each_alone(
+        picks in proptest::collection::vec((0_usize..8, 0_usize..3, any::<usize>()), 0..80),
+    ) {
+        let keys = mixed_keys();
+        let signed: Vec<(&PrivateKey, [u8; 8], Vec<u8>)> = picks
+            .iter()
+            .map(|(key, kind, bit)| {
+                let (key, message) = (&keys[*key], bit.to_be_bytes());
+                (key, message, mutations(&key.sign(&message).unwrap(), *bit).swap_remove(*kind))
+            })
+            .collect();
+        let begin = |(key, message, signature): &(&PrivateKey, [u8; 8], Vec<u8>)| {
+            key.public_key().begin_check(message, signature)
+        };
+        let mut checks: Vec<_> = signed.iter().map(begin).collect();
+        SignatureCheck::settle(&mut checks);
+        for ((key, message, signature), check) in signed.iter().zip(checks) {
+            let together = check.verdict();
+            let context = format!("{:?} {}", key.public_key(), hex::encode(signature));
+            same(&together, &key.public_key().verify(message, signature), &context);
+            same(&together, &key.public_key().verify_with_library(message, signature), &context);
+        }
+    }
+}
+
+/// Two keys each of P-256 and SM2 with small tables, one with a large one, and keys without.
+fn mixed_keys() -> &'static [PrivateKey] {
+    static KEYS: LazyLock<Vec<PrivateKey>> = LazyLock::new(|| {
+        use KeyAlgorithm::{Ed25519, P256, P384, Sm2};
+        let signed = [(P256, SMALL_AFTER), (P256, LARGE_AFTER), (P256, SMALL_AFTER), (P256, 0)];
+        let signed =
+            signed.into_iter().chain([(Sm2, SMALL_AFTER), (Sm2, LARGE_AFTER), (P384, 0), (Ed25519, 0)]);
+        let key = |(algorithm, signatures): (KeyAlgorithm, u32)| {
+            let key = PrivateKey::generate(algorithm).unwrap();
+            let signature = key.sign(b"warm").unwrap();
+            (0..signatures).for_each(|_| key.public_key().verify(b"warm", &signature).unwrap());
+            key
+        };
+        signed.map(key).collect()
+    });
+    &KEYS
+}
+
 /// Numbers at the edges of the order, signatures by the generator itself and by its negative.
 #[test]
 fn edges_of_the_numbers_get_the_libraries_verdict() {
@@ -88,23 +137,25 @@ fn edges_of_the_numbers_get_the_libraries_verdict() {
     let numbers = [small(0), small(1), small(2), near(0), near(1), near(2), [0xff; 32]];
     for point in [generator, negative] {
         let point = hex::decode(point.replace(' ', "")).unwrap();
-        let table = Table::<P256>::new(&Affine::from_bytes(&point).unwrap(), SMALL_WINDOW_BITS);
-        for digest in [[0; 32], small(1), near(0), near(1), [0xff; 32]] {
-            for r in numbers {
-                for s in numbers {
-                    let [e, limbs_r, limbs_s] = [digest, r, s].map(|bytes| field::from_bytes(&bytes));
-                    let ours = verify::ecdsa(&P256_GENERATOR, &table, e, limbs_r, limbs_s);
-                    let theirs = p256_verdict(&point, &digest, &r, &s);
-                    assert_eq!(
-                        ours,
-                        theirs,
-                        "digest {} r {} s {}",
-                        hex::encode(digest),
-                        hex::encode(r),
-                        hex::encode(s)
-                    );
-                }
-            }
+        let table = Arc::new(Table::<P256>::new(&Affine::from_bytes(&point).unwrap(), SMALL_WINDOW_BITS));
+        let digests = [[0; 32], small(1), near(0), near(1), [0xff; 32]];
+        let cases: Vec<[[u8; 32]; 3]> = digests
+            .into_iter()
+            .flat_map(|digest| numbers.map(|r| (digest, r)))
+            .flat_map(|(digest, r)| numbers.map(|s| [digest, r, s]))
+            .collect();
+        let equation = |case: &[[u8; 32]; 3]| {
+            let [digest, r, s] = case.map(|bytes| field::from_bytes(&bytes));
+            Equation { table: Arc::clone(&table), digest, r, s }
+        };
+        let equations: Vec<_> = cases.iter().map(equation).collect();
+        let together = verify::hold(&P256_GENERATOR, &equations.iter().collect::<Vec<_>>());
+        for ((case, equation), together) in cases.iter().zip(&equations).zip(together) {
+            let [digest, r, s] = case;
+            let context = case.map(hex::encode);
+            let library = p256_verdict(&point, digest, r, s);
+            assert_eq!(together, library, "together: {context:?}");
+            assert_eq!(verify::hold(&P256_GENERATOR, &[equation]), [library], "alone: {context:?}");
         }
     }
 }
@@ -118,11 +169,10 @@ fn p256_verdict(point: &[u8], digest: &[u8; 32], r: &[u8; 32], s: &[u8; 32]) -> 
 
 #[test]
 fn without_memory_there_are_no_tables() {
-    let signers = KnownSigners::new(TABLES_BYTES_MAX);
+    let tables = Tables::<P256>::new(TABLES_BYTES_MAX);
     let key = PrivateKey::generate(KeyAlgorithm::P256).unwrap();
-    let numbers = Numbers { r: [1; 32], s: [1; 32] };
-    let verify = || signers.verify_p256(key.public_key().bytes(), &[7; 32], &numbers);
-    assert!((0..=SMALL_AFTER).filter_map(|_| verify()).count() > 0, "a table was earned");
-    signers.limit(0);
-    assert_eq!((0..=SMALL_AFTER).find_map(|_| verify()), None);
+    let table = || tables.of(key.public_key().bytes());
+    assert!((0..=SMALL_AFTER).filter_map(|_| table()).count() > 0, "a table was earned");
+    tables.bytes_max.store(0, Ordering::Relaxed);
+    assert!((0..=SMALL_AFTER).all(|_| table().is_none()));
 }

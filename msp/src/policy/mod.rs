@@ -11,13 +11,10 @@ mod language;
 mod lexer;
 mod manager;
 mod organisations;
+mod screening;
 mod signature;
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    fmt,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use bytes::Bytes;
 use consort_protos::ids::MspId;
@@ -29,6 +26,7 @@ pub use self::{
     language::{MAX_NESTING, PolicyTextError, parse, to_text},
     manager::{PolicyManager, PolicyManagerError},
     organisations::MAX_ORGANISATION_SETS,
+    screening::{Screening, verified_identities},
     signature::{PolicyFormatError, SignaturePolicy},
 };
 use crate::{Identity, MspManager};
@@ -128,7 +126,7 @@ impl Policy {
     /// # Errors
     /// [`PolicyError`] when the policy is not satisfied.
     pub fn evaluate(&self, signatures: &[SignedData]) -> Result<(), PolicyError> {
-        let (identities, refused) = screen(&self.msps, signatures);
+        let (identities, refused) = Screening::begin(&self.msps, signatures.to_vec()).judge();
         self.evaluate_identities(&identities).map_err(|mut error| {
             let notes = refused
                 .iter()
@@ -286,40 +284,4 @@ impl Implicit {
         );
         Explanation::gate(requirement, met >= self.threshold, branches)
     }
-}
-
-/// The distinct identities that really signed, in order of their first valid signature. Validity of the certificates is not
-/// checked here: principals do that.
-#[must_use]
-pub fn verified_identities(msps: &MspManager, signatures: &[SignedData]) -> Vec<Arc<Identity>> {
-    screen(msps, signatures).0
-}
-
-fn screen(msps: &MspManager, signatures: &[SignedData]) -> (Vec<Arc<Identity>>, Vec<(usize, String)>) {
-    let mut seen = HashSet::new();
-    let mut accepted: Vec<Arc<Identity>> = Vec::with_capacity(signatures.len());
-    let mut refused = Vec::new();
-    for (index, signed) in signatures.iter().enumerate() {
-        match judge(msps, signed, &mut seen) {
-            Ok(identity) => accepted.push(identity),
-            Err(reason) => refused.push((index, reason)),
-        }
-    }
-    (accepted, refused)
-}
-
-fn judge(
-    msps: &MspManager,
-    signed: &SignedData,
-    seen: &mut HashSet<crate::IdentityId>,
-) -> Result<Arc<Identity>, String> {
-    let identity = msps.deserialize(&signed.identity).map_err(|error| error.to_string())?;
-    if seen.contains(identity.id()) {
-        return Err(format!("{identity} signed before"));
-    }
-    let key = identity.certificate().public_key();
-    key.verify_remembered(&signed.message, &signed.signature)
-        .map_err(|error| format!("{identity}: {error}"))?;
-    seen.insert(identity.id().clone());
-    Ok(identity)
 }

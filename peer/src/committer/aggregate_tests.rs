@@ -141,8 +141,8 @@ fn commit_one_by_one(channel: &ChannelHandle, block: Block) {
     block::verify(&bundle, &position, &block).unwrap();
     let snapshot = ledger.snapshot();
     let table = Table::new(&bundle, &snapshot);
-    let mut transactions: Vec<Opened> =
-        envelopes(&block).iter().map(|entry| structure::open(&bundle, &table, entry.clone())).collect();
+    let alone = |entry| structure::open(&bundle, &table, std::slice::from_ref(entry));
+    let mut transactions: Vec<Opened> = envelopes(&block).iter().flat_map(alone).collect();
     aggregate::settle_with(&mut transactions, |checks| checks.iter().map(Check::holds).collect());
     let seen = table.into_versions();
     let outcome = validator::validate(&bundle, ledger, &mut transactions, &seen).unwrap();
@@ -331,6 +331,55 @@ async fn a_key_is_registered_by_its_owner_and_once() {
     assert_eq!(story.commit(vec![own]).await, [Valid]);
     let transaction = story.together(&[0, 2]).build();
     assert_eq!(story.commit(vec![transaction]).await, [Valid]);
+    story.check_replays().await;
+}
+
+/// Bytes with every occurrence of some replaced by as many others.
+fn replaced(bytes: &Bytes, what: &[u8], with: &[u8]) -> Bytes {
+    assert_eq!(what.len(), with.len());
+    let mut bytes = bytes.to_vec();
+    for place in 0..bytes.len().saturating_sub(what.len() - 1) {
+        if bytes[place..].starts_with(what) {
+            bytes[place..place + what.len()].copy_from_slice(with);
+        }
+    }
+    bytes.into()
+}
+
+#[tokio::test]
+async fn a_rogue_key_is_refused_by_every_peer_though_all_endorsers_let_it_pass() {
+    let mut story = Story::new().await;
+    let newcomer = story.test.network.org2.identity("peer");
+    let own = proved(&story.keys[2], &newcomer, CHANNEL);
+    let stolen = story.keys[0].public_key().as_bytes().to_vec().into();
+    let rogues = [
+        // Another member's key: with the proof of an own key, and with the proof that the other one gave.
+        BlsKey { public_key: stolen, proof: own.proof.clone() },
+        proved(&story.keys[0], &story.peer(0), CHANNEL),
+        // The own key, proved for another channel, and by another organisation's member.
+        proved(&story.keys[2], &newcomer, "otherchannel"),
+        proved(&story.keys[2], &story.peer(0), CHANNEL),
+    ];
+    let registration = |bls: &BlsKey| -> Bytes {
+        RegisterArgs { certificate: pem(&newcomer), bls: Some(bls.clone()) }.encode_to_vec().into()
+    };
+    let mut block = Vec::new();
+    for rogue in &rogues {
+        let arguments = [Bytes::from("Register"), registration(&own)];
+        let snapshot = story.test.channel.ledger().snapshot();
+        let mut builder = change(&story.test.channel, snapshot, &story.admins[1], &arguments).unwrap();
+        // The call and what it writes, as they would be if the function let the key pass.
+        builder.arguments[1] = registration(rogue);
+        for write in &mut builder.set.namespaces[0].writes {
+            let value = replaced(&write.value, &own.public_key, &rogue.public_key);
+            write.value = replaced(&value, &own.proof, &rogue.proof);
+        }
+        block.push(builder.endorsed_by(&[&story.peer(0), &story.peer(1)]).build());
+    }
+    block.push(story.register(1, &newcomer, 2));
+    let mut expected = vec![EndorsementPolicyFailure; rogues.len()];
+    expected.push(Valid);
+    assert_eq!(story.commit(block).await, expected);
     story.check_replays().await;
 }
 

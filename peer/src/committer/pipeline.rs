@@ -10,7 +10,6 @@ use consort_ledger::{Ledger, ValidatedBlock};
 use consort_protos::envelope::OpenEnvelope;
 use consort_protos::fabric::common::{self, HeaderType};
 use consort_protos::ids::MspId;
-use rayon::prelude::*;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -266,8 +265,7 @@ fn open(verified: Verified, ledger: &Ledger) -> Prepared {
     let entries = block.data.as_ref().map_or(&[][..], |data| &data.data);
     let snapshot = ledger.snapshot();
     let table = Table::new(&bundle, &snapshot);
-    let mut transactions: Vec<Opened> =
-        entries.par_iter().map(|entry| structure::open(&bundle, &table, entry.clone())).collect();
+    let mut transactions = structure::open(&bundle, &table, entries);
     aggregate::settle(&mut transactions);
     let seen = table.into_versions();
     Prepared { block, transactions, seen, bundle }

@@ -330,8 +330,8 @@ fn commit_serially(channel: &ChannelHandle, block: Block) {
     block::verify(&bundle, &position, &block).expect("the next block");
     let snapshot = ledger.snapshot();
     let table = Table::new(&bundle, &snapshot);
-    let mut transactions: Vec<Opened> =
-        envelopes(&block).iter().map(|entry| structure::open(&bundle, &table, entry.clone())).collect();
+    let alone = |entry| structure::open(&bundle, &table, std::slice::from_ref(entry));
+    let mut transactions: Vec<Opened> = envelopes(&block).iter().flat_map(alone).collect();
     let seen = table.into_versions();
     let outcome = validator::validate(&bundle, ledger, &mut transactions, &seen).expect("decidable");
     let opened: Vec<_> = transactions.iter().map(|transaction| transaction.transaction().cloned()).collect();

@@ -12,7 +12,8 @@ use consort_node::dial::Dialer;
 use consort_node::{SystemClock, Tasks};
 use consort_protos::consort::sealed::proxy_client::ProxyClient;
 use consort_protos::consort::sealed::{DescribeRequest, Description};
-use consort_protos::fabric::common::BlockchainInfo;
+use consort_protos::entry::EntryNumber;
+use consort_protos::fabric::common::{BlockchainInfo, Envelope, Payload, SignatureHeader, Status};
 use consort_protos::fabric::gateway::EvaluateRequest;
 use consort_protos::fabric::gateway::gateway_client::GatewayClient;
 use consort_protos::fabric::protos::deliver_client::DeliverClient;
@@ -86,6 +87,18 @@ pub(super) fn chain_info_by(client: &SigningIdentity) -> SignedProposal {
     SignedProposal { proposal_bytes, signature }
 }
 
+/// The same request by the same client, named by the channel's first entry instead of its certificate.
+fn named_by_entry(request: &Envelope, client: &SigningIdentity) -> Envelope {
+    let mut payload = Payload::decode(request.payload.clone()).expect("a payload");
+    let header = payload.header.as_mut().expect("a header");
+    let mut signer = SignatureHeader::decode(header.signature_header.clone()).expect("a signer");
+    signer.creator = EntryNumber::new(0).expect("a number").serialize();
+    header.signature_header = signer.encode_to_vec().into();
+    let payload = Bytes::from(payload.encode_to_vec());
+    let signature = client.sign(&payload).expect("a signature").into();
+    Envelope { payload, signature, ..Envelope::default() }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_serves_its_channel_and_finds_it_again_after_a_restart() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -107,8 +120,8 @@ async fn a_peer_serves_its_channel_and_finds_it_again_after_a_restart() {
     let channel = ChannelId::parse(CHANNEL).expect("a channel");
     let seek = crate::deliver_client::from_block(&channel, 0, &network.org1.client, Bytes::new(), now())
         .expect("signed");
-    let mut events = DeliverClient::new(connection)
-        .deliver_filtered(tokio_stream::once(seek))
+    let mut events = DeliverClient::new(connection.clone())
+        .deliver_filtered(tokio_stream::once(seek.clone()))
         .await
         .expect("a stream")
         .into_inner();
@@ -118,7 +131,16 @@ async fn a_peer_serves_its_channel_and_finds_it_again_after_a_restart() {
         }
         other => panic!("no summary of block 0 but {other:?}"),
     }
-    drop((events, peer));
+    // Who reads gives its certificate, also on a channel where transactions name entries.
+    let by_entry = named_by_entry(&seek, &network.org1.client);
+    let mut refused = DeliverClient::new(connection)
+        .deliver_filtered(tokio_stream::once(by_entry))
+        .await
+        .expect("a stream")
+        .into_inner();
+    let answer = refused.message().await.expect("an answer").and_then(|answer| answer.r#type);
+    assert_eq!(answer, Some(Type::Status(Status::Forbidden as i32)));
+    drop((events, refused, peer));
     tasks.shutdown(PATIENCE).await.expect("everything ends");
 
     let tasks = Tasks::new();
