@@ -170,8 +170,8 @@ impl Endorser {
         self.perform(signed, Purpose::Endorse).await
     }
 
-    /// Executes a signed proposal for its response alone: as [`Endorser::process`], but a success is not signed, and what was read
-    /// and written is not told. For a caller who trusts this peer, such as its own gateway.
+    /// Executes a signed proposal for its response alone: as [`Endorser::process`], but a success is not signed, what was read
+    /// and written is not told, and what was written privately is neither kept nor handed to others: there will be no transaction. For a caller who trusts this peer, such as its own gateway.
     ///
     /// # Errors
     /// [`EndorserError`]: the proposal was not executed.
@@ -188,7 +188,7 @@ impl Endorser {
             Ok(accepted) => accepted,
             Err(response) => return Ok(response),
         };
-        let executed = match self.execute(&accepted).await {
+        let executed = match self.execute(&accepted, purpose).await {
             Ok(executed) => executed,
             Err(message) => {
                 let Proposal { channel, tx_id, chaincode, .. } = &accepted.proposal;
@@ -224,9 +224,9 @@ impl Endorser {
     }
 
     /// Executes; the error is this peer's, in the words of the response.
-    async fn execute(&self, accepted: &Accepted) -> Result<Executed, String> {
+    async fn execute(&self, accepted: &Accepted, purpose: Purpose) -> Result<Executed, String> {
         match accepted.proposal.chaincode.name.as_str() {
-            LIFECYCLE => self.execute_lifecycle(accepted).await,
+            LIFECYCLE => self.execute_lifecycle(accepted, purpose).await,
             IDENTITIES => self.execute_identities(accepted).await,
             SEALED => self.execute_sealed(accepted).await,
             name @ (CSCC | QSCC) => self.execute_query(accepted, name).await,
@@ -237,7 +237,7 @@ impl Endorser {
                          channel was named"
                     ));
                 };
-                self.execute_chaincode(accepted, channel).await
+                self.execute_chaincode(accepted, channel, purpose).await
             }
         }
     }
@@ -255,7 +255,7 @@ impl Endorser {
         Ok(Executed::system(response))
     }
 
-    async fn execute_lifecycle(&self, accepted: &Accepted) -> Result<Executed, String> {
+    async fn execute_lifecycle(&self, accepted: &Accepted, purpose: Purpose) -> Result<Executed, String> {
         let lifecycle = Arc::clone(&self.lifecycle);
         let creator = Arc::clone(&accepted.creator);
         let arguments = accepted.proposal.input.args.clone();
@@ -276,7 +276,7 @@ impl Endorser {
         .await?
         .map_err(|error| error.to_string())?;
         let simulation = finished(&host)?;
-        if response.status < STATUS_REFUSED {
+        if purpose == Purpose::Endorse && response.status < STATUS_REFUSED {
             self.keep_private(channel, &host, &accepted.proposal, &simulation)
                 .await
                 .map_err(|reason| format!("error in simulation: {reason}"))?;
@@ -335,6 +335,7 @@ impl Endorser {
         &self,
         accepted: &Accepted,
         channel: &Arc<ChannelHandle>,
+        purpose: Purpose,
     ) -> Result<Executed, String> {
         let proposal = &accepted.proposal;
         let name = &proposal.chaincode.name;
@@ -368,7 +369,7 @@ impl Endorser {
             message: execution.response.message,
             payload: execution.response.payload,
         };
-        if response.status < STATUS_REFUSED {
+        if purpose == Purpose::Endorse && response.status < STATUS_REFUSED {
             self.keep_private(channel, &host, proposal, &simulation)
                 .await
                 .map_err(|reason| format!("error in simulation: {reason}"))?;

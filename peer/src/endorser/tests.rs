@@ -576,6 +576,7 @@ async fn proposals_that_are_not_in_order_are_refused_in_fabrics_words() {
 }
 
 mod agreement;
+mod evaluate;
 mod garbage;
 mod refusals;
 mod upgrade;
