@@ -1,7 +1,7 @@
 //! Compiled chaincode on the disk, so that a restart does not compile again.
 //!
 //! An entry is native code that will be executed. Only an entry that this peer wrote is trusted: it carries a MAC under a key that this
-//! folder alone has, over its name (the hash of the component, and of the engine's version and settings) and its code, and it is
+//! folder alone has, over its name (the hash of the component, that of the engine's version and settings, and the ceiling of the stack) and its code, and it is
 //! readable and writable by the peer's user alone. An entry that misses any of it is ignored and made anew.
 
 use std::fs;
@@ -16,6 +16,7 @@ use ring::hmac;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
+use super::ceiling;
 use super::compiler::{CompileError, Compiler};
 
 /// Length of the MAC in front of an entry.
@@ -69,7 +70,7 @@ impl CompiledCache {
         Ok(Self { folder: folder.to_path_buf(), key, engine })
     }
 
-    /// The compiled form of a component: from the disk if it is there, otherwise compiled and kept.
+    /// The compiled form of a component with a ceiling of the stack: from the disk if it is there, otherwise compiled and kept.
     ///
     /// # Errors
     /// The component is invalid; the text says where. Or it takes too long.
@@ -77,13 +78,14 @@ impl CompiledCache {
         &self,
         engine: &Engine,
         component: &[u8],
+        stack_bytes: u32,
         compiler: &Compiler,
     ) -> Result<Component, CompileError> {
-        let path = self.path(component);
+        let path = self.path(component, stack_bytes);
         if let Some(found) = self.load(engine, &path) {
             return Ok(found);
         }
-        let code = compiler.compile(engine, component)?;
+        let code = compiler.compile(engine, component, stack_bytes)?;
         if let Err(error) = self.keep(&path, &code) {
             // The next start compiles again; that is slower and not wrong.
             tracing::warn!(path = %path.display(), %error, "compiled chaincode could not be kept");
@@ -97,8 +99,9 @@ impl CompiledCache {
         component.map_err(|error| CompileError::Invalid(format!("{error:#}")))
     }
 
-    fn path(&self, component: &[u8]) -> PathBuf {
-        self.folder.join(format!("{}-{}.cwasm", hex::encode(sha256(component)), self.engine))
+    fn path(&self, component: &[u8], stack_bytes: u32) -> PathBuf {
+        let (hash, engine) = (hex::encode(sha256(component)), &self.engine);
+        self.folder.join(format!("{hash}-{engine}-{}-{stack_bytes}.cwasm", ceiling::VERSION))
     }
 
     /// What an entry's MAC covers.
@@ -175,6 +178,7 @@ mod tests {
     use super::*;
 
     const COMPONENT: &str = "(component)";
+    const STACK: u32 = 1 << 20;
 
     fn entry(folder: &Path) -> PathBuf {
         let mut entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
@@ -186,7 +190,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let engine = Engine::default();
         let cache = CompiledCache::open(folder.path(), &engine).unwrap();
-        cache.component(&engine, &wat::parse_str(COMPONENT).unwrap(), &Compiler::InPlace).unwrap();
+        cache.component(&engine, &wat::parse_str(COMPONENT).unwrap(), STACK, &Compiler::InPlace).unwrap();
         let path = entry(folder.path());
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(cache.load(&engine, &path).is_some());
@@ -198,19 +202,19 @@ mod tests {
         let engine = Engine::default();
         let cache = CompiledCache::open(folder.path(), &engine).unwrap();
         let component = wat::parse_str(COMPONENT).unwrap();
-        cache.component(&engine, &component, &Compiler::InPlace).unwrap();
+        cache.component(&engine, &component, STACK, &Compiler::InPlace).unwrap();
         let path = entry(folder.path());
 
         fs::set_permissions(&path, fs::Permissions::from_mode(0o660)).unwrap();
         assert!(cache.load(&engine, &path).is_none());
-        cache.component(&engine, &component, &Compiler::InPlace).unwrap();
+        cache.component(&engine, &component, STACK, &Compiler::InPlace).unwrap();
         assert!(cache.load(&engine, &path).is_some());
 
         let mut bytes = fs::read(&path).unwrap();
         *bytes.last_mut().unwrap() ^= 1;
         fs::write(&path, bytes).unwrap();
         assert!(cache.load(&engine, &path).is_none());
-        cache.component(&engine, &component, &Compiler::InPlace).unwrap();
+        cache.component(&engine, &component, STACK, &Compiler::InPlace).unwrap();
         assert!(cache.load(&engine, &path).is_some());
     }
 
@@ -221,13 +225,13 @@ mod tests {
         let cache = CompiledCache::open(folder.path(), &engine).unwrap();
         let foreign = CompiledCache::open(elsewhere.path(), &engine).unwrap();
         let component = wat::parse_str(COMPONENT).unwrap();
-        foreign.component(&engine, &component, &Compiler::InPlace).unwrap();
-        let path = cache.path(&component);
+        foreign.component(&engine, &component, STACK, &Compiler::InPlace).unwrap();
+        let path = cache.path(&component, STACK);
         fs::copy(entry(elsewhere.path()), &path).unwrap();
         assert!(cache.load(&engine, &path).is_none());
 
-        cache.component(&engine, &component, &Compiler::InPlace).unwrap();
-        let renamed = cache.path(b"another component");
+        cache.component(&engine, &component, STACK, &Compiler::InPlace).unwrap();
+        let renamed = cache.path(b"another component", STACK);
         fs::copy(&path, &renamed).unwrap();
         assert!(cache.load(&engine, &renamed).is_none());
         // The folder is opened again with the same key.
@@ -240,6 +244,6 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let engine = Engine::default();
         let cache = CompiledCache::open(folder.path(), &engine).unwrap();
-        assert!(cache.component(&engine, b"garbage", &Compiler::InPlace).is_err());
+        assert!(cache.component(&engine, b"garbage", STACK, &Compiler::InPlace).is_err());
     }
 }

@@ -16,9 +16,9 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit, Signal, nice, set_parent_process_death_signal, setrlimit};
 use wasmtime::Engine;
 
-use super::engine;
+use super::{ceiling, engine};
 
-/// The hidden argument; the bound of memory follows.
+/// The hidden argument; the bound of memory and the ceiling of the stack follow.
 const COMPILE_ARGUMENT: &str = "compile-chaincode";
 /// The running program, also when its file was replaced meanwhile (proc(5)).
 const THIS_PROGRAM: &str = "/proc/self/exe";
@@ -75,19 +75,27 @@ impl Compiler {
         }
     }
 
-    /// Compiles a component for an engine.
-    pub(super) fn compile(&self, engine: &Engine, component: &[u8]) -> Result<Vec<u8>, CompileError> {
+    /// Compiles a component for an engine, with a ceiling of its stack.
+    pub(super) fn compile(
+        &self,
+        engine: &Engine,
+        component: &[u8],
+        stack_bytes: u32,
+    ) -> Result<Vec<u8>, CompileError> {
         match self {
-            Self::InPlace => engine
-                .precompile_component(component)
-                .map_err(|error| CompileError::Invalid(format!("{error:#}"))),
+            Self::InPlace => compiled(engine, component, stack_bytes).map_err(CompileError::Invalid),
             Self::Process { program, patience, data_bytes_max } => {
                 let mut command = Command::new(program);
-                command.arg(COMPILE_ARGUMENT).arg(data_bytes_max.to_string());
+                command.arg(COMPILE_ARGUMENT).arg(data_bytes_max.to_string()).arg(stack_bytes.to_string());
                 run(&mut command, *patience, component)
             }
         }
     }
+}
+
+fn compiled(engine: &Engine, component: &[u8], stack_bytes: u32) -> Result<Vec<u8>, String> {
+    let counting = ceiling::with_ceiling(component, stack_bytes).map_err(|error| error.to_string())?;
+    engine.precompile_component(&counting).map_err(|error| format!("{error:#}"))
 }
 
 /// Runs the compiling process, and ends it.
@@ -137,7 +145,7 @@ pub fn serve() -> Option<ExitCode> {
     if arguments.next()? != COMPILE_ARGUMENT {
         return None;
     }
-    let (answer, code) = match compile_standard_input(arguments.next()) {
+    let (answer, code) = match compile_standard_input(arguments.next(), arguments.next()) {
         Ok(compiled) => (compiled, ExitCode::SUCCESS),
         Err(reason) => (reason.into_bytes(), ExitCode::FAILURE),
     };
@@ -146,10 +154,16 @@ pub fn serve() -> Option<ExitCode> {
     Some(code)
 }
 
-fn compile_standard_input(data_bytes_max: Option<OsString>) -> Result<Vec<u8>, String> {
-    let limit = data_bytes_max.and_then(|text| text.to_str()?.parse::<u64>().ok());
-    let limit =
-        limit.ok_or_else(|| format!("{COMPILE_ARGUMENT} needs the bytes of memory that it may have"))?;
+fn compile_standard_input(
+    data_bytes_max: Option<OsString>,
+    stack_bytes: Option<OsString>,
+) -> Result<Vec<u8>, String> {
+    fn number<N: std::str::FromStr>(argument: Option<OsString>, what: &str) -> Result<N, String> {
+        let number = argument.and_then(|text| text.to_str()?.parse().ok());
+        number.ok_or_else(|| format!("{COMPILE_ARGUMENT} needs the bytes of {what} that it may have"))
+    }
+    let limit = number(data_bytes_max, "memory")?;
+    let stack_bytes = number(stack_bytes, "stack")?;
     let bounded = |error: rustix::io::Errno| format!("the compiler cannot be bounded: {error}");
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(bounded)?;
     setrlimit(Resource::Data, Rlimit { current: Some(limit), maximum: Some(limit) }).map_err(bounded)?;
@@ -157,5 +171,5 @@ fn compile_standard_input(data_bytes_max: Option<OsString>) -> Result<Vec<u8>, S
     let mut component = Vec::new();
     std::io::stdin().read_to_end(&mut component).map_err(|error| error.to_string())?;
     let engine = engine::for_compiling().map_err(|error| format!("{error:#}"))?;
-    engine.precompile_component(&component).map_err(|error| format!("{error:#}"))
+    compiled(&engine, &component, stack_bytes)
 }

@@ -2,16 +2,22 @@
 
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-use super::limits::{ALLOWANCE_MAX, Limits};
+use super::limits::{ALLOWANCE_MAX, Limits, STACK_BYTES_TOTAL};
 
 /// Chaincodes in a chain of calls, the first one included: the most that a definition may allow.
 pub(super) const CALL_DEPTH_MAX: usize = ALLOWANCE_MAX.call_depth as usize;
 
-/// Stack of the executing code, for each chaincode in a chain of calls. Part of what every peer has in common.
-const STACK_BYTES_MAX: usize = 512 << 10;
+/// The engine's own stack for each byte of the definition's measure. What a frame takes is below the measure (tests show it for the
+/// worst functions); the rest is for compilers and processors to come.
+pub(super) const STACK_FACTOR: usize = 2;
+/// Stack for what is not measured: a small function that calls nothing, the engine's way to a function of the ledger and back.
+pub(super) const UNMEASURED_STACK_BYTES: usize = 512 << 10;
+/// Stack of the executing code, for each chaincode in a chain of calls: so large that the ceiling of the definition comes first.
+const STACK_BYTES_MAX: usize = STACK_FACTOR * STACK_BYTES_TOTAL as usize + UNMEASURED_STACK_BYTES;
 /// Stack of the peer's own functions, for each chaincode in a chain of calls: the ledger below it, and making an instance.
 const HOST_STACK_BYTES: usize = 512 << 10;
-/// Stack of a thread that executes chaincode: called chaincodes run on the thread of their caller, so it has room for all.
+/// Stack of a thread that executes chaincode: called chaincodes run on the thread of their caller, so it has room for all. What is not
+/// used is address space without memory behind it.
 pub const THREAD_STACK_BYTES: usize = CALL_DEPTH_MAX * (STACK_BYTES_MAX + HOST_STACK_BYTES);
 /// Core modules in one component: the chaincode, and the adapters that `wit-component` puts around it.
 const CORE_INSTANCES_PER_COMPONENT: u32 = 10;
@@ -46,15 +52,21 @@ pub(super) fn for_compiling() -> wasmtime::Result<Engine> {
 }
 
 /// What code may use, and how it is bounded.
-fn code() -> Config {
+pub(super) fn code() -> Config {
     let mut config = Config::new();
     // Equal results everywhere: one bit pattern for NaN, no instruction whose result the processor chooses.
     config.cranelift_nan_canonicalization(true).wasm_relaxed_simd(false);
     // A memory of 64 bits could not be bounded by the pool.
     config.wasm_memory64(false);
     config.consume_fuel(true).epoch_interruption(true);
-    config.max_wasm_stack(STACK_BYTES_MAX);
+    with_stack(&mut config, STACK_BYTES_MAX);
     config
+}
+
+/// Sets the engine's own stack.
+pub(super) fn with_stack(config: &mut Config, bytes: usize) {
+    // The engine wants the second at least as large, and makes no such stack: nothing here is asynchronous.
+    config.max_wasm_stack(bytes).async_stack_size(bytes);
 }
 
 /// Room for every execution and all that it may call at one time, so that no load makes an instance fail. What is not in use is

@@ -2,6 +2,8 @@
 
 use wasmtime::{Trap, WasmBacktrace};
 
+use super::ceiling::CEILING_FUNCTION;
+
 /// Names of functions that a failure shows; the innermost ones say where it happened.
 const FUNCTIONS_SHOWN: usize = 6;
 
@@ -62,6 +64,8 @@ pub(super) struct Judged<'j> {
     pub(super) fuel: u64,
     /// Fuel that this peer is set to give at most.
     pub(super) fuel_ceiling: u64,
+    /// Stack that the definition grants, in bytes of its measure.
+    pub(super) stack_bytes: u32,
 }
 
 /// Judges the error of a call.
@@ -72,7 +76,7 @@ pub(super) fn judge(error: &wasmtime::Error, judged: &Judged<'_>) -> Failure {
     if error.downcast_ref::<Expired>().is_some() {
         return Failure::Expired;
     }
-    let Judged { chaincode, function, panic, fuel, fuel_ceiling } = *judged;
+    let Judged { chaincode, function, panic, fuel, fuel_ceiling, stack_bytes } = *judged;
     let bound = error.downcast_ref::<Bound>();
     let trap = error.downcast_ref::<Trap>();
     let what = if matches!(bound, Some(Bound::Fuel)) || matches!(trap, Some(Trap::OutOfFuel)) {
@@ -89,7 +93,15 @@ pub(super) fn judge(error: &wasmtime::Error, judged: &Judged<'_>) -> Failure {
         format!("panicked: {panic}")
     } else {
         match trap {
-            Some(Trap::StackOverflow) => "called itself too deeply: the call stack is exhausted".to_owned(),
+            Some(Trap::StackOverflow) => {
+                return Failure::Peer(format!(
+                    "chaincode {chaincode} needs more of this peer's stack than its definition's {stack_bytes} bytes stand for"
+                ));
+            }
+            Some(Trap::UnreachableCodeReached) if is_ceiling(error) => format!(
+                "called itself too deeply: the stack ceiling of {} KiB (chaincode definition) is reached",
+                stack_bytes.div_ceil(1024)
+            ),
             Some(Trap::UnreachableCodeReached) => "aborted: it reached code marked as unreachable".to_owned(),
             Some(trap) => format!("trapped: {trap}"),
             None => format!("failed: {}", error.root_cause()),
@@ -105,6 +117,12 @@ pub(super) fn judge(error: &wasmtime::Error, judged: &Judged<'_>) -> Failure {
     Failure::Chaincode(text)
 }
 
+/// Whether the function that trapped is the one that stands for the stack's ceiling.
+fn is_ceiling(error: &wasmtime::Error) -> bool {
+    let innermost = error.downcast_ref::<WasmBacktrace>().and_then(|backtrace| backtrace.frames().first());
+    innermost.and_then(wasmtime::FrameInfo::func_name) == Some(CEILING_FUNCTION)
+}
+
 /// The chaincode's own names of the innermost functions.
 fn functions(backtrace: &WasmBacktrace) -> Vec<String> {
     // The text form is the one that has the names demangled: `0: 0x1c2 - basic.wasm!basic::create_asset`.
@@ -117,7 +135,8 @@ fn functions(backtrace: &WasmBacktrace) -> Vec<String> {
             if hash.len() == 16 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()) { name } else { line }
         });
         let machinery = ["core::", "std::", "__rust", "__rustc", "<wasm function", "rust_", "alloc::"];
-        if machinery.iter().any(|prefix| name.starts_with(prefix))
+        if name == CEILING_FUNCTION
+            || machinery.iter().any(|prefix| name.starts_with(prefix))
             || names.last().is_some_and(|last| last == name)
         {
             continue;
@@ -153,7 +172,15 @@ mod tests {
     }
 
     fn judged(error: &wasmtime::Error, fuel_ceiling: u64) -> Failure {
-        judge(error, &Judged { chaincode: "basic", function: "Run", panic: None, fuel: 5, fuel_ceiling })
+        let execution = Judged {
+            chaincode: "basic",
+            function: "Run",
+            panic: None,
+            fuel: 5,
+            fuel_ceiling,
+            stack_bytes: 1024,
+        };
+        judge(error, &execution)
     }
 
     #[test]

@@ -13,6 +13,7 @@
 //! does ends as its own failure and never as the peer's; what depends on this machine is never reported as the chaincode's.
 
 pub mod bounds;
+mod ceiling;
 pub mod compiled;
 pub mod compiler;
 mod engine;

@@ -8,17 +8,25 @@ pub const FUEL_DEFAULT: u64 = 2_000_000_000;
 pub const MEMORY_BYTES_DEFAULT: u64 = 256 << 20;
 /// Elements of a table of a definition that names none: functions that are called by address.
 pub const TABLE_ELEMENTS_DEFAULT: u32 = 64 << 10;
+/// Stack of a definition that names none, in bytes of the measure that `docs/chaincode.md` describes: 2 MiB. Some ten thousand calls
+/// of small functions, about a hundred levels of a parser that reads nested JSON.
+pub const STACK_BYTES_DEFAULT: u32 = 2 << 20;
+/// Stack of all core modules of one chaincode together, in bytes of that measure: four of the default, two of the largest.
+pub const STACK_BYTES_TOTAL: u64 = 8 << 20;
 /// How deep chaincodes may call each other if the definition says nothing.
 pub const CALL_DEPTH_DEFAULT: u32 = 8;
 
 /// The largest values that a definition may ask for. Every peer has room for them, whatever its configuration.
-pub const ALLOWANCE_MAX: Allowance =
-    Allowance { fuel: 1_000_000_000_000, memory_bytes: 4 << 30, table_elements: 64 << 10, call_depth: 8 };
+pub const ALLOWANCE_MAX: Allowance = Allowance {
+    fuel: 1_000_000_000_000,
+    memory_bytes: 4 << 30,
+    table_elements: 64 << 10,
+    call_depth: 8,
+    stack_bytes: 4 << 20,
+};
 
 /// What a chaincode's definition on the channel grants one execution. The same on every endorser, so reaching it is the chaincode's own
 /// failure, with the same words everywhere.
-///
-/// The stack has no entry: it is 512 KiB in every definition, because an engine has one size for all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Allowance {
     /// Instructions and calls of the ledger, in units of wasmtime's fuel, those of called chaincodes included.
@@ -29,6 +37,8 @@ pub struct Allowance {
     pub table_elements: u32,
     /// Chaincodes in a chain of calls, the first one included.
     pub call_depth: u32,
+    /// Stack of each core module of a chaincode, in bytes of a measure that does not depend on the machine.
+    pub stack_bytes: u32,
 }
 
 impl Default for Allowance {
@@ -38,6 +48,7 @@ impl Default for Allowance {
             memory_bytes: MEMORY_BYTES_DEFAULT,
             table_elements: TABLE_ELEMENTS_DEFAULT,
             call_depth: CALL_DEPTH_DEFAULT,
+            stack_bytes: STACK_BYTES_DEFAULT,
         }
     }
 }
@@ -47,12 +58,7 @@ impl Allowance {
     ///
     /// # Errors
     /// A value is above [`ALLOWANCE_MAX`]; the text names it.
-    pub fn of_definition(
-        fuel: u64,
-        memory_bytes: u64,
-        table_elements: u32,
-        call_depth: u32,
-    ) -> Result<Self, String> {
+    pub fn of_definition(asked: Self) -> Result<Self, String> {
         fn chosen<N: Copy + PartialOrd + Default + std::fmt::Display>(
             name: &str,
             value: N,
@@ -66,15 +72,16 @@ impl Allowance {
         }
         let (default, max) = (Self::default(), ALLOWANCE_MAX);
         Ok(Self {
-            fuel: chosen("fuel", fuel, default.fuel, max.fuel)?,
-            memory_bytes: chosen("memory_bytes", memory_bytes, default.memory_bytes, max.memory_bytes)?,
+            fuel: chosen("fuel", asked.fuel, default.fuel, max.fuel)?,
+            memory_bytes: chosen("memory_bytes", asked.memory_bytes, default.memory_bytes, max.memory_bytes)?,
             table_elements: chosen(
                 "table_elements",
-                table_elements,
+                asked.table_elements,
                 default.table_elements,
                 max.table_elements,
             )?,
-            call_depth: chosen("call_depth", call_depth, default.call_depth, max.call_depth)?,
+            call_depth: chosen("call_depth", asked.call_depth, default.call_depth, max.call_depth)?,
+            stack_bytes: chosen("stack_bytes", asked.stack_bytes, default.stack_bytes, max.stack_bytes)?,
         })
     }
 }
@@ -110,11 +117,16 @@ mod tests {
 
     #[test]
     fn what_a_definition_leaves_open_has_a_default_and_too_much_is_named() {
-        assert_eq!(Allowance::of_definition(0, 0, 0, 0), Ok(Allowance::default()));
-        assert_eq!(Allowance::of_definition(5, 0, 0, 0).unwrap().fuel, 5);
+        let open = Allowance { fuel: 0, memory_bytes: 0, table_elements: 0, call_depth: 0, stack_bytes: 0 };
+        assert_eq!(Allowance::of_definition(open), Ok(Allowance::default()));
+        assert_eq!(Allowance::of_definition(Allowance { fuel: 5, ..open }).unwrap().fuel, 5);
         assert_eq!(
-            Allowance::of_definition(0, 5 << 30, 0, 0).unwrap_err(),
+            Allowance::of_definition(Allowance { memory_bytes: 5 << 30, ..open }).unwrap_err(),
             "the limit memory_bytes is 5368709120, and may be 4294967296 at most"
+        );
+        assert_eq!(
+            Allowance::of_definition(Allowance { stack_bytes: 5 << 20, ..open }).unwrap_err(),
+            "the limit stack_bytes is 5242880, and may be 4194304 at most"
         );
     }
 }

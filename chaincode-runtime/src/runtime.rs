@@ -21,7 +21,7 @@ use super::engine::{THREAD_STACK_BYTES, engine};
 use super::failure::{Broken, Expired, Failure, Judged, judge, of_instance};
 use super::host::Host;
 use super::imports::link;
-use super::limits::{Allowance, Limits};
+use super::limits::{Allowance, Limits, STACK_BYTES_DEFAULT};
 use super::package::{Package, PackageError, PackageId};
 use super::sandbox::bindings::{ChaincodePre, Invocation as GuestInvocation};
 use super::sandbox::{Budget, Frame, Sandbox};
@@ -38,6 +38,9 @@ const FUNCTION_SHOWN_CHARACTERS: usize = 64;
 /// Invocations that may wait for each that is executed. Those further behind would rather find another peer than wait, and hold
 /// their proposals meanwhile.
 const WAITING_PER_INSTANCE: usize = 4;
+
+/// Packages that are prepared at one time besides executions. More would only slow each other down.
+const PREPARING_MAX: u32 = 4;
 
 /// What is to be executed.
 #[derive(Clone)]
@@ -186,6 +189,8 @@ pub struct WasmRuntime {
     slots: Arc<Semaphore>,
     /// Places to wait for a slot.
     queue: Semaphore,
+    /// Turns of preparing packages; who waits for one holds no slot.
+    preparing: Arc<Semaphore>,
 }
 
 impl fmt::Debug for WasmRuntime {
@@ -240,10 +245,12 @@ impl WasmRuntime {
         };
         let slots = Arc::new(Semaphore::new(limits.instances_max as usize));
         let queue = Semaphore::new((limits.instances_max as usize).saturating_mul(WAITING_PER_INSTANCE));
-        let threads = Threads::new(limits.instances_max).map_err(|error| {
+        let threads = limits.instances_max.saturating_add(PREPARING_MAX);
+        let threads = Threads::new(threads).map_err(|error| {
             RuntimeError::Broken(format!("the threads for chaincode cannot start: {error}"))
         })?;
-        Ok(Self { runner: Runner { inner: Arc::new(inner) }, threads, slots, queue })
+        let preparing = Arc::new(Semaphore::new(PREPARING_MAX as usize));
+        Ok(Self { runner: Runner { inner: Arc::new(inner) }, threads, slots, queue, preparing })
     }
 
     /// The installed packages.
@@ -290,6 +297,45 @@ impl WasmRuntime {
         }
     }
 
+    /// Prepares a package for definitions with a ceiling of the stack, soon and in the background: the first execution then need not wait for
+    /// the compiler. A package that cannot be prepared says so when it is executed.
+    pub fn prepare_soon(&self, package: &PackageId, stack_bytes: u32) {
+        let inner = Arc::clone(&self.runner.inner);
+        if inner.entry(package, stack_bytes).made.get().is_some() || !inner.packages.contains(package) {
+            return;
+        }
+        let Ok(turn) = Arc::clone(&self.preparing).try_acquire_owned() else { return };
+        let package = package.clone();
+        drop(self.threads.run(move || {
+            let _turn = turn;
+            if let Err(error) = inner.prepared(&package, stack_bytes) {
+                tracing::warn!(%package, stack_bytes, error = %with_causes(&error), "chaincode cannot be prepared");
+            }
+        }));
+    }
+
+    /// Waits until a package is prepared, without a slot or a thread for each who waits: other chaincodes go on meanwhile.
+    async fn ready(&self, package: &PackageId, stack_bytes: u32) -> Result<(), RuntimeError> {
+        let entry = self.runner.inner.entry(package, stack_bytes);
+        if entry.made.get().is_some() {
+            return Ok(());
+        }
+        let _first = entry.turn.lock().await;
+        if entry.made.get().is_some() {
+            return Ok(());
+        }
+        let turn = Arc::clone(&self.preparing).acquire_owned().await;
+        let turn = turn.map_err(|_| RuntimeError::Broken("the runtime is closed".to_owned()))?;
+        let (inner, package) = (Arc::clone(&self.runner.inner), package.clone());
+        let prepared = self.threads.run(move || {
+            let _turn = turn;
+            inner.prepared(&package, stack_bytes).map(drop)
+        });
+        prepared
+            .await
+            .map_err(|error| RuntimeError::Broken(format!("the preparation ended unexpectedly: {error}")))?
+    }
+
     /// A slot for an execution: one that is free, or the next one if there is a place to wait for it.
     async fn slot(&self) -> Result<OwnedSemaphorePermit, RuntimeError> {
         if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
@@ -310,6 +356,7 @@ impl ChaincodeRuntime for WasmRuntime {
         let mut end =
             EndOnDrop { engine: &self.runner.inner.engine, budget: Arc::clone(&budget), ended: false };
         let execution = async {
+            self.ready(&invocation.package, invocation.allowance.stack_bytes).await?;
             let slot = self.slot().await?;
             let runner = self.runner.clone();
             let frame = self.outermost(&invocation);
@@ -374,8 +421,13 @@ impl Drop for EndOnDrop<'_> {
     }
 }
 
-/// A package that is ready to be executed, made once.
-type Prepared = Arc<OnceLock<Result<ChaincodePre<Sandbox>, PrepareError>>>;
+/// A package that is ready to be executed, made once for each ceiling of the stack.
+#[derive(Default)]
+struct Prepared {
+    made: OnceLock<Result<ChaincodePre<Sandbox>, PrepareError>>,
+    /// Whose turn it is to make it.
+    turn: tokio::sync::Mutex<()>,
+}
 
 struct Inner {
     engine: Engine,
@@ -384,7 +436,8 @@ struct Inner {
     packages: Arc<PackageStore>,
     limits: Limits,
     compiler: Compiler,
-    prepared: Mutex<HashMap<PackageId, Prepared>>,
+    /// By package and ceiling of the stack.
+    prepared: Mutex<HashMap<(PackageId, u32), Arc<Prepared>>>,
     compiling: Turn,
 }
 
@@ -434,7 +487,7 @@ impl Inner {
         let inner = Arc::clone(self);
         let thread = std::thread::Builder::new().name("chaincode-compile".to_owned()).spawn(move || {
             let prepared = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                inner.prepare(&component).map(drop)
+                inner.prepare(&component, STACK_BYTES_DEFAULT).map(drop)
             }));
             inner.compiling.give_back();
             let prepared = prepared
@@ -450,12 +503,12 @@ impl Inner {
     }
 
     /// Compiles a component and checks that it asks for nothing but the ledger.
-    fn prepare(&self, component: &[u8]) -> Result<ChaincodePre<Sandbox>, InstallError> {
-        let component =
-            self.cache.component(&self.engine, component, &self.compiler).map_err(|error| match error {
-                CompileError::Slow(patience) => InstallError::Slow(patience),
-                CompileError::Invalid(reason) => InstallError::Invalid(reason),
-            })?;
+    fn prepare(&self, component: &[u8], stack_bytes: u32) -> Result<ChaincodePre<Sandbox>, InstallError> {
+        let compiled = self.cache.component(&self.engine, component, stack_bytes, &self.compiler);
+        let component = compiled.map_err(|error| match error {
+            CompileError::Slow(patience) => InstallError::Slow(patience),
+            CompileError::Invalid(reason) => InstallError::Invalid(reason),
+        })?;
         let foreign = self.foreign_imports(&component);
         if !foreign.is_empty() {
             return Err(InstallError::Imports(foreign));
@@ -476,21 +529,26 @@ impl Inner {
         foreign
     }
 
-    fn prepared(&self, package: &PackageId) -> Result<ChaincodePre<Sandbox>, RuntimeError> {
-        let entry = {
-            let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(prepared.entry(package.clone()).or_default())
-        };
-        let made = entry.get_or_init(|| {
+    fn entry(&self, package: &PackageId, stack_bytes: u32) -> Arc<Prepared> {
+        let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(prepared.entry((package.clone(), stack_bytes)).or_default())
+    }
+
+    fn prepared(&self, package: &PackageId, stack_bytes: u32) -> Result<ChaincodePre<Sandbox>, RuntimeError> {
+        let entry = self.entry(package, stack_bytes);
+        let made = entry.made.get_or_init(|| {
             let component = self
                 .packages
                 .component(package)
                 .map_err(|error| PrepareError::Unreadable(Arc::new(error)))?;
-            self.prepare(&component).map_err(|error| PrepareError::Invalid(error.to_string()))
+            self.prepare(&component, stack_bytes).map_err(|error| PrepareError::Invalid(error.to_string()))
         });
         made.clone().map_err(|error| {
             // Not remembered: the operator may repair what is wrong without a restart.
-            self.prepared.lock().unwrap_or_else(PoisonError::into_inner).remove(package);
+            self.prepared
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(&(package.clone(), stack_bytes));
             match error {
                 PrepareError::Unreadable(source) => {
                     RuntimeError::Package { package: package.clone(), source }
@@ -542,7 +600,7 @@ impl Runner {
         frame: Frame,
     ) -> Result<(Execution, u64), RuntimeError> {
         let Invocation { chaincode, package, arguments, is_init, host, .. } = invocation;
-        let prepared = self.inner.prepared(&package)?;
+        let prepared = self.inner.prepared(&package, frame.allowance.stack_bytes)?;
         let guest = GuestInvocation {
             arguments: arguments.iter().map(|argument| argument.to_vec()).collect(),
             is_init,
@@ -622,6 +680,7 @@ impl Runner {
             panic,
             fuel: allowance.fuel,
             fuel_ceiling: self.inner.limits.fuel_max,
+            stack_bytes: allowance.stack_bytes,
         };
         match judge(error, &judged) {
             Failure::Chaincode(message) => {

@@ -230,11 +230,30 @@ fn recursion_ends_at_the_same_depth_whatever_stack_its_thread_has() {
         })
     };
     let usual = execute(THREAD_STACK_BYTES);
-    assert!(usual.response.message.contains("the call stack is exhausted"), "{}", usual.response.message);
-    for stack_bytes in [THREAD_STACK_BYTES / 4, THREAD_STACK_BYTES * 8] {
+    assert_eq!(
+        usual.response.message,
+        "chaincode deep called itself too deeply: the stack ceiling of 2048 KiB (chaincode definition) is reached (in function Run, at down)"
+    );
+    for stack_bytes in [THREAD_STACK_BYTES / 4, THREAD_STACK_BYTES * 4] {
         // Equal fuel, so equally many calls.
         assert_eq!(execute(stack_bytes), usual);
     }
+}
+
+#[tokio::test]
+async fn one_package_has_the_ceiling_of_each_definition_that_uses_it() {
+    let extra = "(func $down (param i32) (result i32) (i32.add (call $down (local.get 0)) (i32.const 1)))";
+    let mut runtime = Runtime::new(small_limits());
+    let package = runtime.install("deep", &component(extra, "(call $down (i32.const 0))"));
+    let mut fuel = Vec::new();
+    for (stack_bytes, shown) in [(1 << 20, "1024 KiB"), (64 << 10, "64 KiB"), (4 << 20, "4096 KiB")] {
+        runtime.allowance.stack_bytes = stack_bytes;
+        runtime.runtime.prepare_soon(&package, stack_bytes);
+        let execution = runtime.invoke("deep", &package, Arc::new(memory_host()), &["Run"]).await.unwrap();
+        assert!(execution.response.message.contains(shown), "{}", execution.response.message);
+        fuel.push(execution.usage.fuel);
+    }
+    assert!(fuel[1] < fuel[0] && fuel[0] < fuel[2], "{fuel:?}");
 }
 
 /// Bytes of memory that this process has in use.
@@ -243,31 +262,53 @@ fn resident() -> usize {
     pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
 }
 
-#[tokio::test]
-async fn memory_comes_back_after_storms() {
-    let runtime = Runtime::new(default_limits());
+/// Chaincodes that take what they can get, and a word of what they are told.
+fn storms() -> Vec<(Vec<u8>, &'static str)> {
+    let again = |body: &str| {
+        format!(
+            "(loop $again {body} (br_if $again (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const 1000000))))"
+        )
+    };
     // Touches every page that it gets.
-    let storm = component(
-        "",
-        "(loop $again
+    let allocating = "(loop $again
             (if (i32.ne (memory.grow (i32.const 64)) (i32.const -1))
                 (then (memory.fill (i32.sub (i32.mul (memory.size) (i32.const 65536)) (i32.const 4194304)) (i32.const 7) (i32.const 4194304))
                       (br $again))))
-         unreachable",
-    );
-    let package = runtime.install("storm", &storm);
-    let run = async || {
-        let response =
-            runtime.invoke("storm", &package, Arc::new(memory_host()), &["Run"]).await.unwrap().response;
-        assert!(response.message.contains("bytes of memory, and may have 268435456"), "{}", response.message);
-    };
-    run().await;
-    let before = resident();
-    for _ in 0..5 {
+         unreachable";
+    let deep = "(func $down (param i64) (result i64) (i64.add (call $down (local.get 0)) (i64.const 1)))";
+    let large = "(drop (memory.grow (i32.const 1700)))
+        (if (call $put (i32.const 16) (i32.const 3) (i32.const 65536) (i32.const 104857600)) (then (call $refused)))";
+    let put = "(drop (call $put (i32.const 16) (i32.const 3) (i32.const 0) (i32.const 60000)))";
+    vec![
+        (component("", allocating), "bytes of memory, and may have 268435456"),
+        (component(deep, "(drop (call $down (i64.const 0))) unreachable"), "the stack ceiling of 2048 KiB"),
+        (writing("", &again(put)), "did not finish within its 100000000 units of fuel"),
+        (writing("", large), "has 104857600 bytes, and may have 33554432"),
+        (
+            component("", "(loop $again br $again) unreachable"),
+            "did not finish within its 100000000 units of fuel",
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn memory_comes_back_after_storms_of_every_kind() {
+    let runtime = Runtime::new(Limits { fuel_max: 100_000_000, ..default_limits() });
+    for (number, (code, expected)) in storms().into_iter().enumerate() {
+        let package = runtime.install(&format!("storm{number}"), &code);
+        let run = async || {
+            let host = Arc::new(memory_host());
+            let response = runtime.invoke("storm", &package, host, &["Run"]).await.unwrap().response;
+            assert!(response.message.contains(expected), "{}", response.message);
+        };
         run().await;
+        let before = resident();
+        for _ in 0..3 {
+            run().await;
+        }
+        let grown = resident().saturating_sub(before);
+        assert!(grown < 64 << 20, "three storms that end with {expected:?} left {grown} bytes behind");
     }
-    let grown = resident().saturating_sub(before);
-    assert!(grown < 64 << 20, "five storms left {grown} bytes behind");
 }
 
 /// Arguments of any number and form, the name of a function among them or not.

@@ -69,7 +69,7 @@ async fn a_memory_storm_ends_at_the_limit() {
 async fn deep_recursion_exhausts_its_own_stack_only() {
     let extra = "(func $down (param i32) (result i32) (i32.add (call $down (local.get 0)) (i32.const 1)))";
     let message = failure(extra, "(call $down (i32.const 0))").await;
-    assert!(message.contains("the call stack is exhausted"), "{message}");
+    assert!(message.contains("the stack ceiling of 2048 KiB (chaincode definition) is reached"), "{message}");
     assert!(message.contains("at down"), "{message}");
 }
 

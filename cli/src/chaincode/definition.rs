@@ -51,13 +51,18 @@ pub(super) struct DefinitionOptions {
     /// Chaincodes in a chain of calls, the first one included [default: 8]
     #[arg(long, value_name = "NUMBER", default_value_t = 0, hide_default_value = true)]
     call_depth: u32,
+
+    /// Stack of each core module of a chaincode in bytes, on every endorser [default: 2097152]
+    #[arg(long, value_name = "BYTES", default_value_t = 0, hide_default_value = true)]
+    stack_bytes: u32,
 }
 
 impl DefinitionOptions {
     /// The limits, if any was chosen.
     fn limits(&self) -> Option<SandboxLimits> {
-        let (fuel, memory_bytes, call_depth) = (self.fuel, self.memory_bytes, self.call_depth);
-        let limits = SandboxLimits { fuel, memory_bytes, call_depth, ..SandboxLimits::default() };
+        let Self { fuel, memory_bytes, call_depth, stack_bytes, .. } = *self;
+        let limits =
+            SandboxLimits { fuel, memory_bytes, call_depth, stack_bytes, ..SandboxLimits::default() };
         Some(limits).filter(|limits| *limits != SandboxLimits::default())
     }
 

@@ -73,6 +73,10 @@ pub(crate) struct AllowanceOptions {
     /// Memory of one execution in bytes [default: 268435456]
     #[arg(long, value_name = "BYTES", default_value_t = 0, hide_default_value = true)]
     memory_bytes: u64,
+
+    /// Stack of each core module of the chaincode in bytes [default: 2097152]
+    #[arg(long, value_name = "BYTES", default_value_t = 0, hide_default_value = true)]
+    stack_bytes: u32,
 }
 
 impl AllowanceOptions {
@@ -81,7 +85,9 @@ impl AllowanceOptions {
     /// # Errors
     /// A limit is larger than any peer has room for.
     pub(crate) fn allowance(self) -> anyhow::Result<Allowance> {
-        Allowance::of_definition(self.fuel, self.memory_bytes, 0, 0).map_err(anyhow::Error::msg)
+        let Self { fuel, memory_bytes, stack_bytes } = self;
+        let asked = Allowance { fuel, memory_bytes, stack_bytes, table_elements: 0, call_depth: 0 };
+        Allowance::of_definition(asked).map_err(anyhow::Error::msg)
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use consort_channel_config::ChannelBundle;
-use consort_ledger::TxSimulator;
+use consort_ledger::{SimulationError, TxSimulator};
 use consort_msp::Identity;
 use consort_msp::principal::Role;
 use consort_protos::fabric::lifecycle::{
@@ -25,6 +25,7 @@ use super::approval::{Books, Place, StepError, fill_defaults};
 use super::definition::{Definition, Parameters, metadata_range};
 use super::installed::Installed;
 use super::{LIFECYCLE, implicit_collection, names, state};
+use crate::chaincode::PackageId;
 use crate::endorser::Access;
 
 /// Functions that concern this peer alone and need no channel.
@@ -98,7 +99,8 @@ impl LifecycleChaincode {
         } else {
             match call.channel {
                 Some((bundle, simulator)) => {
-                    let step = Step { msp_id: self.msp_id.as_str(), bundle, books: Books { simulator } };
+                    let (installed, msp_id) = (&self.installed, self.msp_id.as_str());
+                    let step = Step { installed, msp_id, bundle, books: Books { simulator } };
                     step.invoke(&function, argument)
                 }
                 None => {
@@ -159,6 +161,7 @@ pub(super) fn argument<M: Message + Default>(bytes: &Bytes) -> Result<M, StepErr
 
 /// A function within a channel.
 struct Step<'s> {
+    installed: &'s Installed,
     msp_id: &'s str,
     bundle: &'s ChannelBundle,
     books: Books<'s>,
@@ -218,6 +221,9 @@ impl Step<'_> {
             limits: input.limits,
         })?;
         self.books.approve(self.msp_id, &definition, &package_id)?;
+        if let Ok(package) = PackageId::parse(&package_id) {
+            self.installed.prepare(&package, &definition);
+        }
         tracing::info!(
             channel = %self.bundle.channel(), chaincode = %definition.name, sequence = definition.sequence,
             "chaincode definition approved, waiting to be committed"
@@ -269,6 +275,10 @@ impl Step<'_> {
             limits: input.limits,
         })?;
         self.books.commit(self.bundle, self.msp_id, &definition)?;
+        let chosen = self.installed.package_of(self.books.simulator.snapshot(), &definition);
+        if let Some(package) = chosen.map_err(SimulationError::from)? {
+            self.installed.prepare(&package, &definition);
+        }
         Ok(CommitChaincodeDefinitionResult {})
     }
 

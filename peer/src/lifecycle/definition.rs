@@ -139,11 +139,12 @@ impl Definition {
     /// # Errors
     /// A limit is larger than any peer has room for; the text names it.
     pub fn allowance(&self) -> Result<Allowance, String> {
-        let limits = self.limits.unwrap_or_default();
-        Allowance::of_definition(limits.fuel, limits.memory_bytes, limits.table_elements, limits.call_depth)
-            .map_err(|reason| {
-                format!("the definition of chaincode {} cannot be executed: {reason}", self.name)
-            })
+        let SandboxLimits { fuel, memory_bytes, table_elements, call_depth, stack_bytes } =
+            self.limits.unwrap_or_default();
+        let asked = Allowance { fuel, memory_bytes, table_elements, call_depth, stack_bytes };
+        Allowance::of_definition(asked).map_err(|reason| {
+            format!("the definition of chaincode {} cannot be executed: {reason}", self.name)
+        })
     }
 
     /// The part that organisations approve.

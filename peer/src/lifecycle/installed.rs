@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use consort_ledger::StateSnapshot;
 use consort_protos::fabric::lifecycle::{
     GetInstalledChaincodePackageArgs, GetInstalledChaincodePackageResult, InstallChaincodeArgs,
     InstallChaincodeResult, QueryInstalledChaincodeArgs, QueryInstalledChaincodeResult,
@@ -35,6 +36,22 @@ impl Installed {
     #[must_use]
     pub fn new(runtime: Arc<WasmRuntime>, channels: Arc<Channels>, msp_id: MspId) -> Self {
         Self { runtime, channels, msp_id }
+    }
+
+    /// Prepares a package for a definition that will be in force soon, in the background, if the package is here.
+    pub(super) fn prepare(&self, package: &PackageId, definition: &Definition) {
+        if let Ok(allowance) = definition.allowance() {
+            self.runtime.prepare_soon(package, allowance.stack_bytes);
+        }
+    }
+
+    /// The installed package that this peer's organisation approved for a definition.
+    pub(super) fn package_of(
+        &self,
+        snapshot: &StateSnapshot,
+        definition: &Definition,
+    ) -> Result<Option<PackageId>, consort_ledger::Error> {
+        sources::package_of(snapshot, self.runtime.packages(), self.msp_id.as_str(), definition)
     }
 
     pub(super) fn invoke(&self, function: &str, bytes: &Bytes) -> Result<Bytes, StepError> {

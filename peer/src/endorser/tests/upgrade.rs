@@ -4,8 +4,8 @@ use consort_protos::fabric::lifecycle::SandboxLimits;
 
 use super::*;
 
-/// A chaincode that never ends by itself.
-fn endless() -> Vec<u8> {
+/// A chaincode of which the body of `invoke` is given, and functions that it calls.
+fn chaincode(functions: &str, body: &str) -> Vec<u8> {
     let text = r#"(component
         (type $types (instance
             (type $response (record (field "status" u32) (field "message" string) (field "payload" (list u8))))
@@ -19,12 +19,18 @@ fn endless() -> Vec<u8> {
         (core module $m
             (memory (export "memory") 1)
             (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) i32.const 4096)
-            (func (export "invoke") (param i32 i32 i32) (result i32) (loop $again br $again) unreachable))
+            FUNCTIONS
+            (func (export "invoke") (param i32 i32 i32) (result i32) BODY))
         (core instance $i (instantiate $m))
         (func (export "invoke") (param "invocation" $invocation) (result $response)
             (canon lift (core func $i "invoke") (memory (core memory $i "memory")) (realloc (core func $i "cabi_realloc"))))
     )"#;
-    wat::parse_str(text).unwrap()
+    wat::parse_str(text.replace("FUNCTIONS", functions).replace("BODY", body)).unwrap()
+}
+
+/// A chaincode that never ends by itself.
+fn endless() -> Vec<u8> {
+    chaincode("", "(loop $again br $again) unreachable")
 }
 
 #[tokio::test]
@@ -98,15 +104,52 @@ async fn an_upgrade_may_change_package_policy_initialisation_and_limits() {
 #[tokio::test]
 async fn a_limit_that_no_peer_has_room_for_is_not_approved() {
     let consortium = Consortium::new();
-    let limits = Some(SandboxLimits { memory_bytes: 5 << 30, ..SandboxLimits::default() });
-    let arguments = ApproveChaincodeDefinitionForMyOrgArgs { limits, ..approval("writer", None) };
-    let signed = lifecycle(&consortium.one.admin, "ApproveChaincodeDefinitionForMyOrg", &arguments);
-    let answer = consortium.one.call(&signed).await.response.unwrap();
-    assert!(
-        answer.message.ends_with("the limit memory_bytes is 5368709120, and may be 4294967296 at most"),
-        "{}",
-        answer.message
-    );
+    let open = SandboxLimits::default();
+    for (limits, text) in [
+        (
+            SandboxLimits { memory_bytes: 5 << 30, ..open },
+            "the limit memory_bytes is 5368709120, and may be 4294967296 at most",
+        ),
+        (
+            SandboxLimits { stack_bytes: 5 << 20, ..open },
+            "the limit stack_bytes is 5242880, and may be 4194304 at most",
+        ),
+    ] {
+        let limits = Some(limits);
+        let arguments = ApproveChaincodeDefinitionForMyOrgArgs { limits, ..approval("writer", None) };
+        let signed = lifecycle(&consortium.one.admin, "ApproveChaincodeDefinitionForMyOrg", &arguments);
+        let answer = consortium.one.call(&signed).await.response.unwrap();
+        assert!(answer.message.ends_with(text), "{}", answer.message);
+    }
+}
+
+#[tokio::test]
+async fn the_stack_of_a_definition_ends_recursion_at_every_endorser_in_the_same_words() {
+    let mut consortium = Consortium::new();
+    let limits = Some(SandboxLimits { stack_bytes: 64 << 10, ..SandboxLimits::default() });
+    let down = "(func $down (param i32) (result i32) (i32.add (call $down (local.get 0)) (i32.const 1)))";
+    let id = consortium.install("deep", &chaincode(down, "(call $down (i32.const 0))")).await;
+    for first in [true, false] {
+        let peer = if first { &consortium.one } else { &consortium.two };
+        let arguments =
+            ApproveChaincodeDefinitionForMyOrgArgs { limits, ..approval("deep", Some(local(&id))) };
+        let signed = lifecycle(&peer.admin, "ApproveChaincodeDefinitionForMyOrg", &arguments);
+        let response = peer.call(&signed).await;
+        assert_eq!(consortium.commit(envelope(&signed, &[response])).await, TxValidationCode::Valid);
+    }
+    let commit = CommitChaincodeDefinitionArgs { limits, ..commit_arguments("deep") };
+    let commit = lifecycle(&consortium.one.admin, "CommitChaincodeDefinition", &commit);
+    assert_eq!(consortium.submit(&commit, true).await, TxValidationCode::Valid);
+    let signed = proposal(&consortium.one.client, CHANNEL, "deep", &[b"Run"]);
+    for peer in [&consortium.one, &consortium.two] {
+        let answer = peer.call(&signed).await;
+        assert_eq!(
+            answer.response.unwrap().message,
+            "chaincode deep called itself too deeply: the stack ceiling of 64 KiB (chaincode definition) is reached (in function Run, at \
+             down)"
+        );
+        assert!(answer.endorsement.is_none());
+    }
 }
 
 #[tokio::test]
