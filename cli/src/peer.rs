@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use consort_protos::consort::privatedata::{LackingCollection, Status};
 use futures::future::join_all;
@@ -25,7 +26,7 @@ pub(crate) enum PeerCommand {
     Status(PrivateOptions),
     /// Show the private data that a peer should hold and does not, and how its search for it goes
     #[command(
-        after_help = "Example:\n  consort peer private --peer peer1.org1.example.com\n\nA peer lacks data that nobody could give it when the block was committed; it goes on searching by itself. The answer is for\nadministrators of the peer's organisation, whose credentials must be at hand."
+        after_help = "Examples:\n  consort peer private --peer peer1.org1.example.com\n  consort peer private --peer peer1.org1.example.com --output json\n\nA peer lacks data that nobody could give it when the block was committed; it goes on searching by itself. What invalid transactions\nwrote never becomes readable; it is kept for readers of blocks with their private data. The answer is for\nadministrators of the peer's organisation, whose credentials must be at hand."
     )]
     Private(PrivateOptions),
 }
@@ -157,7 +158,15 @@ async fn ask(access: &Access) -> anyhow::Result<(String, Status)> {
     let (member, peer) = access.peer()?;
     let identity = access.identity_of(MemberKind::Peers, member, ADMINISTRATOR)?;
     let admin = access.peer_admin(&access.peer_endpoint(member, peer)?, identity)?;
-    Ok((peer.host.clone(), admin.private_data_status(access.channel()).await?))
+    let status = admin.private_data_status(access.channel()).await.with_context(|| {
+        format!(
+            "{} does not tell what it lacks of channel {}.\n\
+             Remedy: `consort peer status` shows which peers answer, and which channels they have joined",
+            peer.host,
+            access.channel()
+        )
+    })?;
+    Ok((peer.host.clone(), status))
 }
 
 fn text(host: &str, channel: &str, status: &Status) -> String {
@@ -186,7 +195,9 @@ fn text(host: &str, channel: &str, status: &Status) -> String {
         ));
     }
     if !status.last_reason.is_empty() {
-        lines.push(format!("not everything came: {}", status.last_reason));
+        lines.push("not everything came:".to_owned());
+        lines.extend(status.last_reason.split("; ").map(|reason| format!("  {reason}")));
+        lines.push("the peer goes on searching by itself, and at once when another peer appears".to_owned());
     }
     lines.join("\n")
 }

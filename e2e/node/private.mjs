@@ -7,7 +7,7 @@ import fs from 'node:fs/promises';
 import path from 'node:path';
 
 import * as grpc from '@grpc/grpc-js';
-import { connect, hash, signers } from '@hyperledger/fabric-gateway';
+import { StatusCode, connect, hash, signers } from '@hyperledger/fabric-gateway';
 
 const { ORGANISATIONS, SECRET } = process.env;
 const PORTS = JSON.parse(process.env.PORTS);
@@ -100,6 +100,13 @@ async function membersShare(maker, carrier, shop) {
     assert.equal(text.decode(hashed), crypto.createHash('sha256').update(value).digest('hex'));
     assert.equal(await seenIn(shop.network, blockNumber), '', 'others get nothing with the block');
     console.log('ok private data events');
+    const nothing = await refusal(maker.vault.submit('PutPrivate', { arguments: ['pair', 'price'] }));
+    assert.match(nothing, /the transient map lacks 'value'/);
+    const transientData = { value };
+    const few = await refusal(maker.vault.submit('PutPrivate', { arguments: ['everybody', 'price'], transientData }));
+    assert.match(few, /required to disseminate to at least 4 peers, but know of only [0-3] eligible peers/);
+    assert.ok(!few.includes(SECRET));
+    console.log('ok writes that cannot be');
 }
 
 async function rangesAndPurging(maker, carrier, shop) {
@@ -147,6 +154,55 @@ async function hashesAreSalted(maker, carrier, shop) {
     console.log('ok salted hashes');
 }
 
+/** A collection's endorsement policy stands instead of the chaincode's; what fails it stays with its block, for members alone. */
+async function collectionsHaveTheirPolicies(maker, carrier, shop) {
+    const value = Buffer.from(`${SECRET}-signed`);
+    const put = (...endorsingOrganizations) =>
+        maker.vault.submitAsync('PutPrivate', {
+            arguments: ['signed', 'price'],
+            transientData: { value },
+            endorsingOrganizations,
+        });
+    const alone = await put('MakerMSP');
+    const { blockNumber, code } = await alone.getStatus();
+    assert.equal(code, StatusCode.ENDORSEMENT_POLICY_FAILURE);
+    for (const one of [maker, carrier]) {
+        await soon(async () => assert.ok((await seenIn(one.network, blockNumber)).includes(value.toString())));
+        assert.match(await refusal(one.vault.evaluateTransaction('GetPrivate', 'signed', 'price')), /price does not exist/);
+    }
+    assert.equal(await seenIn(shop.network, blockNumber), '', 'others get nothing of it');
+    const both = await put('MakerMSP', 'CarrierMSP');
+    assert.ok((await both.getStatus()).successful);
+    const read = await soon(() => carrier.vault.evaluateTransaction('GetPrivate', 'signed', 'price'));
+    assert.equal(text.decode(read), value.toString());
+    console.log('ok collection policies');
+}
+
+/** A value and its hash go with the fourth block after theirs, as the collection says. */
+async function valuesLiveForSomeBlocks(maker, carrier) {
+    const value = Buffer.from(`${SECRET}-brief`);
+    const put = (collection, key) =>
+        maker.vault.submitAsync('PutPrivate', { arguments: [collection, key], transientData: { value } });
+    const { blockNumber } = await (await put('brief', 'price')).getStatus();
+    for (const one of [maker, carrier]) {
+        const read = await soon(() => one.vault.evaluateTransaction('GetPrivate', 'brief', 'price'));
+        assert.equal(text.decode(read), value.toString());
+    }
+    let last = blockNumber;
+    for (let written = 0; last < blockNumber + 4n; written += 1) {
+        last = (await (await put('pair', `filler${written}`)).getStatus()).blockNumber;
+    }
+    for (const one of [maker, carrier]) {
+        await soon(async () => {
+            for (const call of ['GetPrivate', 'HashPrivate']) {
+                assert.match(await refusal(one.vault.evaluateTransaction(call, 'brief', 'price')), /price does not exist/);
+            }
+        });
+        assert.equal(await seenIn(one.network, blockNumber), '', 'nor does its block show it any more');
+    }
+    console.log('ok blocks to live');
+}
+
 /** The example private-agreement: an asset changes hands at a price that nobody else learns. */
 async function trade(maker, carrier, shop) {
     const properties = Buffer.from(JSON.stringify({ size: 120, note: `${SECRET}-properties` }));
@@ -192,6 +248,8 @@ async function main() {
         await rangesAndPurging(maker, carrier, shop);
         await othersAreRefused(shop);
         await hashesAreSalted(maker, carrier, shop);
+        await collectionsHaveTheirPolicies(maker, carrier, shop);
+        await valuesLiveForSomeBlocks(maker, carrier);
         await trade(maker, carrier, shop);
     } finally {
         members.forEach((one) => one.close());

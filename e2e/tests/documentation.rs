@@ -167,3 +167,17 @@ fn the_page_about_identities_works_as_written() -> Result<()> {
     ];
     reader.follow("identities.md", &elsewhere)
 }
+
+#[test]
+fn the_page_about_privacy_works_as_written() -> Result<()> {
+    let network = Network::start("hospital")?;
+    let reader = Reader::of(&network)?;
+    std::fs::write(reader.folder.path().join("record.txt"), "blood group 0-")?;
+    // The collections' commands are for a network with a chaincode, and no share waits here for its proxy.
+    reader.follow(
+        "privacy.md",
+        &["consort chaincode deploy", "consort peer private", "consort sealed deliver"],
+    )?;
+    ensure!(std::fs::read_to_string(reader.folder.path().join("read.txt"))? == "blood group 0-");
+    Ok(())
+}

@@ -19,7 +19,12 @@ const COLLECTIONS: &str = r#"[
     { "name": "pair", "policy": "OR('MakerMSP.member', 'CarrierMSP.member')", "requiredPeerCount": 1, "maxPeerCount": 3,
       "memberOnlyRead": true, "memberOnlyWrite": true },
     { "name": "salted", "policy": "OR('MakerMSP.member', 'CarrierMSP.member')", "requiredPeerCount": 1, "maxPeerCount": 3,
-      "memberOnlyRead": true, "saltedHashes": true }
+      "memberOnlyRead": true, "saltedHashes": true },
+    { "name": "signed", "policy": "OR('MakerMSP.member', 'CarrierMSP.member')", "requiredPeerCount": 1, "maxPeerCount": 3,
+      "endorsementPolicy": { "signaturePolicy": "AND('MakerMSP.peer', 'CarrierMSP.peer')" } },
+    { "name": "brief", "policy": "OR('MakerMSP.member', 'CarrierMSP.member')", "requiredPeerCount": 0, "maxPeerCount": 3,
+      "blockToLive": 3 },
+    { "name": "everybody", "policy": "OR('MakerMSP.member', 'CarrierMSP.member')", "requiredPeerCount": 4, "maxPeerCount": 4 }
 ]"#;
 
 fn deploy(network: &Network, name: &str, example: &str, more: &[&str]) -> Result<()> {
@@ -28,6 +33,36 @@ fn deploy(network: &Network, name: &str, example: &str, more: &[&str]) -> Result
     let mut arguments = vec!["chaincode", "deploy", name, "--version", "1.0", "--path", &path];
     arguments.extend(more);
     network.consort(&arguments)?.expect_success().map(drop)
+}
+
+/// Deploys what the test calls, and what must not come to be.
+fn deploys(network: &Network) -> Result<()> {
+    let collections = network.config().join("collections.json");
+    std::fs::write(&collections, COLLECTIONS)?;
+    let any = "OR('MakerMSP.peer', 'CarrierMSP.peer', 'ShopMSP.peer')";
+    let two = "OutOf(2, 'MakerMSP.peer', 'CarrierMSP.peer', 'ShopMSP.peer')";
+    let collections = collections.display().to_string();
+    deploy(network, "vault", "load", &["--endorsement-policy", two, "--collections-config", &collections])?;
+    deploy(network, "agreement", "private-agreement", &["--endorsement-policy", any])?;
+    let contradiction = network.config().join("contradiction.json");
+    std::fs::write(&contradiction, COLLECTIONS.replace("CarrierMSP.member", "CarierMSP.member"))?;
+    let path = repository().join("chaincode-sdk/examples/load").display().to_string();
+    let contradiction = contradiction.display().to_string();
+    let refused = network
+        .consort(&[
+            "chaincode",
+            "deploy",
+            "typo",
+            "--version",
+            "1",
+            "--path",
+            &path,
+            "--collections-config",
+            &contradiction,
+        ])?
+        .expect_failure()?;
+    assert!(refused.contains("collection member 'CarierMSP' is not part of the channel"), "{refused}");
+    Ok(())
 }
 
 fn lacking(network: &Network, peer: &str) -> Result<Vec<serde_json::Value>> {
@@ -55,32 +90,7 @@ fn catches_up(network: &Network, peer: &str) -> Result<()> {
 fn two_of_three_organisations_keep_data_between_them() -> Result<()> {
     let client = node_client()?;
     let network = Network::start("three-org")?;
-    let collections = network.config().join("collections.json");
-    std::fs::write(&collections, COLLECTIONS)?;
-    let any = "OR('MakerMSP.peer', 'CarrierMSP.peer', 'ShopMSP.peer')";
-    let two = "OutOf(2, 'MakerMSP.peer', 'CarrierMSP.peer', 'ShopMSP.peer')";
-    let collections = collections.display().to_string();
-    deploy(&network, "vault", "load", &["--endorsement-policy", two, "--collections-config", &collections])?;
-    deploy(&network, "agreement", "private-agreement", &["--endorsement-policy", any])?;
-    let contradiction = network.config().join("contradiction.json");
-    std::fs::write(&contradiction, COLLECTIONS.replace("CarrierMSP.member", "CarierMSP.member"))?;
-    let path = repository().join("chaincode-sdk/examples/load").display().to_string();
-    let contradiction = contradiction.display().to_string();
-    let refused = network
-        .consort(&[
-            "chaincode",
-            "deploy",
-            "typo",
-            "--version",
-            "1",
-            "--path",
-            &path,
-            "--collections-config",
-            &contradiction,
-        ])?
-        .expect_failure()?;
-    assert!(refused.contains("collection member 'CarierMSP' is not part of the channel"), "{refused}");
-
+    deploys(&network)?;
     log_everything(&network)?;
     network.kill("peer1.carrier.example.com")?;
     let ports = [("Maker", 27051), ("Carrier", 28051), ("Shop", 29051)];
@@ -99,9 +109,12 @@ fn two_of_three_organisations_keep_data_between_them() -> Result<()> {
     for step in [
         "members write and read",
         "private data events",
+        "writes that cannot be",
         "ranges and purging",
         "others are refused",
         "salted hashes",
+        "collection policies",
+        "blocks to live",
         "private agreement",
     ] {
         assert!(said.contains(&format!("ok {step}")), "the client did not get to '{step}':\n{said}");
