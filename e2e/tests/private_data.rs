@@ -44,6 +44,12 @@ fn deploys(network: &Network) -> Result<()> {
     let collections = collections.display().to_string();
     deploy(network, "vault", "load", &["--endorsement-policy", two, "--collections-config", &collections])?;
     deploy(network, "agreement", "private-agreement", &["--endorsement-policy", any])?;
+    let fresh = ["--init-required", "--endorsement-policy", any, "--collections-config", &collections];
+    deploy(network, "fresh", "load", &fresh)?;
+    let write = ["tx", "submit", "fresh", "PutPrivate", "pair", "price", "--transient", "value=1", "--init"];
+    let refused =
+        network.consort(&[&write[..], &["--as", "User1@maker.example.com"]].concat())?.expect_failure()?;
+    assert!(refused.contains("private data APIs are not allowed in chaincode Init()"), "{refused}");
     let contradiction = network.config().join("contradiction.json");
     std::fs::write(&contradiction, COLLECTIONS.replace("CarrierMSP.member", "CarierMSP.member"))?;
     let path = repository().join("chaincode-sdk/examples/load").display().to_string();

@@ -51,6 +51,8 @@ pub(super) struct ChannelHost {
     creator: Arc<Identity>,
     /// From which the salts of private values are derived; chaincode does not see it.
     salt_secret: Option<Bytes>,
+    /// The chaincode whose initialisation this is, if it is one.
+    initialised: Option<String>,
     work: Mutex<Work>,
 }
 
@@ -94,7 +96,14 @@ impl ChannelHost {
             definitions: BTreeMap::new(),
         };
         let work = Mutex::new(work);
-        Self { surroundings, bundle, channel, snapshot, context, creator, salt_secret, work }
+        let initialised = None;
+        Self { surroundings, bundle, channel, snapshot, context, creator, salt_secret, initialised, work }
+    }
+
+    /// Takes the transaction for the initialisation of a chaincode, which may not touch private data (Fabric `core/chaincode/handler.go`).
+    pub(super) fn initialising(mut self, chaincode: &str) -> Self {
+        self.initialised = Some(chaincode.to_owned());
+        self
     }
 
     /// The state that the transaction reads.
@@ -157,6 +166,9 @@ impl ChannelHost {
 
     /// What the creator may do with a collection. The first question about a chaincode reads its definition, recorded.
     fn rights(&self, message: &str, chaincode: &str, collection: &str) -> Result<Rights, HostError> {
+        if self.initialised.as_deref() == Some(chaincode) {
+            return Err(self.refused(message, "private data APIs are not allowed in chaincode Init()"));
+        }
         let key = (chaincode.to_owned(), collection.to_owned());
         if let Some(rights) = self.lock().rights.get(&key) {
             return Ok(*rights);

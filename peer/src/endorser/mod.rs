@@ -477,14 +477,15 @@ impl Endorser {
             ]),
             peer_msp_id: self.surroundings.msp_id.to_string(),
         };
-        ChannelHost::new(
+        let host = ChannelHost::new(
             self.surroundings.clone(),
             channel.bundle(),
             Arc::clone(channel),
             context,
             Arc::clone(&accepted.creator),
             salt_secret,
-        )
+        );
+        if proposal.input.is_init { host.initialising(&proposal.chaincode.name) } else { host }
     }
 }
 
