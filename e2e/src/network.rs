@@ -1,6 +1,8 @@
 //! One running copy of a topology.
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -185,6 +187,18 @@ impl Network {
     #[must_use]
     pub fn port(&self, published: u16) -> u16 {
         self.ports[&published]
+    }
+
+    /// What a node tells at its operations port, which is given as in the published topology.
+    ///
+    /// # Errors
+    /// The node does not run.
+    pub fn metrics(&self, published: u16) -> Result<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port(published)))?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        Ok(text)
     }
 
     /// The folder of a peer organisation's credentials.

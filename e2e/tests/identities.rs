@@ -1,7 +1,5 @@
 //! Identities on a running network, with the tool alone: register, enrol, look, revoke, and renew what servers show.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -218,9 +216,9 @@ fn a_running_peer_takes_over_renewed_certificates_while_connections_go_on() -> R
     network.consort(&["identity", "reenroll", "--msp", &msp])?.expect_success()?;
     let signing = json(&["identity", "show", &msp])?[0]["serial"].as_str().context("serial")?.to_owned();
     hang_up(&network, "peer0.org1.example.com")?;
-    until("the new signing identity", || Ok(metrics(network.port(17444))?.contains(&signing)))?;
+    until("the new signing identity", || Ok(network.metrics(17444)?.contains(&signing)))?;
     submit("endorsed by the new identity")?;
-    let metrics = metrics(network.port(17444))?;
+    let metrics = network.metrics(17444)?;
     for usage in ["tls", "signing", "channel"] {
         let named = format!("certificate_expires_in_seconds{{usage=\"{usage}\"");
         assert!(metrics.contains(&named), "{usage}: {metrics}");
@@ -247,12 +245,4 @@ fn hang_up(network: &Network, process: &str) -> Result<()> {
     let status = Command::new("kill").args(["-HUP", &network.pid(process)?.to_string()]).status()?;
     ensure!(status.success(), "kill -HUP failed");
     Ok(())
-}
-
-fn metrics(port: u16) -> Result<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text)?;
-    Ok(text)
 }

@@ -20,20 +20,20 @@ use crate::output::Output;
 pub(crate) enum LedgerCommand {
     /// Check blocks, indexes and hashes, replay the chain, and compare the state with what comes out
     #[command(
-        after_help = "Example:\n  consort ledger verify data/peer0.org1.example.com --channel mychannel"
+        after_help = "Example:\n  consort ledger verify data/peers/peer0.org1.example.com --channel mychannel"
     )]
     Verify(Books),
     /// Count blocks, transactions by code, keys and bytes
-    #[command(after_help = "Example:\n  consort ledger stat data/peer0.org1.example.com --output json")]
+    #[command(after_help = "Example:\n  consort ledger stat data/peers/peer0.org1.example.com --output json")]
     Stat(Books),
     /// Write one block to a file, as `common.Block`
     #[command(
-        after_help = "Example:\n  consort ledger export-block data/peer0.org1.example.com 7 --file block7.pb"
+        after_help = "Example:\n  consort ledger export-block data/peers/peer0.org1.example.com 7 --file block7.pb"
     )]
     ExportBlock(export::ExportOptions),
     /// Find the first difference between the books of two peers of a channel
     #[command(
-        after_help = "Example:\n  consort ledger compare data/peer0.org1.example.com data/peer0.org2.example.com"
+        after_help = "Example:\n  consort ledger compare data/peers/peer0.org1.example.com data/peers/peer0.org2.example.com"
     )]
     Compare(compare::CompareOptions),
     /// Fetch from a running peer what enough members signed together about where the channel's books stand
