@@ -10,7 +10,7 @@ pub(super) const CALL_DEPTH_MAX: usize = ALLOWANCE_MAX.call_depth as usize;
 /// The engine's own stack for each byte of the definition's measure. What a frame takes is below the measure (tests show it for the
 /// worst functions); the rest is for compilers and processors to come.
 pub(super) const STACK_FACTOR: usize = 2;
-/// Stack for what is not measured: a small function that calls nothing, the engine's way to a function of the ledger and back.
+/// Stack for what is not measured: one function that calls nothing, the engine's way to a function of the ledger and back.
 pub(super) const UNMEASURED_STACK_BYTES: usize = 512 << 10;
 /// Stack of the executing code, for each chaincode in a chain of calls: so large that the ceiling of the definition comes first.
 const STACK_BYTES_MAX: usize = STACK_FACTOR * STACK_BYTES_TOTAL as usize + UNMEASURED_STACK_BYTES;
