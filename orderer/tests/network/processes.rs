@@ -7,7 +7,7 @@ use prost::Message;
 
 use crate::{
     load::{Load, assert_nothing_lost},
-    support::{CHANNEL, Choices, Network, eventually, sign},
+    support::{CHANNEL, Choices, Namespaces, Network, eventually, sign},
 };
 
 /// Messages between two events, so that each finds a busy network.
@@ -59,10 +59,29 @@ async fn a_rolling_restart_fails_no_message_of_a_client_that_asks_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn partitions_lose_nothing_and_the_cut_off_orderer_acknowledges_nothing() {
-    let mut network = Network::up_as_processes(3, Choices { links: true, ..Choices::default() }).await;
+    let network = Network::up_as_processes(3, Choices { links: true, ..Choices::default() }).await;
+    cut_leaders_off(network, 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_between_network_namespaces_lose_nothing_either() {
+    let namespaces = match Namespaces::new(3) {
+        Ok(namespaces) => namespaces,
+        Err(reason) => {
+            eprintln!("skipped: this machine makes no network namespaces (root is needed): {reason}");
+            return;
+        }
+    };
+    let choices = Choices { namespaces: Some(namespaces), ..Choices::default() };
+    let network = Network::up_as_processes(3, choices).await;
+    cut_leaders_off(network, 2).await;
+}
+
+/// Cuts off whoever leads, again and again, under load: the others go on, it says that it cannot, and catches up when it is connected again.
+async fn cut_leaders_off(mut network: Network, times: usize) {
     network.order(0, &network.message("the first")).await;
     let load = Load::start(&network, 3);
-    for _ in 0..3 {
+    for _ in 0..times {
         load.progress(BETWEEN).await;
         let leader = network.leader().await;
         network.cut(leader, true);

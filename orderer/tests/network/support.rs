@@ -4,12 +4,14 @@
 pub(crate) mod clients;
 #[path = "support/links.rs"]
 mod links;
+#[path = "support/namespaces.rs"]
+mod namespaces;
 #[path = "support/organisation.rs"]
 mod organisation;
 
 use std::{
     fs,
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
@@ -52,6 +54,7 @@ use prost::Message;
 
 pub(crate) use self::{
     clients::sign,
+    namespaces::Namespaces,
     organisation::{Organisation, now},
 };
 use self::{links::Links, organisation::validity};
@@ -71,6 +74,8 @@ pub(crate) struct Choices {
     pub(crate) consenters: usize,
     /// Connections between orderers go through links that can be cut.
     pub(crate) links: bool,
+    /// Each orderer is a process in a network namespace of its own.
+    pub(crate) namespaces: Option<Namespaces>,
     /// The TLS certificate of this orderer has expired.
     pub(crate) expired: Option<usize>,
     /// Transactions may name signers by number.
@@ -87,6 +92,7 @@ impl Default for Choices {
             election_tick: 10,
             consenters: usize::MAX,
             links: false,
+            namespaces: None,
             expired: None,
             registered_identities: false,
         }
@@ -105,6 +111,8 @@ pub(crate) struct Network {
     /// Between each pair of orderers, if the test cuts them.
     links: Option<Links>,
     running: Vec<Running>,
+    /// They end after the orderers in them.
+    namespaces: Option<Namespaces>,
 }
 
 /// How an orderer runs.
@@ -155,6 +163,29 @@ fn write(path: &Path, content: impl AsRef<[u8]>) -> PathBuf {
     path.to_owned()
 }
 
+/// Where an orderer looks for the hosts of a network.
+fn overrides(
+    index: usize,
+    ports: &[u16],
+    links: Option<&Links>,
+    namespaces: Option<&Namespaces>,
+) -> HostOverrides {
+    let mut overrides = HostOverrides::default();
+    for (other, port) in ports.iter().enumerate() {
+        let address = match namespaces {
+            None => "127.0.0.1".to_owned(),
+            // The test's clients read this, too.
+            Some(namespaces) if other == index => namespaces.address(other).to_string(),
+            Some(namespaces) => namespaces.address_among(other).to_string(),
+        };
+        overrides.insert(host(other), address);
+        if let Some(address) = links.and_then(|links| links.address(index, other)) {
+            overrides.insert(format!("{}:{port}", host(other)), address.to_string());
+        }
+    }
+    overrides
+}
+
 /// A channel with these consenters, one organisation of orderers and one of members.
 fn profile(
     choices: Choices,
@@ -194,13 +225,14 @@ fn profile(
 }
 
 impl Network {
-    pub(crate) fn new(count: usize, choices: Choices) -> Self {
+    pub(crate) fn new(count: usize, mut choices: Choices) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (orderers, members) = (Organisation::new("OrdererMSP"), Organisation::new("Org1MSP"));
         let ports = free_ports(3 * count);
         let mut configs = Vec::new();
         let mut consenters = Vec::new();
         let links = choices.links.then(|| Links::new(&ports[..count]));
+        let namespaces = choices.namespaces.take();
         for index in 0..count {
             let is_expired = choices.expired == Some(index);
             let not_after =
@@ -224,29 +256,25 @@ impl Network {
                     server_tls_cert: pem,
                 });
             }
-            let mut overrides: HostOverrides =
-                (0..count).map(|other| (host(other), "127.0.0.1".to_owned())).collect();
-            for (other, port) in ports[..count].iter().enumerate() {
-                if let Some(address) = links.as_ref().and_then(|links| links.address(index, other)) {
-                    overrides.insert(format!("{}:{port}", host(other)), address.to_string());
-                }
-            }
+            let address = namespaces.as_ref().map_or(Ipv4Addr::LOCALHOST, |all| all.address(index));
+            // In its namespace an orderer has two addresses, one for the others and one for the test.
+            let listens = if namespaces.is_some() { Ipv4Addr::UNSPECIFIED } else { address };
             configs.push(OrdererConfig {
-                listen: ListenConfig::new(format!("127.0.0.1:{}", ports[index])),
+                listen: ListenConfig::new(format!("{listens}:{}", ports[index])),
                 tls: TlsConfig { cert, key, client_roots: Vec::new(), client_auth: ClientAuth::Optional },
                 admin: AdminConfig {
-                    address: format!("127.0.0.1:{}", ports[count + index]),
+                    address: format!("{address}:{}", ports[count + index]),
                     cert: write(&base.join("admin/server.crt"), admin.pem()),
                     key: write(&base.join("admin/server.key"), admin_key.to_pem().as_bytes()),
                     client_roots: vec![root],
                 },
                 operations: Some(OperationsConfig {
-                    address: format!("127.0.0.1:{}", ports[2 * count + index]),
+                    address: format!("{address}:{}", ports[2 * count + index]),
                     tls: None,
                 }),
                 msp: LocalMspConfig { id: orderers.msp_id.clone(), folder: base.join("msp") },
                 data: base.join("data"),
-                host_overrides: overrides,
+                host_overrides: overrides(index, &ports[..count], links.as_ref(), namespaces.as_ref()),
                 log: LogConfig::default(),
             });
         }
@@ -254,7 +282,7 @@ impl Network {
         let channel = ChannelId::parse(CHANNEL).unwrap();
         let genesis = profile.genesis_block(&channel, [7; 24], now()).unwrap();
         let running = (0..count).map(|_| Running::Not).collect();
-        Self { folder, orderers, members, configs, profile, genesis, links, running }
+        Self { folder, orderers, members, configs, profile, genesis, links, running, namespaces }
     }
 
     /// Starts orderers as processes of their own and lets all of them join the channel.
@@ -308,7 +336,12 @@ impl Network {
         let folder = self.folder(index);
         let config = write(&folder.join("orderer.json"), serde_json::to_vec(&self.configs[index]).unwrap());
         let log = fs::File::options().create(true).append(true).open(folder.join("orderer.log")).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_consort-orderer"))
+        let program = env!("CARGO_BIN_EXE_consort-orderer");
+        let mut command = match &self.namespaces {
+            Some(namespaces) => namespaces.command(index, program),
+            None => Command::new(program),
+        };
+        let child = command
             .arg("--config")
             .arg(config)
             .stdin(Stdio::null())
@@ -350,7 +383,10 @@ impl Network {
 
     /// Cuts an orderer off the others, or connects it again.
     pub(crate) fn cut(&self, index: usize, is_cut: bool) {
-        self.links.as_ref().unwrap().cut(index, is_cut);
+        match &self.namespaces {
+            Some(namespaces) => namespaces.cut(index, is_cut),
+            None => self.links.as_ref().unwrap().cut(index, is_cut),
+        }
     }
 
     /// The first block of another channel with the same members.

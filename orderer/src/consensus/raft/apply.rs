@@ -141,7 +141,7 @@ mod tests {
     use super::{
         super::{
             machine::{Outbox, Settings},
-            simulated::{MemoryBooks, MemoryDisk, Power},
+            simulated::{CONSENTERS, MemoryBooks, MemoryDisk, Power},
         },
         *,
     };
@@ -162,19 +162,33 @@ mod tests {
     }
 
     fn leader() -> Machine<MemoryDisk, MemoryBooks> {
+        let power = Power::default();
+        let books = MemoryBooks::new(1, &[1], power.clone());
+        lead(MemoryDisk::new(power), books)
+    }
+
+    fn open(disk: MemoryDisk, books: MemoryBooks) -> Machine<MemoryDisk, MemoryBooks> {
         let mut next = 0;
         let random = move || {
             next += 1;
             next
         };
         let settings = Settings { random: Box::new(random), election_ticks: None };
-        let power = Power::default();
-        let books = MemoryBooks::new(1, &[1], power.clone());
-        let mut machine = Machine::open(MemoryDisk::new(power), books, settings).unwrap();
+        Machine::open(disk, books, settings).unwrap()
+    }
+
+    fn lead(disk: MemoryDisk, books: MemoryBooks) -> Machine<MemoryDisk, MemoryBooks> {
+        let mut machine = open(disk, books);
         machine.campaign();
         machine.drive(&mut Nobody).unwrap();
         assert!(machine.leads());
         machine
+    }
+
+    fn submission(payload: String, kind: Kind) -> Submission {
+        let original = Envelope { payload: payload.into(), ..Envelope::default() };
+        let ordered = original.encode_to_vec().into();
+        Submission { original, ordered, size: 7, kind, sequence: 0 }
     }
 
     fn block(number: u64, previous_hash: Vec<u8>) -> Vec<u8> {
@@ -206,13 +220,36 @@ mod tests {
         machine.drive(&mut Nobody).unwrap();
         assert_eq!(machine.books().height(), 1);
 
-        let envelope = Envelope { payload: Bytes::from_static(b"message"), ..Envelope::default() };
-        let ordered: Bytes = envelope.encode_to_vec().into();
-        let submission = Submission { original: envelope, ordered, size: 7, kind: Kind::Normal, sequence: 0 };
-        machine.submit(submission, 9);
+        machine.submit(submission("message".to_owned(), Kind::Normal), 9);
         machine.cut_if_idle();
         machine.drive(&mut Nobody).unwrap();
         assert_eq!(machine.books().height(), 2);
         assert!(machine.take_outcomes().iter().any(|outcome| outcome.ticket == 9 && outcome.result.is_ok()));
+    }
+
+    #[test]
+    fn a_snapshot_names_the_consenters_of_its_last_block_whenever_the_power_failed() {
+        let mut cut_between = 0;
+        for writes in 0..8 {
+            let power = Power::default();
+            let disk = MemoryDisk::new(power.clone());
+            let books = MemoryBooks::new(1, &[1], power.clone());
+            let mut machine = lead(disk.clone(), books.clone());
+            power.fail_after(writes, true);
+            machine.submit(submission(format!("{CONSENTERS} 1 2"), Kind::Config), 9);
+            let failed = machine.drive(&mut Nobody).is_err();
+            let noted = machine.log().roster().0.ids.len();
+            drop(machine);
+            power.restore();
+            books.reopen();
+
+            let machine = open(disk, books.clone());
+            cut_between += usize::from(failed && books.height() == 2 && noted == 1);
+            let snapshot = raft::Storage::snapshot(machine.log(), 0, 2).unwrap();
+            let position = Position::of(&snapshot).unwrap();
+            assert_eq!(position.block, books.height() - 1);
+            assert_eq!(position.roster.ids, books.ids().0, "after {writes} writes");
+        }
+        assert!(cut_between > 0, "no failure came between the block and the note of its consenters");
     }
 }

@@ -211,10 +211,14 @@ fn open<D: Disk>(
         (None, false) => beginning.max(roster_index),
     };
     log.set_commit(applied);
-    // A crash may have come between a configuration block and the note of its consenters.
+    // A crash may have come between a configuration block and the note of its consenters. The note is made up for before anything else, because it is what
+    // snapshots carry: whoever began with the former one would never see the block that changed it.
     if came_through_log && behind.is_none() && in_books > roster_index {
         let (ids, next_id) = books.ids_of(books.height() - 1).map_err(MachineError::Books)?;
-        roster.follow(&ids, next_id);
+        if roster.follow(&ids, next_id) {
+            books.sync().map_err(MachineError::Books)?;
+            log.set_consenters(in_books, &roster, None)?;
+        }
     }
     if behind.is_none() {
         log.applied(applied, books.height() - 1);
