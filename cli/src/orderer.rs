@@ -4,8 +4,11 @@ mod consenters;
 mod recover;
 mod status;
 
+use std::time::Duration;
+
 use anyhow::Context;
 use clap::{Args, Subcommand};
+use consort_channel_config::ChannelBundle;
 use consort_client_sdk::participation::OrdererAdmin;
 use serde_json::json;
 
@@ -72,6 +75,24 @@ async fn leave(options: &LeaveOptions) -> anyhow::Result<()> {
     admin(&access, organisation, orderer)?.remove(channel).await?;
     let json = json!({ "orderer": host, "channel": channel });
     options.output.print(&json, || format!("{host} has left channel {channel} and deleted its blocks"))
+}
+
+/// How long one orderer may take to say which configuration it has.
+const ASKING_LIMIT: Duration = Duration::from_secs(3);
+
+/// The newest configuration that any orderer has; `None` when none can be asked from here.
+pub(crate) async fn newest_configuration(access: &Access, channel: &str) -> Option<ChannelBundle> {
+    let mut newest: Option<ChannelBundle> = None;
+    for (organisation, orderer) in access.topology.orderers() {
+        let Ok(admin) = admin(access, organisation, orderer) else { continue };
+        let asked = tokio::time::timeout(ASKING_LIMIT, consenters::current(&admin, channel)).await;
+        if let Ok(Ok(bundle)) = asked
+            && newest.as_ref().is_none_or(|newest| bundle.sequence() > newest.sequence())
+        {
+            newest = Some(bundle);
+        }
+    }
+    newest
 }
 
 fn admin(

@@ -83,6 +83,7 @@ fn the_first_application_events_and_a_change_of_the_channel_work_as_written() ->
         (String::from_utf8_lossy(&application.stdout), String::from_utf8_lossy(&application.stderr));
     ensure!(said.contains("\"Owner\":\"Ada\""), "{said}\n{error}");
     remembers_its_place(&network, &reader, &data)?;
+    goes_through_maintenance(&network, &reader)?;
 
     // Another organisation's folder stands for that of the third one; its peers are elsewhere.
     let organisations = network.data().join("organizations/ordererOrganizations/example.com/msp");
@@ -127,6 +128,44 @@ fn remembers_its_place(network: &Network, reader: &Reader, data: &str) -> Result
     let again = listen("seen2")?;
     // What came after the last checkpoint may come once more; what was before it may not.
     assert!(!again.starts_with("CreateAsset") || again.contains("seen2"), "{again}");
+    Ok(())
+}
+
+/// Of the operators' page: into maintenance and out of it again.
+fn goes_through_maintenance(network: &Network, reader: &Reader) -> Result<()> {
+    let create = |id: &str| {
+        network.consort(&[
+            "tx",
+            "submit",
+            "basic",
+            "CreateAsset",
+            id,
+            "red",
+            "1",
+            "Ada",
+            "1",
+            "--output",
+            "json",
+        ])
+    };
+    let page = commands("operations.md")?;
+    let lines = page.iter().filter(|line| line.contains("enter.") || line.contains("leave."));
+    let (enter, leave): (Vec<&String>, Vec<&String>) = lines.partition(|line| line.contains("enter."));
+    ensure!((enter.len(), leave.len()) == (3, 3), "{enter:?} {leave:?}");
+    let run = |lines: &[&String]| -> Result<String> {
+        let mut said = String::new();
+        for line in lines {
+            let output = reader.shell(line)?;
+            ensure!(output.status.success(), "{line}\n{}", String::from_utf8_lossy(&output.stderr));
+            said = String::from_utf8_lossy(&output.stdout).into_owned();
+        }
+        Ok(said)
+    };
+    assert!(run(&enter)?.contains("peers hear of it when maintenance ends"));
+    let refused = create("in-maintenance")?.expect_failure()?;
+    assert!(refused.contains("normal transactions are rejected: maintenance mode"), "{refused}");
+    run(&leave)?;
+    create("after-maintenance")?.expect_success()?;
     Ok(())
 }
 

@@ -33,7 +33,7 @@ pub mod simulator;
 mod snapshot;
 pub mod state;
 mod statistics;
-mod stored_block;
+pub mod stored_block;
 pub mod transient;
 pub mod updates;
 mod validated_block;

@@ -21,7 +21,8 @@ const PREFIX_BYTES: usize = 5;
 const EXPANSION_MAX: usize = 255;
 
 /// Encodes a block as it is stored.
-pub(crate) fn encode(block: &Block) -> Vec<u8> {
+#[must_use]
+pub fn encode(block: &Block) -> Vec<u8> {
     let plain = block.encode_to_vec();
     let Ok(length) = u32::try_from(plain.len()) else { return plain };
     let mut stored = vec![0; PREFIX_BYTES + lz4_flex::block::get_maximum_output_size(plain.len())];
@@ -38,17 +39,28 @@ pub(crate) fn encode(block: &Block) -> Vec<u8> {
 
 /// Reads a stored block; its envelopes share the memory of what is returned. Older books hold blocks as they are.
 pub(crate) fn decode(stored: Bytes) -> Result<Block, Error> {
-    let plain = if stored.first() == Some(&COMPRESSED) { expand(&stored)?.into() } else { stored };
+    decode_at_most(stored, usize::MAX)
+}
+
+/// Reads a block in the form of [`encode`], or as it is, that somebody else sent: it may take no more than so many bytes.
+///
+/// # Errors
+/// [`Error::Damaged`] when it is no block, or a larger one.
+pub fn decode_at_most(stored: Bytes, bytes_max: usize) -> Result<Block, Error> {
+    let plain = if stored.first() == Some(&COMPRESSED) { expand(&stored, bytes_max)?.into() } else { stored };
     Block::decode(plain).map_err(|cause| Error::damaged("block", cause.to_string()))
 }
 
-fn expand(stored: &[u8]) -> Result<Vec<u8>, Error> {
+fn expand(stored: &[u8], bytes_max: usize) -> Result<Vec<u8>, Error> {
     let damaged = |detail: String| Error::damaged("block", detail);
     let (prefix, compressed) = stored
         .split_first_chunk::<PREFIX_BYTES>()
         .ok_or_else(|| damaged(format!("{} bytes", stored.len())))?;
     let [_, length @ ..] = *prefix;
     let length = u32::from_be_bytes(length) as usize;
+    if length > bytes_max {
+        return Err(damaged(format!("{length} bytes are more than {bytes_max}")));
+    }
     if length > compressed.len().saturating_mul(EXPANSION_MAX) {
         return Err(damaged(format!("{} bytes cannot stand for {length}", compressed.len())));
     }
@@ -66,6 +78,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_block_of_somebody_else_takes_no_more_room_than_it_may() {
+        let data = vec![Bytes::from(vec![7; 10_000])];
+        let block = Block { data: Some(BlockData { data }), ..Block::default() };
+        let stored = Bytes::from(encode(&block));
+        assert!(stored.len() < 100);
+        assert!(decode_at_most(stored.clone(), 9_999).is_err());
+        assert_eq!(decode_at_most(stored, 20_000).unwrap(), block);
+    }
 
     proptest! {
         #[test]

@@ -42,6 +42,8 @@ pub(crate) struct ChannelState {
     configurations: watch::Sender<()>,
     pub(crate) judge: Judge,
     pub(crate) tasks: Tasks,
+    /// The last block, for readers that follow: it need not be read, expanded and checked for each of them.
+    newest: RwLock<Option<Block>>,
 }
 
 impl ChannelState {
@@ -80,6 +82,7 @@ impl ChannelState {
             configurations,
             judge,
             tasks,
+            newest: RwLock::default(),
         })
     }
 
@@ -147,13 +150,34 @@ impl ChannelState {
     }
 
     /// Appends the next block and puts its configuration into force. A configuration is on disk when this returns; another block need not be
-    /// unless it shall be `synced`.
+    /// unless it shall be `synced`, and then the caller has compared its data with its header.
     pub(crate) fn append(
         &self,
         block: &Block,
         next: Option<ChannelBundle>,
         synced: bool,
     ) -> Result<(), String> {
+        // Before readers hear of the height: they ask at once.
+        self.keep_newest(Some(block.clone()));
+        self.write(block, next, synced).inspect_err(|_| self.keep_newest(None))
+    }
+
+    fn keep_newest(&self, block: Option<Block>) {
+        *self.newest.write().unwrap_or_else(PoisonError::into_inner) = block;
+    }
+
+    /// A block of the books; `None` beyond their end.
+    pub(crate) fn block(&self, number: BlockNumber) -> Result<Option<Block>, String> {
+        if number.get() < self.store.height() {
+            let newest = self.newest.read().unwrap_or_else(PoisonError::into_inner);
+            if let Some(newest) = newest.as_ref().filter(|newest| block::number(newest) == number) {
+                return Ok(Some(newest.clone()));
+            }
+        }
+        self.store.block(number).map_err(|error| with_causes(&error))
+    }
+
+    fn write(&self, block: &Block, next: Option<ChannelBundle>, synced: bool) -> Result<(), String> {
         let store = &self.store;
         let Some(next) = next else {
             let appended = if synced { store.append(block) } else { store.append_unsynced(block) };
@@ -251,7 +275,7 @@ impl BlockSource for Channel {
     }
 
     fn block(&self, number: BlockNumber) -> Result<Option<Block>, String> {
-        self.state.store.block(number).map_err(|error| with_causes(&error))
+        self.state.block(number)
     }
 
     fn bundle(&self) -> Arc<ChannelBundle> {

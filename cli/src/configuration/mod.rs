@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use clap::Args;
 use consort_channel_config::update::{self, ComputeError, Demand};
-use consort_channel_config::{Change, ChannelBundle};
+use consort_channel_config::{Change, ChannelBundle, ConsensusState};
 use consort_client_sdk::blocks::{BlockPosition, BlockServer, fetch_block};
 use consort_client_sdk::configuration::{SignedUpdate, broadcast};
 use consort_protos::fabric::common::{Block, ConfigUpdate};
@@ -18,6 +18,7 @@ use serde_json::json;
 
 use crate::access::{Access, AccessOptions};
 use crate::files;
+use crate::orderer;
 use crate::output::Output;
 
 pub(crate) use policies::{PolicyOptions, show as policy};
@@ -145,10 +146,10 @@ pub(crate) async fn apply(options: &SignOptions) -> anyhow::Result<()> {
         let endpoint = access.orderer_endpoint(&organisation.member, orderer)?;
         match broadcast(&endpoint, envelope.clone()).await {
             Ok(()) => {
-                let sequence = applied(&access, update.channel(), bundle.sequence()).await?;
+                let (sequence, who) = applied(&access, update.channel(), bundle.sequence()).await?;
                 let json = json!({ "channel": update.channel(), "sequence": sequence });
                 return options.output.print(&json, || {
-                    format!("channel {} has configuration {sequence} now", update.channel())
+                    format!("channel {} has configuration {sequence} now{}", update.channel(), who.note())
                 });
             }
             // What one orderer finds wrong with the update itself, the others would too.
@@ -201,30 +202,58 @@ fn read(path: &Path) -> anyhow::Result<SignedUpdate> {
     }
 }
 
-/// The configuration in force, as a peer has it.
+/// The configuration in force: as a peer has it, or an orderer that has a newer one. In maintenance peers get no blocks.
 pub(crate) async fn current(access: &Access) -> anyhow::Result<ChannelBundle> {
     current_of(access, access.channel()).await
 }
 
 async fn current_of(access: &Access, channel: &str) -> anyhow::Result<ChannelBundle> {
-    Ok(ChannelBundle::from_block(&config_block(access, channel).await?)?)
+    let of_peer = peers(access, channel).await?;
+    let of_orderers = orderer::newest_configuration(access, channel).await;
+    Ok(of_orderers.filter(|newest| newest.sequence() > of_peer.sequence()).unwrap_or(of_peer))
 }
 
-async fn config_block(access: &Access, channel: &str) -> anyhow::Result<Block> {
+async fn peers(access: &Access, channel: &str) -> anyhow::Result<ChannelBundle> {
     let (member, peer) = access.peer()?;
     let endpoint = access.peer_endpoint(member, peer)?;
     // An administrator of orderers is no reader of the application's blocks in every channel; a user of the peer's is.
     let identity = access.reader()?;
-    Ok(fetch_block(&endpoint, BlockServer::Peer, &identity, channel, BlockPosition::Config).await?)
+    let block: Block =
+        fetch_block(&endpoint, BlockServer::Peer, &identity, channel, BlockPosition::Config).await?;
+    Ok(ChannelBundle::from_block(&block)?)
 }
 
-/// Waits until the peer has a later configuration; answers its sequence.
-async fn applied(access: &Access, channel: &str, before: u64) -> anyhow::Result<u64> {
+/// Who has a new configuration.
+enum Holder {
+    Peer,
+    /// It began or prolonged maintenance, in which orderers deliver to orderers alone (Fabric, "Migrating from Kafka to Raft": the maintenance mode).
+    OrderersOnly,
+}
+
+impl Holder {
+    fn note(&self) -> &'static str {
+        match self {
+            Self::Peer => "",
+            Self::OrderersOnly => {
+                " and is in maintenance: peers hear of it when maintenance ends (a change file with `maintenance: false`)"
+            }
+        }
+    }
+}
+
+/// Waits until the peer has a later configuration, or cannot get it; answers its sequence.
+async fn applied(access: &Access, channel: &str, before: u64) -> anyhow::Result<(u64, Holder)> {
     let began = Instant::now();
     loop {
-        let sequence = current_of(access, channel).await?.sequence();
+        let sequence = peers(access, channel).await?.sequence();
         if sequence > before {
-            return Ok(sequence);
+            return Ok((sequence, Holder::Peer));
+        }
+        let of_orderers = orderer::newest_configuration(access, channel).await;
+        if let Some(newest) = of_orderers.filter(|newest| newest.sequence() > before)
+            && newest.orderer().state == ConsensusState::Maintenance
+        {
+            return Ok((newest.sequence(), Holder::OrderersOnly));
         }
         ensure!(
             began.elapsed() < APPLIED_LIMIT,

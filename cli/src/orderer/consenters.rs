@@ -103,7 +103,7 @@ pub(super) async fn run(command: ConsentersCommand) -> anyhow::Result<()> {
 
 async fn list(options: &ListOptions) -> anyhow::Result<()> {
     let access = options.access.open()?;
-    let bundle = first(&access, None, async |admin| current(&access, &admin).await).await?;
+    let bundle = first(&access, None, async |admin| current(&admin, access.channel()).await).await?;
     let consenters = &bundle.orderer().consenters;
     let entries: Vec<Value> =
         consenters.iter().map(|one| json!({ "host": one.host, "port": one.port })).collect();
@@ -123,7 +123,7 @@ async fn submit(
     let access = options.access.open()?;
     let change = change(&access)?;
     let sequence = first(&access, options.through.as_deref(), async |admin| {
-        let bundle = current(&access, &admin).await?;
+        let bundle = current(&admin, access.channel()).await?;
         let envelope = envelope(&access, &bundle, &change)?;
         admin.update(envelope.encode_to_vec().into()).await?;
         Ok(bundle.sequence() + 1)
@@ -169,8 +169,8 @@ fn is_verdict(error: &anyhow::Error) -> bool {
 }
 
 /// The configuration in force, as an orderer knows it.
-async fn current(access: &Access, admin: &OrdererAdmin) -> anyhow::Result<ChannelBundle> {
-    let block = admin.block(access.channel(), "config").await?;
+pub(super) async fn current(admin: &OrdererAdmin, channel: &str) -> anyhow::Result<ChannelBundle> {
+    let block = admin.block(channel, "config").await?;
     let block = Block::decode(block).context("the orderer's answer is no block")?;
     ChannelBundle::from_block(&block).context("the orderer's configuration block cannot be read")
 }

@@ -153,7 +153,8 @@ async fn a_full_disk_stops_that_channel_loudly_and_nothing_else() {
     };
     network.start_process(0).await;
     let mut acknowledged = Vec::new();
-    let big = "x".repeat(512 * 1024);
+    // Nothing that could be compressed.
+    let big: String = (0..32 * 1024).map(|_| format!("{:016x}", rand::random::<u64>())).collect();
     let mut number = 0;
     let health = eventually(async || {
         number += 1;

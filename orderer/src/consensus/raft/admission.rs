@@ -38,9 +38,10 @@
 //! * *Removed and added again* (Fabric #3992): the configuration gives the consenter a fresh id; an old log of it is refused as replaced, and
 //!   begins anew.
 //! * *What is left*: a node restored from an old copy of its disk, while every node that remembers its promises is unreachable for an election timeout. It
-//!   takes part then; it is found out as soon as one of them is heard.
+//!   takes part then; it is found out as soon as one of them is heard. And one whose copy is of the time when it was the only consenter: it knows nobody to
+//!   ask, and goes on alone. Operators are told not to restore such copies (docs/operations.md).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use consort_protos::consort::orderer::{Hello, Standing, Verdict, verdict::Finding};
 use raft::StateRole;
@@ -71,6 +72,8 @@ pub(super) struct Own {
     pub(super) acknowledged: (u64, u64),
     /// The Raft ids of those who accepted this boot.
     accepted: BTreeSet<u64>,
+    /// By Raft id, the last start of another node whose hello was answered with one.
+    greeted_back: BTreeMap<u64, u64>,
     /// Somebody knows that the channel was used before.
     history: bool,
     /// Why this node has no id.
@@ -106,6 +109,7 @@ impl Own {
             phase,
             acknowledged: (0, 0),
             accepted: BTreeSet::new(),
+            greeted_back: BTreeMap::new(),
             history: false,
             objection: None,
         }
@@ -228,11 +232,15 @@ impl<D: Disk, B: Books> Machine<D, B> {
         verdict.set_finding(finding);
         self.node.mut_store().keep_memory(true)?;
         // A node that has just come up may not know this one yet, and one that came up from an older copy of its disk has forgotten that it
-        // accepted it: then it would not hear this node's messages, though this one hears its.
-        if known_boot != Some(said.boot) {
+        // accepted it: then it would not hear this node's messages, though this one hears its. Answered once for each of its starts: two nodes that cannot
+        // accept each other would otherwise greet each other without end.
+        let is_new = self.own.greeted_back.insert(from, said.boot) != Some(said.boot);
+        if is_new && known_boot != Some(said.boot) {
             self.own.accepted.remove(&from);
         }
-        self.reached(from);
+        if is_new {
+            self.reached(from);
+        }
         Ok(verdict)
     }
 

@@ -1,7 +1,8 @@
 //! What is agreed on goes into the books: blocks, changes of the consenters, snapshots, and the log's end that is no longer needed.
 
 use bytes::Bytes;
-use consort_protos::fabric::common::Block;
+use consort_ledger::stored_block;
+use consort_node::{dial::with_causes, server::MESSAGE_BYTES_MAX};
 use prost::Message as _;
 use raft::eraftpb::{Entry, EntryType};
 use tracing::{debug, error, info};
@@ -73,8 +74,8 @@ impl<D: Disk, B: Books> Machine<D, B> {
     /// A block that cannot be the next one is passed over, by all consenters alike: a leader that proposes such things does not stop the
     /// channel.
     fn apply_block(&mut self, index: u64, data: Bytes) -> Result<(), MachineError> {
-        let bytes = data.len() as u64;
-        let opened = Block::decode(data).map_err(|error| error.to_string());
+        let opened =
+            stored_block::decode_at_most(data, MESSAGE_BYTES_MAX).map_err(|error| with_causes(&error));
         let opened = opened.and_then(|block| {
             let header = block.header.clone().ok_or("it has no header")?;
             Ok((block, header))
@@ -95,6 +96,7 @@ impl<D: Disk, B: Books> Machine<D, B> {
             return self.pass_over(index, &reason);
         }
         let sequence = self.books.sequence();
+        let bytes = block.encoded_len() as u64;
         // A lone consenter's books also stand alone: nobody else could give back what they lost with the log.
         let is_alone = self.members().0.len() == 1;
         self.books.append(block, index, is_alone).map_err(MachineError::Books)?;
@@ -122,9 +124,13 @@ impl<D: Disk, B: Books> Machine<D, B> {
         Ok(())
     }
 
+    /// Whether as many bytes were agreed on as lie between two snapshots.
+    pub(super) fn is_compaction_due(&self) -> bool {
+        self.uncompacted_bytes >= u64::from(self.books.raft_options().snapshot_interval_bytes)
+    }
+
     pub(super) fn compact(&mut self) -> Result<(), MachineError> {
-        let interval = u64::from(self.books.raft_options().snapshot_interval_bytes);
-        if self.uncompacted_bytes >= interval {
+        if self.is_compaction_due() {
             self.sync_books()?;
             self.node.mut_store().compact(self.applied.saturating_sub(KEPT_ENTRIES))?;
             self.uncompacted_bytes = 0;
@@ -136,7 +142,7 @@ impl<D: Disk, B: Books> Machine<D, B> {
 #[cfg(test)]
 mod tests {
     use consort_crypto::preimage::envelopes_hash;
-    use consort_protos::fabric::common::{BlockHeader, Envelope};
+    use consort_protos::fabric::common::{Block, BlockHeader, Envelope};
 
     use super::{
         super::{

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -52,6 +52,7 @@ pub(super) struct Forwarding {
     patience: Duration,
     room: Arc<Semaphore>,
     queue: mpsc::Sender<Held>,
+    sent: Unanswered,
 }
 
 /// The far end, which belongs to the stream.
@@ -59,10 +60,19 @@ pub(super) struct Waiting {
     queue: mpsc::Receiver<Held>,
     patience: Duration,
     next_id: u64,
-    /// What was sent and has no outcome yet. A place is free only when the leader has answered, even if the client has given up.
-    sent: HashMap<u64, Sent>,
+    sent: Unanswered,
     /// By age: all wait equally long.
     due: VecDeque<(Instant, u64)>,
+}
+
+/// What was sent and has no outcome yet. A place is free only when the leader has answered, even if the client has given up.
+#[derive(Clone, Default)]
+struct Unanswered(Arc<Mutex<HashMap<u64, Sent>>>);
+
+impl Unanswered {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Sent>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 struct Sent {
@@ -74,10 +84,10 @@ impl Forwarding {
     /// To the consenter with this Raft id. Clients wait so long for room, and for an answer.
     pub(super) fn new(leader: u64, for_room: Duration, for_answer: Duration) -> (Self, Waiting) {
         let (sender, queue) = mpsc::channel(FORWARDED_MAX);
-        let (sent, due) = (HashMap::new(), VecDeque::new());
-        let waiting = Waiting { queue, patience: for_answer, next_id: 0, sent, due };
+        let (sent, due) = (Unanswered::default(), VecDeque::new());
+        let waiting = Waiting { queue, patience: for_answer, next_id: 0, sent: sent.clone(), due };
         let room = Arc::new(Semaphore::new(FORWARDED_MAX));
-        (Self { leader, patience: for_room, room, queue: sender }, waiting)
+        (Self { leader, patience: for_room, room, queue: sender, sent }, waiting)
     }
 
     /// Takes a message, when there is room in time.
@@ -97,6 +107,16 @@ impl Forwarding {
     }
 }
 
+impl Forwarding {
+    /// The consenter does not lead any more, and may be out of reach without anybody being told: clients need not wait for its answers, should they still come.
+    pub(super) fn refuse_unanswered(&self, reason: &str) {
+        let replies: Vec<_> = self.sent.lock().values_mut().filter_map(|sent| sent.reply.take()).collect();
+        for reply in replies {
+            let _client_may_be_gone = reply.send(Err(Refusal::unavailable(reason)));
+        }
+    }
+}
+
 impl Waiting {
     /// Up to so many messages that wait, at least one; they count as sent. Safe to be given up while it waits.
     pub(super) async fn next(&mut self, most: usize) -> Vec<Submission> {
@@ -111,17 +131,18 @@ impl Waiting {
 
     fn note(&mut self, held: Held, due: Instant) -> Submission {
         self.next_id += 1;
-        self.sent.insert(self.next_id, Sent { reply: Some(held.reply), _room: held.room });
+        self.sent.lock().insert(self.next_id, Sent { reply: Some(held.reply), _room: held.room });
         self.due.push_back((due, self.next_id));
         Submission { envelope: Some(held.envelope), id: self.next_id, config_sequence: Some(held.sequence) }
     }
 
     /// What became of one.
     pub(super) fn end(&mut self, outcome: Outcome) {
-        if let Some(reply) = self.sent.remove(&outcome.id).and_then(|sent| sent.reply) {
+        let mut sent = self.sent.lock();
+        if let Some(reply) = sent.remove(&outcome.id).and_then(|sent| sent.reply) {
             let _client_may_be_gone = reply.send(result(outcome));
         }
-        while self.due.front().is_some_and(|(_, id)| !self.sent.contains_key(id)) {
+        while self.due.front().is_some_and(|(_, id)| !sent.contains_key(id)) {
             self.due.pop_front();
         }
     }
@@ -129,7 +150,7 @@ impl Waiting {
     /// The stream has ended: what was sent will not be answered.
     pub(super) fn refuse_sent(&mut self, reason: &str) {
         self.due.clear();
-        for reply in self.sent.drain().filter_map(|(_, sent)| sent.reply) {
+        for reply in self.sent.lock().drain().filter_map(|(_, sent)| sent.reply) {
             let _client_may_be_gone = reply.send(Err(Refusal::unavailable(reason)));
         }
     }
@@ -143,7 +164,7 @@ impl Waiting {
     pub(super) fn refuse_overdue(&mut self) {
         let now = Instant::now();
         while let Some((_, id)) = self.due.pop_front_if(|(due, _)| *due <= now) {
-            if let Some(reply) = self.sent.get_mut(&id).and_then(|sent| sent.reply.take()) {
+            if let Some(reply) = self.sent.lock().get_mut(&id).and_then(|sent| sent.reply.take()) {
                 let patience = self.patience;
                 let reason = format!("timed out ({patience:?}) waiting on forwarding to the Raft leader");
                 let _client_may_be_gone = reply.send(Err(Refusal::unavailable(reason)));
@@ -251,6 +272,18 @@ mod tests {
         }
         let requests = batches(waiting.next(BATCH_MESSAGES).await);
         assert_eq!(requests.iter().map(|one| one.submissions.len()).collect::<Vec<_>>(), [1, 2, 1, 1]);
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_the_answers_of_a_former_leader_and_their_places_stay_taken() {
+        let (forwarding, mut waiting) = pair();
+        let receipt = forwarding.submit(envelope(100), 0).await.unwrap();
+        waiting.next(1).await;
+        forwarding.refuse_unanswered("another one leads");
+        assert_eq!(receipt.await.unwrap().unwrap_err().info, "another one leads");
+        assert_eq!(forwarding.room.available_permits(), FORWARDED_MAX - 1);
+        waiting.end(success(1));
+        assert_eq!(forwarding.room.available_permits(), FORWARDED_MAX);
     }
 
     #[tokio::test]

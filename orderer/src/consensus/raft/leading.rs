@@ -2,8 +2,8 @@
 //!
 //! Source of the rules on proposing and losing leadership: Fabric `orderer/consensus/etcdraft/chain.go`.
 
+use consort_ledger::stored_block;
 use consort_protos::{block, fabric::common::BlockHeader};
-use prost::Message as _;
 use raft::StateRole;
 use tracing::{info, warn};
 
@@ -131,7 +131,8 @@ impl<D: Disk, B: Books> Machine<D, B> {
             data_hash: hashing.envelopes_hash(&envelopes).to_vec().into(),
         };
         let hash = hashing.block_hash(&header);
-        let data = block::assemble(header, envelopes).encode_to_vec();
+        // Compressed: the entry is copied, encrypted and written several times on each consenter, and its envelopes repeat the same certificates.
+        let data = stored_block::encode(&block::assemble(header, envelopes));
         if let Err(error) = self.node.propose(Vec::new(), data) {
             info!(%error, "a block could not be proposed");
             return self.settle_all(tickets, &no_leader());
@@ -199,6 +200,7 @@ fn no_leader() -> Refusal {
 mod tests {
     use bytes::Bytes;
     use consort_protos::fabric::common::Envelope;
+    use prost::Message as _;
     use rand::{SeedableRng as _, rngs::StdRng};
 
     use super::*;

@@ -226,6 +226,11 @@ impl<D: Disk> DiskLog<D> {
         self.disk.write(vec![(MEMORY.to_vec(), Some(self.memory.encode_to_vec()))], synced)
     }
 
+    /// Whether there is something new to be remembered that is not on disk.
+    pub(crate) fn has_unsynced_memory(&self) -> bool {
+        self.memory_unsynced
+    }
+
     fn add_memory(&mut self, batch: &mut Batch) {
         if std::mem::take(&mut self.memory_unsynced) {
             self.memory_changed = false;
@@ -273,11 +278,19 @@ impl<D: Disk> DiskLog<D> {
         parse::<Entry>(&bytes).map_err(other)
     }
 
-    /// Appends entries (cutting off what they replace) and keeps the hard state. What was given survives a crash once this returns.
+    /// The term and the vote on disk.
+    pub(crate) fn voted(&self) -> (u64, u64) {
+        (self.state.hard_state.term, self.state.hard_state.vote)
+    }
+
+    /// Appends entries (cutting off what they replace) and keeps the hard state. What was given survives a crash once this returns, but for how far
+    /// entries are agreed on where nothing else is new: Raft needs no memory of that (dissertation, section 3.8), the books have it, and who lost it hears it
+    /// again. It comes to the disk with the next entries, or when this node's word for it is the last one that somebody waits for (`keeps_commit`).
     pub(crate) fn write(
         &mut self,
         entries: &[Entry],
         hard_state: Option<&HardState>,
+        keeps_commit: bool,
     ) -> Result<(), LogError> {
         let mut batch = Batch::new();
         if let Some(first) = entries.first() {
@@ -296,10 +309,14 @@ impl<D: Disk> DiskLog<D> {
                 batch.push((key(entry.index).to_vec(), Some(encode(entry)?)));
             }
         }
-        if let Some(hard_state) = hard_state {
+        let votes = hard_state.is_some_and(|new| (new.term, new.vote) != self.voted());
+        if let Some(hard_state) = hard_state.filter(|_| votes || keeps_commit || !batch.is_empty()) {
             batch.push((HARD_STATE.to_vec(), Some(encode(hard_state)?)));
         }
         if batch.is_empty() {
+            if let Some(hard_state) = hard_state {
+                self.state.hard_state = hard_state.clone();
+            }
             return Ok(());
         }
         self.add_memory(&mut batch);

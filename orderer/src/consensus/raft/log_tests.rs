@@ -24,7 +24,7 @@ fn entries_and_hard_state_are_there_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let mut log = open(&folder);
     let hard_state = HardState { term: 2, vote: 1, commit: 1 };
-    log.write(&[entry(1, 1), entry(2, 2)], Some(&hard_state)).unwrap();
+    log.write(&[entry(1, 1), entry(2, 2)], Some(&hard_state), false).unwrap();
     drop(log);
     let log = open(&folder);
     assert_eq!(indexes(&log), [(1, 1), (2, 2)]);
@@ -35,8 +35,8 @@ fn entries_and_hard_state_are_there_after_a_restart() {
 fn a_new_leaders_entries_replace_the_tail() {
     let folder = tempfile::tempdir().unwrap();
     let mut log = open(&folder);
-    log.write(&[entry(1, 1), entry(2, 1), entry(3, 1)], None).unwrap();
-    log.write(&[entry(2, 2)], None).unwrap();
+    log.write(&[entry(1, 1), entry(2, 1), entry(3, 1)], None, false).unwrap();
+    log.write(&[entry(2, 2)], None, false).unwrap();
     drop(log);
     let log = open(&folder);
     assert_eq!(indexes(&log), [(1, 1), (2, 2)]);
@@ -46,14 +46,14 @@ fn a_new_leaders_entries_replace_the_tail() {
 fn a_gap_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let mut log = open(&folder);
-    assert!(matches!(log.write(&[entry(2, 1)], None), Err(LogError::Damaged(_))));
+    assert!(matches!(log.write(&[entry(2, 1)], None, false), Err(LogError::Damaged(_))));
 }
 
 #[test]
 fn compaction_keeps_the_term_before_the_first_entry_and_survives_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let mut log = open(&folder);
-    log.write(&[entry(1, 1), entry(2, 1), entry(3, 2)], None).unwrap();
+    log.write(&[entry(1, 1), entry(2, 1), entry(3, 2)], None, false).unwrap();
     log.applied(3, 9);
     log.compact(2).unwrap();
     drop(log);
@@ -67,7 +67,7 @@ fn compaction_keeps_the_term_before_the_first_entry_and_survives_a_restart() {
 fn a_snapshot_starts_the_log_anew() {
     let folder = tempfile::tempdir().unwrap();
     let mut log = open(&folder);
-    log.write(&[entry(1, 1)], None).unwrap();
+    log.write(&[entry(1, 1)], None, false).unwrap();
     let mut snapshot = Snapshot {
         data: Position { block: 4, roster: Roster::genesis(2) }.encode_to_vec(),
         ..Snapshot::default()
@@ -90,7 +90,7 @@ fn a_snapshot_starts_the_log_anew() {
 fn a_forgotten_log_begins_anew_as_another_one_and_still_knows_the_others() {
     let folder = tempfile::tempdir().unwrap();
     let mut log = open(&folder);
-    log.write(&[entry(1, 1)], Some(&HardState { term: 1, vote: 1, commit: 1 })).unwrap();
+    log.write(&[entry(1, 1)], Some(&HardState { term: 1, vote: 1, commit: 1 }), false).unwrap();
     let standing = consort_protos::consort::orderer::Standing { incarnation: 9, ..Default::default() };
     let hello = consort_protos::consort::orderer::Hello { standing: Some(standing), id: 2 };
     log.memory_mut().hear(2, &hello);
@@ -115,4 +115,20 @@ fn consenters_are_kept_with_the_entry_that_changed_them() {
     let log = open(&folder);
     assert_eq!(log.roster(), (&roster, 12));
     assert_eq!(log.initial_state().unwrap().conf_state, state);
+}
+
+#[test]
+fn how_far_entries_are_agreed_on_needs_no_write_of_its_own_unless_members_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut log = open(&folder);
+    let state = |commit| HardState { term: 1, vote: 1, commit };
+    log.write(&[entry(1, 1), entry(2, 1)], Some(&state(0)), false).unwrap();
+    log.write(&[], Some(&state(1)), false).unwrap();
+    assert_eq!(log.initial_state().unwrap().hard_state.commit, 1);
+    drop(log);
+    let mut log = open(&folder);
+    assert_eq!(log.initial_state().unwrap().hard_state, state(0));
+    log.write(&[], Some(&state(2)), true).unwrap();
+    drop(log);
+    assert_eq!(open(&folder).initial_state().unwrap().hard_state, state(2));
 }

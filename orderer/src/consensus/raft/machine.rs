@@ -159,6 +159,8 @@ pub(crate) struct Machine<D: Disk, B: Books> {
     pub(super) aliases: BTreeMap<u64, u64>,
     /// When each consenter was last heard from, in ticks.
     pub(super) heard: BTreeMap<u64, u64>,
+    /// The last entry of which another leader has said in this life that it is agreed on.
+    pub(super) told_commit: u64,
     /// Another incarnation was admitted in the place of this node's.
     pub(super) replaced: bool,
     pub(super) cutter: Cutter<(Submission, Ticket)>,
@@ -210,7 +212,8 @@ fn open<D: Disk>(
         (None, true) => in_books.min(log.last()),
         (None, false) => beginning.max(roster_index),
     };
-    log.set_commit(applied);
+    // Consenters are noted when their entry is agreed on, also when it came behind the last block.
+    log.set_commit(applied.max(roster_index.min(log.last())));
     // A crash may have come between a configuration block and the note of its consenters. The note is made up for before anything else, because it is what
     // snapshots carry: whoever began with the former one would never see the block that changed it.
     if came_through_log && behind.is_none() && in_books > roster_index {
@@ -247,9 +250,9 @@ fn open<D: Disk>(
     Ok(Opened { node, applied, behind, roster, lost })
 }
 
-/// Whether Raft's members change with these entries.
+/// Whether the consenters change with these entries: Raft's members, or who they are.
 fn changes_members(entries: &[Entry]) -> bool {
-    entries.iter().any(|entry| entry.get_entry_type() != EntryType::EntryNormal)
+    entries.iter().any(|entry| entry.get_entry_type() != EntryType::EntryNormal || !entry.context.is_empty())
 }
 
 impl<D: Disk, B: Books> Machine<D, B> {
@@ -280,6 +283,7 @@ impl<D: Disk, B: Books> Machine<D, B> {
             change_index: 0,
             heard: BTreeMap::new(),
             aliases: BTreeMap::new(),
+            told_commit: 0,
             replaced: false,
             cutter: Cutter::default(),
             tip: None,
@@ -367,6 +371,9 @@ impl<D: Disk, B: Books> Machine<D, B> {
             warn!(from = message.from, reason, "Raft message dropped");
             return;
         }
+        if matches!(message.get_msg_type(), MessageType::MsgAppend | MessageType::MsgHeartbeat) {
+            self.told_commit = self.told_commit.max(message.commit);
+        }
         if let Err(error) = self.node.step(message) {
             debug!(%error, "Raft message ignored");
         }
@@ -424,20 +431,31 @@ impl<D: Disk, B: Books> Machine<D, B> {
         self.books.batch().timeout
     }
 
+    /// Whether [`Machine::drive`] would wait for the disk: for entries, a vote, a snapshot, or the books before the log is compacted. Changes of members
+    /// wait as well, but are rare.
+    pub(crate) fn will_sync(&self) -> bool {
+        let (raft, log) = (&self.node.raft, &self.node.raft.raft_log);
+        !log.unstable_entries().is_empty()
+            || log.unstable_snapshot().is_some()
+            || (raft.term, raft.vote) != self.log().voted()
+            || self.is_compaction_due()
+    }
+
     /// Performs what the inputs led to: writes the log, sends messages, applies what is agreed on.
     pub(crate) fn drive(&mut self, outbox: &mut impl Outbox) -> Result<(), MachineError> {
         self.reconfigure();
+        self.compact()?;
         while self.own.takes_part() && self.node.has_ready() {
             let mut ready = self.node.ready();
             // A leader's entries may travel while it writes them itself: it counts its own copy only when it is on disk.
             // A former member that hears of its removal goes, and then nobody else may know that it was agreed on: so what tells of a change
             // of members waits until this node has put it on disk.
-            let mut held =
-                self.send_unless(changes_members(ready.committed_entries()), ready.take_messages(), outbox);
+            let changes = changes_members(ready.committed_entries());
+            let mut held = self.send_unless(changes, ready.take_messages(), outbox);
             if !ready.snapshot().is_empty() {
                 self.install(&ready)?;
             }
-            self.node.mut_store().write(ready.entries(), ready.hs())?;
+            self.node.mut_store().write(ready.entries(), ready.hs(), changes)?;
             self.send(ready.take_persisted_messages(), outbox);
             self.follow_leadership();
             let committed = ready.take_committed_entries();
@@ -455,7 +473,6 @@ impl<D: Disk, B: Books> Machine<D, B> {
             self.apply(light.take_committed_entries())?;
             self.send(held, outbox);
             self.node.advance_apply_to(self.applied);
-            self.compact()?;
             self.begin_to_lead();
             self.reconfigure();
         }
@@ -468,6 +485,11 @@ impl<D: Disk, B: Books> Machine<D, B> {
             outbox.greet(to, self.hello());
         }
         Ok(())
+    }
+
+    /// Whether [`Machine::keep_memory`] has anything to do.
+    pub(crate) fn has_unsynced_memory(&self) -> bool {
+        self.log().has_unsynced_memory()
     }
 
     /// Puts what others said on disk, now and then.

@@ -81,6 +81,20 @@ impl<D: Disk, B: Books> Machine<D, B> {
         own > id && !self.is_member(id)
     }
 
+    /// Whether this node, when it is none of Raft's members any more, is still needed: the others may not know that its removal was agreed on. One that led when
+    /// it was agreed on has told nobody yet, and nobody else may know after a crash; they then need its vote once more to find out. It has done its part when all
+    /// voters have answered, or another leader has said so. Who is refused by the others need not wait for either: they do not count it.
+    pub(crate) fn is_needed(&self) -> bool {
+        let (raft, (_, changed_at)) = (&self.node.raft, self.log().roster());
+        if raft.state != StateRole::Leader {
+            return self.told_commit < changed_at;
+        }
+        let voters = self.members().0;
+        raft.prs().iter().any(|(id, progress)| {
+            *id != raft.id && voters.contains(id) && progress.committed_index < changed_at
+        })
+    }
+
     /// A member that is no consenter any more.
     fn leaving(&self) -> Option<Step> {
         let (voters, learners) = self.members();

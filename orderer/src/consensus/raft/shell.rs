@@ -198,7 +198,9 @@ impl Shell {
                     self.parts.machine.tick();
                     self.show_lags();
                     let machine = &mut self.parts.machine;
-                    blocking(|| machine.keep_memory()).map_err(|error| with_causes(&error))?;
+                    if machine.has_unsynced_memory() {
+                        blocking(|| machine.keep_memory()).map_err(|error| with_causes(&error))?;
+                    }
                     self.follow_tick_interval(&mut ticks);
                     let active = self.parts.machine.active().len();
                     self.parts.metrics.active.set(i64::try_from(active).unwrap_or(i64::MAX));
@@ -232,12 +234,12 @@ impl Shell {
         self.parts.machine.members().0.len() == 1
     }
 
-    /// The configuration names this node no more, and Raft does not count it: it has heard so in the log, or the others do not listen any more.
+    /// The configuration names this node no more, and Raft does not count it: it has heard so in the log from somebody who goes on, or the others do not listen any more.
     fn is_removed(&self) -> bool {
         let machine = &self.parts.machine;
         let (voters, learners) = machine.members();
         let is_counted = machine.id().is_some_and(|id| voters.contains(&id) || learners.contains(&id));
-        machine.books().own_id().is_none() && (!is_counted || self.is_doubted)
+        machine.books().own_id().is_none() && (self.is_doubted || !is_counted && !machine.is_needed())
     }
 
     /// A removal that was agreed on before a restart may still have to be carried out with the one who leaves.
@@ -349,8 +351,10 @@ impl Shell {
             }
             let (machine, metrics) = (&mut self.parts.machine, &self.parts.metrics);
             let mut wire = Wire(&self.parts.transport);
-            blocking(|| timed(&metrics.drive_seconds, || machine.drive(&mut wire)))
-                .map_err(|error| with_causes(&error))?;
+            let waits = machine.will_sync();
+            let mut drive = || timed(&metrics.drive_seconds, || machine.drive(&mut wire));
+            // Giving this thread's other tasks away costs wake-ups, and most inputs need no disk.
+            if waits { blocking(drive) } else { drive() }.map_err(|error| with_causes(&error))?;
             // A single consenter agrees with itself at once, and what waited meanwhile need not wait longer.
             if next_cut.is_some() || !(self.parts.machine.is_waiting() && self.parts.machine.is_idle()) {
                 break;
@@ -403,6 +407,10 @@ impl Shell {
             .send_if_modified(|current| std::mem::replace(current, leadership) != leadership);
         let obstacle = self.parts.machine.obstacle();
         if changed {
+            self.parts.transport.leads(match leadership {
+                Leadership::Other(id) => Some(id),
+                Leadership::Own | Leadership::Nobody => None,
+            });
             self.parts.metrics.leader.set(i64::from(leadership == Leadership::Own));
             self.parts.metrics.term.set(i64::try_from(self.parts.machine.term()).unwrap_or(i64::MAX));
             info!(channel = %self.parts.state.id(), ?leadership, term = self.parts.machine.term(), "Raft leadership");

@@ -132,6 +132,7 @@ impl Simulation {
         }
         let Some(from) = node.books.id_of(sent.from, &node.counted()) else {
             node.stranger = true;
+            self.nodes[position(sent.from)].doubted = true;
             return;
         };
         match sent.packet {
@@ -280,7 +281,7 @@ impl Simulation {
         let node = &mut self.nodes[position(number)];
         let Some(machine) = &mut node.machine else { return };
         if machine.leadership() != Leadership::Nobody {
-            node.stranger = false;
+            (node.stranger, node.doubted) = (false, false);
         }
         let (wanted, height) = (machine.wanted(node.stranger), machine.books().height());
         if wanted.is_none_or(|last| height > last) {
@@ -331,11 +332,12 @@ impl Simulation {
         let Some(machine) = &node.machine else { return };
         let is_counted = machine.id().is_some_and(|id| node.counted().contains(&id));
         let is_named = node.books.own_id().is_some();
+        let may_go = node.doubted || !is_counted && !machine.is_needed();
         let is_voter = node.is_voter();
         if is_voter {
             self.forgetful.remove(&number);
         }
-        if !is_named && !is_counted {
+        if !is_named && may_go {
             node.stop();
             node.joined = false;
             self.tally.reconfigured += 1;

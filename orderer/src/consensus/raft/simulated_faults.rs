@@ -64,9 +64,16 @@ impl Simulation {
             && forgetful < (consenters.len() - 1) / 2
     }
 
+    /// Whether there is no copy, or one that knows nobody else: in it the node is the only consenter, and no longer is, so that it has nobody to ask
+    /// ("What is left" in [`super::admission`]).
+    fn is_copy_alone(&self, number: u64) -> bool {
+        let Some((_, books)) = &self.nodes[position(number)].copy else { return true };
+        books.consenters() == [number] && self.longest().consenters() != [number]
+    }
+
     /// An operator puts the copy back. The others are there to tell.
     pub(super) fn set_back(&mut self, number: u64) {
-        if self.loses_unsynced || !self.may_forget(number) || self.nodes[position(number)].copy.is_none() {
+        if self.loses_unsynced || !self.may_forget(number) || self.is_copy_alone(number) {
             return;
         }
         self.cut_off.clear();

@@ -54,6 +54,8 @@ pub(super) struct Node {
     pub(super) joined: bool,
     /// Somebody called whom its configuration does not name.
     pub(super) stranger: bool,
+    /// Another node did not take it for a consenter.
+    pub(super) doubted: bool,
     /// The orderer that it fetches blocks from, and the next one of that stream.
     pub(super) stream: Option<(u64, u64)>,
 }
@@ -70,6 +72,7 @@ impl Node {
             copy: None,
             joined: false,
             stranger: false,
+            doubted: false,
             stream: None,
         }
     }
@@ -77,6 +80,7 @@ impl Node {
     pub(super) fn start(&mut self, random: &mut StdRng) {
         self.power.restore();
         self.books.reopen();
+        self.doubted = false;
         let ticks = 10 + 3 * usize::try_from(self.number).unwrap() + random.random_range(0..3);
         let mut own = StdRng::seed_from_u64(random.random());
         let settings =

@@ -167,6 +167,14 @@ impl Transport {
         }
     }
 
+    /// This consenter leads now, or nobody does: clients hear that those before it may not have ordered their messages.
+    pub(crate) fn leads(&self, leader: Option<u64>) {
+        let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        for peer in peers.iter().filter(|(id, _)| Some(**id) != leader).map(|(_, peer)| peer) {
+            peer.forwarding.refuse_unanswered("the Raft leader changed; the message may be lost");
+        }
+    }
+
     /// Forwards a client's message, judged under the configuration of that sequence, to the consenter that leads. Waits a while for room.
     pub(crate) async fn submit(
         &self,
