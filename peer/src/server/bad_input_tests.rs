@@ -1,7 +1,6 @@
 //! A running peer and messages of the largest sizes.
 
 use bytes::Bytes;
-use consort_node::Tasks;
 use consort_node::server::MESSAGE_BYTES_MAX;
 use consort_protos::fabric::gateway::EvaluateRequest;
 use consort_protos::fabric::gateway::gateway_client::GatewayClient;
@@ -9,18 +8,13 @@ use consort_protos::fabric::protos::SignedProposal;
 use consort_protos::fabric::protos::endorser_client::EndorserClient;
 use tonic::Code;
 
-use super::tests::{chain_info, connect, start, write_peer};
-use crate::testing::{CHANNEL, Network};
+use super::tests::{Prepared, chain_info};
+use crate::testing::CHANNEL;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_beyond_the_limit_is_refused_and_one_within_it_is_judged() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let network = Network::new(&[]);
-    let config = write_peer(folder.path(), &network);
-    let tasks = Tasks::new();
-    let peer = start(&config, &tasks).await;
-    peer.channels.join(&network.genesis).expect("joined");
-    let connection = connect(&peer, &network);
+    let served = Prepared::new().joined().await;
+    let connection = served.connection.clone();
     let of =
         |bytes: usize| SignedProposal { proposal_bytes: Bytes::from(vec![0; bytes]), ..Default::default() };
 
@@ -37,6 +31,6 @@ async fn a_message_beyond_the_limit_is_refused_and_one_within_it_is_judged() {
     let judged = GatewayClient::new(connection.clone()).evaluate(evaluate).await.expect_err("no proposal");
     assert_eq!(judged.code(), Code::InvalidArgument, "{judged}");
 
-    let fine = EndorserClient::new(connection).process_proposal(chain_info(&network)).await;
+    let fine = EndorserClient::new(connection).process_proposal(chain_info(served.network())).await;
     assert_eq!(fine.expect("the connection goes on").into_inner().response.expect("a response").status, 200);
 }

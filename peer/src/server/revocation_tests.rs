@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use consort_msp::SigningIdentity;
-use consort_node::Tasks;
 use consort_protos::fabric::common::{Block, ConfigGroup, Envelope, Status as DeliverStatus};
 use consort_protos::fabric::gateway::gateway_client::GatewayClient;
 use consort_protos::fabric::gateway::{EvaluateRequest, SignedCommitStatusRequest};
@@ -17,11 +16,9 @@ use consort_protos::fabric::protos::endorser_client::EndorserClient;
 use consort_protos::fabric::protos::{CollectionConfigPackage, DeliverResponse, TxValidationCode};
 use consort_protos::ids::{BlockNumber, ChannelId};
 use prost::Message;
-use tonic::transport::Channel;
 use tonic::{Code, Streaming};
 
-use super::Peer;
-use super::tests::{PATIENCE, chain_info_by, connect, now, start, write_peer};
+use super::tests::{Prepared, Served, chain_info_by, now};
 use crate::testing::{CHANNEL, Network, TransactionBuilder, channel_policy};
 
 /// From the commit of the update to the refusal at every door.
@@ -41,16 +38,18 @@ fn revoke(root: &mut ConfigGroup, list: &Bytes) {
 
 /// A running peer with the blocks that it got.
 struct Running {
-    network: Network,
-    peer: Peer,
-    connection: Channel,
+    served: Served,
     last: Block,
 }
 
 impl Running {
+    fn network(&self) -> &Network {
+        self.served.network()
+    }
+
     async fn commit(&mut self, envelopes: Vec<Bytes>) -> TxValidationCode {
-        let next = self.network.block_after(&self.last, envelopes);
-        let channel = self.peer.channels.get(CHANNEL).expect("joined");
+        let next = self.network().block_after(&self.last, envelopes);
+        let channel = self.served.peer.channels.get(CHANNEL).expect("joined");
         crate::committer::feed(&channel, [next.clone()]).await;
         let number = BlockNumber::new(next.header.as_ref().expect("a header").number);
         self.last = next;
@@ -61,7 +60,7 @@ impl Running {
 
     /// A transaction of `basic` by somebody, endorsed by both organisations.
     fn transaction(&self, creator: &Arc<SigningIdentity>) -> TransactionBuilder {
-        let endorsers = [&self.network.org1.peer, &self.network.org2.peer];
+        let endorsers = [&self.network().org1.peer, &self.network().org2.peer];
         TransactionBuilder::new(Arc::clone(creator), "basic").endorsed_by(&endorsers)
     }
 
@@ -72,11 +71,14 @@ impl Running {
             proposed_transaction: Some(chain_info_by(who)),
             target_organizations: Vec::new(),
         };
-        GatewayClient::new(self.connection.clone()).evaluate(request).await.map(drop)
+        GatewayClient::new(self.served.connection.clone()).evaluate(request).await.map(drop)
     }
 
     async fn endorse(&self, who: &SigningIdentity) -> Result<(), tonic::Status> {
-        EndorserClient::new(self.connection.clone()).process_proposal(chain_info_by(who)).await.map(drop)
+        EndorserClient::new(self.served.connection.clone())
+            .process_proposal(chain_info_by(who))
+            .await
+            .map(drop)
     }
 
     async fn status_of(&self, who: &SigningIdentity, tx_id: &str) -> Result<(), tonic::Status> {
@@ -88,14 +90,14 @@ impl Running {
         let request = Bytes::from(request.encode_to_vec());
         let signature = who.sign(&request).expect("a signature").into();
         let signed = SignedCommitStatusRequest { request, signature };
-        GatewayClient::new(self.connection.clone()).commit_status(signed).await.map(drop)
+        GatewayClient::new(self.served.connection.clone()).commit_status(signed).await.map(drop)
     }
 
     async fn stream(&self, who: &SigningIdentity) -> Streaming<DeliverResponse> {
         let channel = ChannelId::parse(CHANNEL).expect("a channel");
         let seek: Envelope =
             crate::deliver_client::from_block(&channel, 0, who, Bytes::new(), now()).expect("signed");
-        let open = DeliverClient::new(self.connection.clone())
+        let open = DeliverClient::new(self.served.connection.clone())
             .deliver_filtered(tokio_stream::StreamExt::chain(
                 tokio_stream::once(seek),
                 tokio_stream::pending(),
@@ -117,18 +119,12 @@ async fn refusal(stream: &mut Streaming<DeliverResponse>) -> Option<DeliverStatu
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_revoked_certificate_is_refused_at_every_door_and_its_past_stays_valid() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let network = Network::new(&[]);
-    let config = write_peer(folder.path(), &network);
-    let tasks = Tasks::new();
-    let peer = start(&config, &tasks).await;
-    peer.channels.join(&network.genesis).expect("joined");
-    let connection = connect(&peer, &network);
-    let last = network.genesis.clone();
-    let mut running = Running { network, peer, connection, last };
-    let leaver = running.network.org1.identity("client");
-    let stayer = running.network.org1.identity("client");
-    let definition = running.network.definition(
+    let served = Prepared::new().joined().await;
+    let last = served.network().genesis.clone();
+    let mut running = Running { served, last };
+    let leaver = running.network().org1.identity("client");
+    let stayer = running.network().org1.identity("client");
+    let definition = running.network().definition(
         "basic",
         &channel_policy("/Channel/Application/Endorsement"),
         &CollectionConfigPackage::default(),
@@ -141,9 +137,9 @@ async fn a_revoked_certificate_is_refused_at_every_door_and_its_past_stays_valid
     running.status_of(&leaver, &old.tx_id()).await.expect("a member");
     let mut live = running.stream(&leaver).await;
 
-    let list = running.network.org1.revocation(&leaver);
-    let channel = running.peer.channels.get(CHANNEL).expect("joined");
-    let update = running.network.configuration(&channel.bundle(), |root| revoke(root, &list));
+    let list = running.network().org1.revocation(&leaver);
+    let channel = running.served.peer.channels.get(CHANNEL).expect("joined");
+    let update = running.network().configuration(&channel.bundle(), |root| revoke(root, &list));
     assert_eq!(running.commit(vec![update]).await, TxValidationCode::Valid);
     let revoked = Instant::now();
 
@@ -172,6 +168,6 @@ async fn a_revoked_certificate_is_refused_at_every_door_and_its_past_stays_valid
     running.evaluate(&stayer).await.expect("others go on");
     let other = running.transaction(&stayer).build();
     assert_eq!(running.commit(vec![other]).await, TxValidationCode::Valid);
-    drop((live, channel, running));
-    tasks.shutdown(PATIENCE).await.expect("everything ends");
+    drop((live, channel));
+    running.served.stop().await;
 }

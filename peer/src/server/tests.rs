@@ -1,7 +1,6 @@
 //! A whole peer in this process: its services over real TLS, its channels after a restart.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,36 +21,87 @@ use consort_protos::fabric::protos::{SignedProposal, endorser_client::EndorserCl
 use consort_protos::ids::ChannelId;
 use consort_protos::proposal::{ProposalParts, new_proposal};
 use prost::Message;
+use tempfile::TempDir;
 use time::OffsetDateTime;
 use tonic::Code;
 use tonic::transport::Channel;
 
-use super::{Peer, StartError};
+use super::Peer;
 use crate::config::PeerConfig;
 use crate::connections::Connections;
 use crate::testing::{CHANNEL, Network};
 
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Writes everything that a peer of Org1 needs, and its configuration.
-pub(super) fn write_peer(folder: &Path, network: &Network) -> PeerConfig {
-    network.org1.write_msp(&folder.join("msp"));
-    let tls = network.org1.tls("localhost");
-    std::fs::write(folder.join("server.crt"), tls.cert).expect("written");
-    std::fs::write(folder.join("server.key"), tls.key).expect("written");
-    let text = "id: peer0\nendpoint: localhost:7051\nmsp:\n  id: Org1MSP\n  dir: msp\ndata_dir: data\nlisten:\n  \
-                address: 127.0.0.1:0\ntls:\n  cert: server.crt\n  key: server.key\noperations:\n  \
-                address: 127.0.0.1:0\n";
-    let path = folder.join("peer.yaml");
-    std::fs::write(&path, text).expect("written");
-    PeerConfig::load(&path).expect("a configuration")
+/// Everything that a peer of Org1 needs, on the disk, and its configuration.
+pub(super) struct Prepared {
+    folder: TempDir,
+    network: Network,
+    config: PeerConfig,
 }
 
-pub(super) async fn start(config: &PeerConfig, tasks: &Tasks) -> Peer {
-    Peer::start(config.clone(), None, Arc::new(SystemClock), tasks).await.expect("started")
+impl Prepared {
+    pub(super) fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let network = Network::new(&[]);
+        let at = |name: &str| folder.path().join(name);
+        network.org1.write_msp(&at("msp"));
+        let tls = network.org1.tls("localhost");
+        std::fs::write(at("server.crt"), tls.cert).expect("written");
+        std::fs::write(at("server.key"), tls.key).expect("written");
+        let text = "id: peer0\nendpoint: localhost:7051\nmsp:\n  id: Org1MSP\n  dir: msp\ndata_dir: data\nlisten:\n  \
+                    address: 127.0.0.1:0\ntls:\n  cert: server.crt\n  key: server.key\noperations:\n  \
+                    address: 127.0.0.1:0\n";
+        std::fs::write(at("peer.yaml"), text).expect("written");
+        let config = PeerConfig::load(&at("peer.yaml")).expect("a configuration");
+        Self { folder, network, config }
+    }
+
+    /// Starts the peer with the channels that it has.
+    pub(super) async fn start(self) -> Served {
+        let tasks = Tasks::new();
+        let peer =
+            Peer::start(self.config.clone(), None, Arc::new(SystemClock), &tasks).await.expect("started");
+        let connection = connect(&peer, &self.network);
+        Served { prepared: self, peer, connection, tasks }
+    }
+
+    /// Starts the peer and lets it join the channel.
+    pub(super) async fn joined(self) -> Served {
+        let served = self.start().await;
+        served.peer.channels.join(&served.prepared.network.genesis).expect("joined");
+        served
+    }
+
+    async fn refused(&self) -> String {
+        let refused = Peer::start(self.config.clone(), None, Arc::new(SystemClock), &Tasks::new()).await;
+        consort_node::dial::with_causes(&refused.expect_err("it cannot start"))
+    }
 }
 
-pub(super) fn connect(peer: &Peer, network: &Network) -> Channel {
+/// A running peer with a connection to it.
+pub(super) struct Served {
+    prepared: Prepared,
+    pub(super) peer: Peer,
+    pub(super) connection: Channel,
+    tasks: Tasks,
+}
+
+impl Served {
+    pub(super) fn network(&self) -> &Network {
+        &self.prepared.network
+    }
+
+    /// Ends the peer; what is on the disk stays.
+    pub(super) async fn stop(self) -> Prepared {
+        let Self { prepared, peer, connection, tasks } = self;
+        drop((peer, connection));
+        tasks.shutdown(PATIENCE).await.expect("everything ends");
+        prepared
+    }
+}
+
+fn connect(peer: &Peer, network: &Network) -> Channel {
     let overrides = [("localhost".to_owned(), "127.0.0.1".to_owned())].into_iter().collect();
     let roots = [Bytes::from(network.org1.root_pem.clone())];
     Connections::new(Dialer::new(overrides, None))
@@ -101,17 +151,12 @@ fn named_by_entry(request: &Envelope, client: &SigningIdentity) -> Envelope {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_serves_its_channel_and_finds_it_again_after_a_restart() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let network = Network::new(&[]);
-    let config = write_peer(folder.path(), &network);
-    let tasks = Tasks::new();
-    let peer = start(&config, &tasks).await;
-    peer.channels.join(&network.genesis).expect("joined");
-    let connection = connect(&peer, &network);
+    let served = Prepared::new().joined().await;
+    let (network, connection) = (served.network(), served.connection.clone());
     let request = EvaluateRequest {
         transaction_id: String::new(),
         channel_id: CHANNEL.to_owned(),
-        proposed_transaction: Some(chain_info(&network)),
+        proposed_transaction: Some(chain_info(network)),
         target_organizations: Vec::new(),
     };
     let answer = GatewayClient::new(connection.clone()).evaluate(request).await.expect("an answer");
@@ -140,80 +185,59 @@ async fn a_peer_serves_its_channel_and_finds_it_again_after_a_restart() {
         .into_inner();
     let answer = refused.message().await.expect("an answer").and_then(|answer| answer.r#type);
     assert_eq!(answer, Some(Type::Status(Status::Forbidden as i32)));
-    drop((events, refused, peer));
-    tasks.shutdown(PATIENCE).await.expect("everything ends");
-
-    let tasks = Tasks::new();
-    let peer = start(&config, &tasks).await;
-    assert_eq!(peer.channels.get(CHANNEL).expect("found again").ledger().height(), 1);
-    tasks.shutdown(PATIENCE).await.expect("everything ends");
+    drop((events, refused));
+    let again = served.stop().await.start().await;
+    assert_eq!(again.peer.channels.get(CHANNEL).expect("found again").ledger().height(), 1);
+    again.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_damaged_channel_is_reported_and_harms_no_other() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let network = Network::new(&[]);
-    let config = write_peer(folder.path(), &network);
-    let broken = folder.path().join("data/channels/broken");
-    std::fs::create_dir_all(broken.parent().expect("a parent")).expect("made");
+    let prepared = Prepared::new();
+    let broken = prepared.folder.path().join("data/channels/broken");
     std::fs::create_dir_all(&broken).expect("made");
     std::fs::write(broken.join("CURRENT"), "nonsense").expect("written");
-    let tasks = Tasks::new();
-    let peer = start(&config, &tasks).await;
-    peer.channels.join(&network.genesis).expect("another channel is joined");
-    let answer = EndorserClient::new(connect(&peer, &network))
-        .process_proposal(chain_info(&network))
+    let served = prepared.joined().await;
+    let answer = EndorserClient::new(served.connection.clone())
+        .process_proposal(chain_info(served.network()))
         .await
         .expect("an answer")
         .into_inner();
     assert_eq!(answer.response.expect("a response").status, 200);
-    let faults = peer.channels.faults();
+    let faults = served.peer.channels.faults();
     let fault = faults.get("broken").expect("reported");
     assert!(fault.remedy.contains("broken"), "{fault}");
-    tasks.shutdown(PATIENCE).await.expect("everything ends");
+    served.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_keeps_a_peer_from_starting_is_named() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let network = Network::new(&[]);
-    let config = write_peer(folder.path(), &network);
-    let text = |error: StartError| consort_node::dial::with_causes(&error);
-    let tasks = Tasks::new();
-    let peer = start(&config, &tasks).await;
-    let mut same_port = config.clone();
-    same_port.listen.address = peer.address.to_string();
-    let refused = Peer::start(same_port, None, Arc::new(SystemClock), &tasks).await;
-    let refused = text(refused.expect_err("the port is in use"));
+    let mut served = Prepared::new().start().await;
+    let free = served.prepared.config.listen.address.clone();
+    served.prepared.config.listen.address = served.peer.address.to_string();
+    let refused = served.prepared.refused().await;
     assert!(refused.contains("listen.address") && refused.contains("in use"), "{refused}");
-    drop(peer);
-    tasks.shutdown(PATIENCE).await.expect("everything ends");
-    std::fs::remove_dir_all(folder.path().join("msp/keystore")).expect("removed");
-    let refused = Peer::start(config, None, Arc::new(SystemClock), &Tasks::new()).await;
-    let refused = text(refused.expect_err("no key"));
+    let mut prepared = served.stop().await;
+    prepared.config.listen.address = free;
+    std::fs::remove_dir_all(prepared.folder.path().join("msp/keystore")).expect("removed");
+    let refused = prepared.refused().await;
     assert!(refused.contains("msp"), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_a_peer_with_the_role_is_a_proxy_of_sealed_data() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let network = Network::new(&[]);
-    let mut config = write_peer(folder.path(), &network);
     let describe = || DescribeRequest { channel: CHANNEL.to_owned() };
-    let tasks = Tasks::new();
-    let peer = start(&config, &tasks).await;
-    peer.channels.join(&network.genesis).expect("joined");
-    let mut client = ProxyClient::new(connect(&peer, &network));
+    let served = Prepared::new().joined().await;
+    let mut client = ProxyClient::new(served.connection.clone());
     let refused = client.describe(describe()).await.expect_err("no such service");
     assert_eq!(refused.code(), Code::Unimplemented, "{refused}");
-    drop((client, peer));
-    tasks.shutdown(PATIENCE).await.expect("everything ends");
-    assert!(!folder.path().join("data/sealed").exists());
+    drop(client);
+    let mut prepared = served.stop().await;
+    assert!(!prepared.folder.path().join("data/sealed").exists());
 
-    config.sealed.proxy = true;
-    let tasks = Tasks::new();
-    let peer = start(&config, &tasks).await;
-    let mut client = ProxyClient::new(connect(&peer, &network));
+    prepared.config.sealed.proxy = true;
+    let served = prepared.start().await;
+    let mut client = ProxyClient::new(served.connection.clone());
     let until_it_follows = async {
         loop {
             match client.describe(describe()).await {
@@ -225,12 +249,11 @@ async fn only_a_peer_with_the_role_is_a_proxy_of_sealed_data() {
     let signed = tokio::time::timeout(PATIENCE, until_it_follows).await.expect("in time");
     let description = Description::decode(signed.description).expect("a description");
     assert_eq!((description.endpoint.as_str(), description.keys.len()), ("localhost:7051", 2));
-    drop((client, peer));
-    tasks.shutdown(PATIENCE).await.expect("everything ends");
+    drop(client);
+    let prepared = served.stop().await;
 
-    let key = folder.path().join("data/sealed/keys/p256.key");
+    let key = prepared.folder.path().join("data/sealed/keys/p256.key");
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).expect("set");
-    let refused = Peer::start(config, None, Arc::new(SystemClock), &Tasks::new()).await;
-    let refused = consort_node::dial::with_causes(&refused.expect_err("others can read the key"));
+    let refused = prepared.refused().await;
     assert!(refused.contains("chmod 600"), "{refused}");
 }

@@ -1,0 +1,67 @@
+//! Evaluate: one peer answers, another when it fails.
+
+use super::*;
+
+async fn evaluate(gateway: &Gateway, test: &TestChannel, targets: &[&str]) -> Result<Response, Status> {
+    let (transaction_id, signed) = proposal(test, "basic", false);
+    let request = EvaluateRequest {
+        transaction_id,
+        channel_id: CHANNEL.to_owned(),
+        proposed_transaction: Some(signed),
+        target_organizations: targets.iter().map(|target| (*target).to_owned()).collect(),
+    };
+    Ok(gateway.evaluate(Request::new(request)).await?.into_inner().result.expect("a result"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_evaluation_goes_to_the_local_peer_and_on_when_it_fails() {
+    let mut bench = Bench::new().await;
+    bench.behave(LOCAL, Behaviour::Broken("chaincode stream terminated"));
+    bench.behave(SECOND, Behaviour::Down);
+    let (gateway, test, endorsers) = bench.gateway();
+    let result = evaluate(&gateway, &test, &[]).await.expect("the third peer answers");
+    assert_eq!(result.payload, Bytes::from_static(b"v"));
+    assert_eq!(*endorsers.asked.lock().expect("asked"), [LOCAL, SECOND, OTHER]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chaincode_error_ends_an_evaluation() {
+    let mut bench = Bench::new().await;
+    bench.behave(LOCAL, Behaviour::Chaincode(500, "the asset a1 does not exist"));
+    let (gateway, test, endorsers) = bench.gateway();
+    let status = evaluate(&gateway, &test, &[]).await.expect_err("refused");
+    assert_eq!(status.code(), Code::Unknown);
+    let text =
+        "evaluate call to endorser returned error: chaincode response 500, the asset a1 does not exist";
+    assert_eq!(status.message(), text);
+    assert_eq!(
+        details(&status),
+        [ErrorDetail {
+            address: LOCAL.to_owned(),
+            msp_id: "Org1MSP".to_owned(),
+            message: "chaincode response 500, the asset a1 does not exist".to_owned(),
+        }]
+    );
+    assert_eq!(endorsers.asked.lock().expect("asked").len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_evaluation_without_peers_says_so() {
+    let (gateway, test, _) = Bench::new().await.gateway();
+    let status = evaluate(&gateway, &test, &["Org9MSP"]).await.expect_err("no peer of Org9");
+    assert_eq!(status.code(), Code::FailedPrecondition);
+    assert_eq!(status.message(), "no peers available to evaluate chaincode basic in channel mychannel");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_peers_down_are_all_named() {
+    let mut bench = Bench::new().await;
+    for endpoint in [LOCAL, SECOND, OTHER] {
+        bench.behave(endpoint, Behaviour::Down);
+    }
+    let (gateway, test, _) = bench.gateway();
+    let status = evaluate(&gateway, &test, &[]).await.expect_err("nobody answers");
+    assert_eq!(status.code(), Code::Unavailable);
+    assert_eq!(status.message(), "failed to evaluate transaction, see attached details for more info");
+    assert_eq!(details(&status).len(), 3);
+}
