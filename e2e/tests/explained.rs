@@ -2,8 +2,9 @@
 //! `consort doctor`, which finds what is broken and says what to do.
 
 use anyhow::{Context, Result};
-use consort_client_sdk::{ClientIdentity, ConnectionProfile, Gateway};
+use consort_client_sdk::{ClientIdentity, ConnectionProfile, Contract, Gateway};
 use consort_e2e::{Network, repository};
+use futures::future::try_join_all;
 
 fn deploy(network: &Network, name: &str, example: &str, more: &[&str]) -> Result<()> {
     let path = repository().join("chaincode-sdk/examples").join(example).display().to_string();
@@ -99,6 +100,29 @@ async fn conflicts(network: &Network) -> Result<()> {
         said.contains(&format!("changed before this transaction's turn by transaction {}", first.tx_id)),
         "{said}"
     );
+    phantoms(network, &contract).await
+}
+
+/// A range of more keys than are recorded one by one (50 in Fabric) is read, and changed before the reader is ordered.
+async fn phantoms(network: &Network, contract: &Contract) -> Result<()> {
+    let asset =
+        |number: u32| [format!("many{number:02}").as_str(), "blue", "5", "Tomoko", "300"].map(str::to_owned);
+    try_join_all((0..60).map(|number| contract.submit("CreateAsset", asset(number)))).await?;
+    let reader = contract.call("GetAllAssets").endorse().await?;
+    let appeared =
+        contract.call("CreateAsset").arguments(["many30b", "red", "1", "Ada", "1"]).endorse().await?;
+    let appeared = appeared.submit().await?.committed().await?.into_valid()?.tx_id;
+    let vanished = contract.call("DeleteAsset").arguments(["many07"]).endorse().await?;
+    let vanished = vanished.submit().await?.committed().await?.into_valid()?.tx_id;
+    let read = reader.submit().await?.committed().await?;
+    let said = network.consort(&["tx", "explain", &read.tx_id])?.expect_success()?;
+    assert!(said.contains("PHANTOM_READ_CONFLICT"), "{said}");
+    let lines: Vec<&str> = said.lines().filter(|line| line.contains(" the range from ")).collect();
+    let named = [
+        lines.iter().any(|line| line.contains("key many30b appeared in") && line.contains(&appeared)),
+        lines.iter().any(|line| line.contains("key many07 vanished from") && line.contains(&vanished)),
+    ];
+    assert!(named == [true, true] && lines.len() == 2, "{said}");
     Ok(())
 }
 

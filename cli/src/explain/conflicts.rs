@@ -7,6 +7,7 @@ use consort_protos::fabric::protos::TxValidationCode;
 use consort_protos::ids::Height;
 use consort_protos::rwset::{NamespaceReadWriteSet, RangeQuery, RangeReads, Read};
 
+use super::ranges::Explained;
 use super::{BLOCKS_SEARCHED_MAX, Backwards, Case, Place, who};
 use crate::block::key;
 
@@ -31,7 +32,20 @@ impl Case {
                 }
             }
         }
-        Ok(search.reasons())
+        if !search.reasons.is_empty() {
+            return Ok(search.reasons);
+        }
+        let Explained { mut named, unknown } = self.hashed_ranges(invocation).await?;
+        if named.is_empty() {
+            named = search.perhaps;
+        }
+        named.extend(unknown);
+        if named.is_empty() {
+            named.push(format!(
+                "the change is older than the last {BLOCKS_SEARCHED_MAX} blocks, which were searched"
+            ));
+        }
+        Ok(named)
     }
 }
 
@@ -79,7 +93,7 @@ impl<'a> Search<'a> {
                 RangeReads::Raw(_) | RangeReads::Empty => self.reasons.push(format!(
                     "{place} is in a range that it read, and was changed by {by}"
                 )),
-                // Only hashes of what was found are there, so that the latest change is the likeliest one.
+                // Only hashes of what was found are there; this is what can be said if the range cannot be rebuilt.
                 RangeReads::Merkle(_) if self.perhaps.is_empty() => self.perhaps.push(format!(
                     "the range from {} to {} that it read was changed; the last change in it before this transaction's turn is that of \
                      {place} by {by}",
@@ -89,16 +103,6 @@ impl<'a> Search<'a> {
                 RangeReads::Merkle(_) => {}
             }
         }
-    }
-
-    fn reasons(self) -> Vec<String> {
-        if !self.reasons.is_empty() {
-            return self.reasons;
-        }
-        if !self.perhaps.is_empty() {
-            return self.perhaps;
-        }
-        vec![format!("the change is older than the last {BLOCKS_SEARCHED_MAX} blocks, which were searched")]
     }
 }
 

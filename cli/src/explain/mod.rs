@@ -3,6 +3,7 @@
 mod conflicts;
 mod endorsement;
 mod in_force;
+mod ranges;
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -144,6 +145,14 @@ impl Case {
 
     async fn fetch(&self, position: BlockPosition) -> Result<Block, Error> {
         self.blocks.fetch(position).await
+    }
+
+    /// A block by its number.
+    async fn block_at(&self, number: u64) -> anyhow::Result<DecodedBlock> {
+        if number == self.block.number {
+            return Ok(self.block.clone());
+        }
+        Ok(DecodedBlock::new(&self.fetch(BlockPosition::Number(number)).await?)?)
     }
 
     async fn reasons(&self, code: TxValidationCode) -> anyhow::Result<Vec<String>> {
