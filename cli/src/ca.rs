@@ -115,6 +115,9 @@ pub(crate) struct AffiliationChangeOptions {
     /// Also what depends on it: those above that are missing, or those below and the identities there
     #[arg(long)]
     force: bool,
+
+    #[command(flatten)]
+    output: Output,
 }
 
 #[derive(Debug, Args)]
@@ -221,24 +224,26 @@ async fn affiliations(command: AffiliationCommand) -> anyhow::Result<()> {
         AffiliationCommand::Add(options) => {
             let (reached, caller) = options.caller.open().await?;
             reached.client.add_affiliation(&caller, &options.name, options.force).await?;
-            println!("{} is there", options.name);
-            Ok(())
+            options
+                .output
+                .print(&json!({ "affiliation": options.name }), || format!("{} is there", options.name))
         }
         AffiliationCommand::Rename(AffiliationRenameOptions { change, to }) => {
             let (reached, caller) = change.caller.open().await?;
             let moved = reached.client.rename_affiliation(&caller, &change.name, &to, change.force).await?;
-            println!(
-                "{} is now {to}; {} moved with it",
-                change.name,
-                count(moved.identities.len(), "identity")
-            );
-            Ok(())
+            let identities = moved.identities.len();
+            let json = json!({ "affiliation": to, "before": change.name, "identities": identities });
+            change.output.print(&json, || {
+                format!("{} is now {to}; {} moved with it", change.name, count(identities, "identity"))
+            })
         }
         AffiliationCommand::Remove(options) => {
             let (reached, caller) = options.caller.open().await?;
             let gone = reached.client.remove_affiliation(&caller, &options.name, options.force).await?;
-            println!("{} is gone, with {}", options.name, count(gone.identities.len(), "identity"));
-            Ok(())
+            let identities = gone.identities.len();
+            options.output.print(&json!({ "removed": options.name, "identities": identities }), || {
+                format!("{} is gone, with {}", options.name, count(identities, "identity"))
+            })
         }
     }
 }

@@ -1,11 +1,12 @@
 //! `consort channel`: channels of peers and orderers.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
-use consort_channel_config::Profile;
+use consort_channel_config::{ChannelBundle, Profile};
 use consort_client_sdk::blocks::{BlockPosition, BlockServer, fetch_block};
 use consort_client_sdk::participation::OrdererAdmin;
 use consort_client_sdk::peer_admin::PeerAdmin;
@@ -16,9 +17,16 @@ use serde_json::json;
 
 use crate::access::{Access, AccessOptions};
 use crate::configuration;
+use crate::ordering;
 use crate::output::Output;
 use crate::registered;
 use crate::topology::{Orderer, OrdererOrganisation};
+
+/// How long joining waits for the blocks that there are already; of a long chain it tells what is left instead.
+const CATCH_UP_LIMIT: Duration = Duration::from_secs(10);
+
+/// How often the peer is asked for its height meanwhile.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Channels of peers and orderers
 #[derive(Debug, Subcommand)]
@@ -33,9 +41,9 @@ pub(crate) enum ChannelCommand {
         after_help = "Examples:\n  consort channel info --peer peer0.org2.example.com\n  consort channel info --orderer orderer.example.com --output json"
     )]
     Info(NodeOptions),
-    /// Join a peer or an orderer to a channel by its genesis block
+    /// Join a peer or an orderer to a channel by its genesis block, which a peer's is asked of the orderers
     #[command(
-        after_help = "Example:\n  consort channel join --block .consort/two-org-raft/channel/mychannel.block --peer peer0.org1.example.com"
+        after_help = "Examples:\n  consort channel join --peer peer0.org3.example.com --network .consort/org3\n  consort channel join --block .consort/two-org-raft/channel/mychannel.block --orderer orderer4.example.com"
     )]
     Join(JoinOptions),
     /// Fetch a block and write it to a file
@@ -107,9 +115,9 @@ pub(crate) struct JoinOptions {
     #[command(flatten)]
     node: NodeOptions,
 
-    /// File with the genesis block
+    /// File with the genesis block [default: the orderers are asked for it; an orderer needs the file]
     #[arg(long, value_name = "FILE")]
-    block: PathBuf,
+    block: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -204,31 +212,70 @@ async fn info(options: &NodeOptions) -> anyhow::Result<()> {
 
 async fn join(options: &JoinOptions) -> anyhow::Result<()> {
     let access = options.node.access.open()?;
-    let bytes =
-        std::fs::read(&options.block).with_context(|| format!("cannot read {}", options.block.display()))?;
-    let (who, channel) = match &options.node.orderer {
-        Some(host) => {
-            let status = orderer_admin(&access, host)?.join(bytes.into()).await?;
-            (host.clone(), status.name)
+    let (who, channel, height) = match (&options.node.orderer, &options.block) {
+        (Some(host), Some(file)) => {
+            let status = orderer_admin(&access, host)?.join(read(file)?.into()).await?;
+            (host.clone(), status.name, None)
         }
-        None => {
-            let block = Block::decode(bytes.as_slice())
-                .with_context(|| format!("{} is not a block", options.block.display()))?;
+        (Some(_), None) => bail!("an orderer joins with the file of a block: name it with --block"),
+        (None, Some(file)) => {
+            let block = Block::decode(read(file)?.as_slice())
+                .with_context(|| format!("{} is not a block", file.display()))?;
             peer_admin(&access)?.join(&block).await?;
-            (access.peer()?.1.host.clone(), access.channel().to_owned())
+            (access.peer()?.1.host.clone(), channel_of(&block)?, None)
+        }
+        (None, None) => {
+            let block = ordering::fetch(&access, BlockPosition::Oldest).await?;
+            let admin = peer_admin(&access)?;
+            admin.join(&block).await?;
+            let height = catch_up(&access, &admin).await?;
+            (access.peer()?.1.host.clone(), channel_of(&block)?, Some(height))
         }
     };
-    let json = json!({ "node": who, "channel": channel });
-    options.node.output.print(&json, || format!("{who} has joined channel {channel}"))
+    let json = json!({ "node": who, "channel": channel, "height": height.map(|(height, _)| height) });
+    options.node.output.print(&json, || {
+        let joined = format!("{who} has joined channel {channel}");
+        match height {
+            None => joined,
+            Some((height, of)) if height >= of => format!("{joined} and has all {height} blocks"),
+            Some((0, of)) => format!(
+                "{joined} and has yet to reach the block that adds its organisation, one of {of}; `consort channel info --peer {who}` \
+                 answers from then on"
+            ),
+            Some((height, of)) => format!(
+                "{joined} and has {height} of {of} blocks so far; `consort channel info --peer {who}` tells how it goes on"
+            ),
+        }
+    })
+}
+
+fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
+    std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))
+}
+
+fn channel_of(block: &Block) -> anyhow::Result<String> {
+    Ok(ChannelBundle::from_block(block)?.channel().to_string())
+}
+
+/// Gives a peer that has just joined a moment to fetch the blocks that there are; answers its height and the orderers'.
+async fn catch_up(access: &Access, admin: &PeerAdmin) -> anyhow::Result<(u64, u64)> {
+    let newest = ordering::fetch(access, BlockPosition::Newest).await?;
+    let of = newest.header.map_or(0, |header| header.number) + 1;
+    let began = Instant::now();
+    loop {
+        // A peer knows its own organisation, and answers its administrator, from the block on that added it.
+        let height = admin.chain_info(access.channel()).await.map_or(0, |info| info.height);
+        if height >= of || began.elapsed() > CATCH_UP_LIMIT {
+            return Ok((height, of));
+        }
+        tokio::time::sleep(POLL_INTERVAL).await;
+    }
 }
 
 async fn fetch(options: &FetchOptions) -> anyhow::Result<()> {
     let access = options.node.access.open()?;
     let (endpoint, server) = match &options.node.orderer {
-        Some(host) => {
-            let (organisation, orderer) = find_orderer(&access, host)?;
-            (access.orderer_endpoint(&organisation.member, orderer)?, BlockServer::Orderer)
-        }
+        Some(host) => (ordering::endpoint_of(&access, host)?, BlockServer::Orderer),
         None => {
             let (member, peer) = access.peer()?;
             (access.peer_endpoint(member, peer)?, BlockServer::Peer)

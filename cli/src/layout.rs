@@ -13,6 +13,7 @@
 //! ca/<name>/, peers/<host>/, orderers/<host>/       data of the servers
 //! config/<process>.yaml, logs/<process>.log         what they read and write
 //! channel/<name>.block                              the genesis block
+//! channel/<name>.config.block                       the configuration of a channel that others run
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -78,6 +79,11 @@ impl Layout {
     /// The genesis block of a channel.
     pub(crate) fn genesis_block(&self, channel: &str) -> PathBuf {
         self.root.join("channel").join(format!("{channel}.block"))
+    }
+
+    /// The configuration of a channel that others run, as it was handed over.
+    pub(crate) fn joined_channel(&self, channel: &str) -> PathBuf {
+        self.root.join("channel").join(format!("{channel}.config.block"))
     }
 
     /// The configuration file of a process.

@@ -33,6 +33,7 @@ mod load;
 mod messages;
 mod network;
 mod orderer;
+mod ordering;
 mod output;
 mod peer;
 mod processes;
@@ -212,16 +213,46 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
 mod tests {
     use super::*;
 
-    /// The commands that do something, by their whole names, with their help.
-    fn commands(command: &clap::Command, name: &str, found: &mut Vec<(String, String)>) {
+    /// The commands that do something, by their whole names.
+    fn commands(command: &clap::Command, name: &str, found: &mut Vec<(String, clap::Command)>) {
         let below: Vec<&clap::Command> =
             command.get_subcommands().filter(|one| one.get_name() != "help" && !one.is_hide_set()).collect();
         for one in &below {
             commands(one, &format!("{name} {}", one.get_name()), found);
         }
         if below.is_empty() {
-            found.push((name.to_owned(), command.clone().render_long_help().to_string()));
+            found.push((name.to_owned(), command.clone()));
         }
+    }
+
+    /// Commands that tell a story while they work, or whose output is a file or a script: scripts go by their exit code.
+    const WITHOUT_JSON: [&str; 14] = [
+        "consort network up",
+        "consort network down",
+        "consort network logs",
+        "consort network clean",
+        "consort network demo",
+        "consort chaincode new",
+        "consort chaincode deploy",
+        "consort config encode",
+        "consort config decode",
+        "consort config compute-update",
+        "consort completion",
+        "consort sealed demo",
+        "consort ledger export",
+        "consort chaincode invoke",
+    ];
+
+    #[test]
+    fn every_command_that_answers_answers_in_json_too() {
+        let mut found = Vec::new();
+        commands(&Arguments::command(), "consort", &mut found);
+        let without = found.iter().filter(|(_, command)| {
+            !command.get_arguments().any(|argument| argument.get_long() == Some("output"))
+        });
+        let without: Vec<&str> = without.map(|(name, _)| name.as_str()).collect();
+        let unexpected: Vec<&&str> = without.iter().filter(|name| !WITHOUT_JSON.contains(name)).collect();
+        assert!(unexpected.is_empty(), "{unexpected:#?}");
     }
 
     #[test]
@@ -231,7 +262,8 @@ mod tests {
         assert!(found.len() > 50, "{}", found.len());
         let without: Vec<&String> = found
             .iter()
-            .filter(|(name, help)| {
+            .filter(|(name, command)| {
+                let help = command.clone().render_long_help().to_string();
                 // Terminals wrap long lines, so line ends count as spaces.
                 let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
                 !help.contains("Example") || !help.contains(name.as_str())

@@ -11,3 +11,4 @@ mod ports;
 
 pub use network::{Network, Outcome, consort, is_running, repository};
 pub use node::node_client;
+pub use ports::move_to_free_ports;

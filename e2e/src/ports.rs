@@ -6,13 +6,13 @@ use std::net::TcpListener;
 
 use anyhow::{Context, Result};
 
-/// Replaces every `…port: N` of a topology by a free port of 127.0.0.1; gives the new text and old → new.
+/// Replaces every `…port: N` of a topology, or of a page that shows one, by a free port of 127.0.0.1; gives the new text and old → new.
 ///
 /// All ports are held until the last one is known, so that one topology never gets the same port twice.
 ///
 /// # Errors
 /// When the machine has no free port left.
-pub(crate) fn move_to_free_ports(topology: &str) -> Result<(String, BTreeMap<u16, u16>)> {
+pub fn move_to_free_ports(topology: &str) -> Result<(String, BTreeMap<u16, u16>)> {
     let mut held = Vec::new();
     let mut moved = BTreeMap::new();
     let mut text = String::with_capacity(topology.len());

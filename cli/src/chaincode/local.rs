@@ -19,7 +19,7 @@ use serde_json::{Map, Value, json};
 use crate::output::Output;
 
 /// Largest package that is opened, unpacked: as much as peers take unless they are told otherwise.
-const PACKAGE_BYTES_MAX: u64 = 64 << 20;
+pub(super) const PACKAGE_BYTES_MAX: u64 = 64 << 20;
 /// Executions at one time: as many tests as run at one time on a large machine.
 const INSTANCES_MAX: u32 = 16;
 /// Marks bytes that are no text in a state file.

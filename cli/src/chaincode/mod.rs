@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use clap::{Args, Subcommand};
+use consort_chaincode_runtime::package::Package;
 use consort_client_sdk::lifecycle::{Lifecycle, Readiness};
 use serde_json::json;
 
@@ -84,6 +85,9 @@ pub(crate) struct BuildOptions {
     /// Component to write
     #[arg(long, value_name = "FILE")]
     to: PathBuf,
+
+    #[command(flatten)]
+    output: Output,
 }
 
 #[derive(Debug, Args)]
@@ -103,6 +107,9 @@ pub(crate) struct PackageOptions {
     /// Package to write
     #[arg(long, value_name = "FILE")]
     to: PathBuf,
+
+    #[command(flatten)]
+    output: Output,
 }
 
 #[derive(Debug, Args)]
@@ -126,8 +133,25 @@ pub(crate) struct ApproveOptions {
     definition: DefinitionOptions,
 
     /// The installed package; without it the organisation agrees but runs no chaincode
-    #[arg(long, value_name = "LABEL:HASH")]
+    #[arg(long, value_name = "LABEL:HASH", conflicts_with = "package")]
     package_id: Option<String>,
+
+    /// The same by its file
+    #[arg(long, value_name = "FILE")]
+    package: Option<PathBuf>,
+
+    #[command(flatten)]
+    output: Output,
+}
+
+impl ApproveOptions {
+    /// The id of the package that the organisation will run.
+    fn package_id(&self) -> anyhow::Result<Option<String>> {
+        let Some(file) = &self.package else { return Ok(self.package_id.clone()) };
+        let package = Package::open(read(file)?.into(), local::PACKAGE_BYTES_MAX)
+            .with_context(|| format!("{} is no chaincode package", file.display()))?;
+        Ok(Some(package.id.to_string()))
+    }
 }
 
 #[derive(Debug, Args)]
@@ -137,6 +161,9 @@ pub(crate) struct CommitOptions {
 
     #[command(flatten)]
     definition: DefinitionOptions,
+
+    #[command(flatten)]
+    output: Output,
 }
 
 #[derive(Debug, Args)]
@@ -193,8 +220,8 @@ pub(crate) async fn run(command: ChaincodeCommand) -> anyhow::Result<()> {
         ChaincodeCommand::Build(options) => {
             let component = build_component(&options.path).await?;
             crate::files::write_atomically(&options.to, &component, false)?;
-            println!("{}: {} bytes", options.to.display(), component.len());
-            Ok(())
+            let json = json!({ "component": options.to, "bytes": component.len() });
+            options.output.print(&json, || format!("{}: {} bytes", options.to.display(), component.len()))
         }
         ChaincodeCommand::Package(options) => {
             let component = match (&options.path, &options.component) {
@@ -204,8 +231,9 @@ pub(crate) async fn run(command: ChaincodeCommand) -> anyhow::Result<()> {
             };
             let package = consort_chaincode_runtime::package::pack(&options.label, &component)?;
             crate::files::write_atomically(&options.to, &package, false)?;
-            println!("{}\npackage id {}", options.to.display(), package_id(&options.label, &package));
-            Ok(())
+            let id = package_id(&options.label, &package);
+            let json = json!({ "package": options.to, "package_id": id });
+            options.output.print(&json, || format!("{}\npackage id {id}", options.to.display()))
         }
         ChaincodeCommand::Install(options) => install(&options).await,
         ChaincodeCommand::Approve(options) => approve(&options).await,
@@ -248,17 +276,24 @@ async fn approve(options: &ApproveOptions) -> anyhow::Result<()> {
     let gateway = access.gateway(true).await?;
     let lifecycle = Lifecycle::new(&access.network(&gateway));
     let definition = options.definition.resolve(&lifecycle).await?;
-    let committed = lifecycle.approve(&definition, options.package_id.as_deref()).await?;
-    println!(
-        "{} has approved {} {} (sequence {}), transaction {} in block {}",
-        gateway.identity().msp_id(),
-        definition.name,
-        definition.version,
-        definition.sequence,
-        committed.tx_id,
-        committed.block
-    );
-    Ok(())
+    let package_id = options.package_id()?;
+    let committed = deploy::settled(|| lifecycle.approve(&definition, package_id.as_deref())).await?;
+    let organisation = gateway.identity().msp_id();
+    let json = json!({
+        "organisation": organisation,
+        "name": definition.name,
+        "version": definition.version,
+        "sequence": definition.sequence,
+        "package_id": package_id,
+        "transaction": committed.tx_id,
+        "block": committed.block,
+    });
+    options.output.print(&json, || {
+        format!(
+            "{organisation} has approved {} {} (sequence {}), transaction {} in block {}",
+            definition.name, definition.version, definition.sequence, committed.tx_id, committed.block
+        )
+    })
 }
 
 async fn readiness(options: &ReadinessOptions) -> anyhow::Result<()> {
@@ -298,11 +333,19 @@ async fn commit(options: &CommitOptions) -> anyhow::Result<()> {
         definition.sequence
     );
     let committed = lifecycle.commit(&definition, ready).await?;
-    println!(
-        "{} {} (sequence {}) is committed, transaction {} in block {}",
-        definition.name, definition.version, definition.sequence, committed.tx_id, committed.block
-    );
-    Ok(())
+    let json = json!({
+        "name": definition.name,
+        "version": definition.version,
+        "sequence": definition.sequence,
+        "transaction": committed.tx_id,
+        "block": committed.block,
+    });
+    options.output.print(&json, || {
+        format!(
+            "{} {} (sequence {}) is committed, transaction {} in block {}",
+            definition.name, definition.version, definition.sequence, committed.tx_id, committed.block
+        )
+    })
 }
 
 async fn deploy_command(options: &DeployOptions) -> anyhow::Result<()> {

@@ -19,6 +19,7 @@ use serde_json::json;
 use crate::access::{Access, AccessOptions};
 use crate::files;
 use crate::orderer;
+use crate::ordering;
 use crate::output::Output;
 
 pub(crate) use policies::{PolicyOptions, show as policy};
@@ -141,9 +142,8 @@ pub(crate) async fn apply(options: &SignOptions) -> anyhow::Result<()> {
         bail!("{}", missing_signatures(&options.update, &open));
     }
     let envelope = update.envelope(&identity)?;
-    let mut refusals = Vec::new();
-    for (organisation, orderer) in access.topology.orderers() {
-        let endpoint = access.orderer_endpoint(&organisation.member, orderer)?;
+    let (mut refusals, mut last) = (Vec::new(), None);
+    for endpoint in ordering::endpoints(&access, Some(&bundle))? {
         match broadcast(&endpoint, envelope.clone()).await {
             Ok(()) => {
                 let (sequence, who) = applied(&access, update.channel(), bundle.sequence()).await?;
@@ -154,11 +154,14 @@ pub(crate) async fn apply(options: &SignOptions) -> anyhow::Result<()> {
             }
             // What one orderer finds wrong with the update itself, the others would too.
             Err(error) if !error.is_transient() => return Err(error.into()),
-            Err(error) => refusals.push(format!("  {error}")),
+            Err(error) => {
+                refusals.push(format!("  {error}"));
+                last = Some(error);
+            }
         }
     }
-    ensure!(!refusals.is_empty(), "the network has no orderers");
-    bail!("no orderer took the update:\n{}", refusals.join("\n"))
+    let last = last.context("the network has no orderers")?;
+    Err(anyhow::Error::new(last).context(format!("no orderer took the update:\n{}", refusals.join("\n"))))
 }
 
 fn missing_signatures(file: &Path, open: &[Demand]) -> String {

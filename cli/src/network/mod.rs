@@ -4,6 +4,7 @@ mod authorities;
 mod demo;
 mod down;
 mod genesis;
+mod joining;
 mod node_config;
 mod nodes;
 mod plan;
@@ -16,6 +17,7 @@ pub(crate) mod status;
 mod up;
 
 pub(crate) use genesis::now;
+pub(crate) use nodes::describe;
 
 use std::path::PathBuf;
 
@@ -33,7 +35,9 @@ pub(crate) use plan::{Role, processes};
 #[derive(Debug, Subcommand)]
 pub(crate) enum NetworkCommand {
     /// Start what is not running: authorities, orderers, peers; join the channel; deploy the chaincodes
-    #[command(after_help = "Example:\n  consort network up --config network-configs/two-org-raft")]
+    #[command(
+        after_help = "Examples:\n  consort network up --config network-configs/two-org-raft\n  consort network up --config org3     # a new organisation's part: docs/adding-an-organisation.md"
+    )]
     Up(FolderOptions),
     /// Stop all processes and keep the data
     #[command(

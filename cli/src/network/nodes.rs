@@ -53,7 +53,10 @@ pub(super) async fn start(
     }
     try_join_all(plans.iter().map(|plan| healthy(plan, session))).await?;
     let (peers, orderers) = (topology.peers().count(), topology.orderers().count());
-    let all = format!("{} and {}", count(orderers, "orderer"), count(peers, "peer"));
+    let all = match orderers {
+        0 => count(peers, "peer"),
+        _ => format!("{} and {}", count(orderers, "orderer"), count(peers, "peer")),
+    };
     let outcome = match started {
         0 => format!("{all} are running already"),
         started if started == plans.len() => format!("{all} are running"),
@@ -143,7 +146,7 @@ async fn join_peer(
 }
 
 /// An error with its innermost cause.
-pub(super) fn describe(error: &(dyn std::error::Error + 'static)) -> String {
+pub(crate) fn describe(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error;
     while let Some(source) = cause.source() {

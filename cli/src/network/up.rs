@@ -4,7 +4,7 @@ use anyhow::Context;
 
 use super::programs::Programs;
 use super::session::Session;
-use super::{Folders, authorities, genesis, nodes, plan, ports, profiles, settle};
+use super::{Folders, authorities, genesis, joining, nodes, plan, ports, profiles, settle};
 use crate::access::Access;
 use crate::chaincode::deploy;
 use crate::chaincode::{collections, endorsement_policy};
@@ -85,6 +85,11 @@ async fn start(
     report.step(authorities::start(layout, topology, programs, session)).await?;
     report.step(authorities::enrol(layout, topology)).await?;
     profiles::write(layout, topology)?;
+    if topology.joins.is_some() {
+        joining::keep_configuration(layout, topology)?;
+        report.step(nodes::start(layout, topology, programs, session)).await?;
+        return report.step(joining::standing(access)).await;
+    }
     let genesis = genesis::block(layout, topology)?;
     report.step(nodes::start(layout, topology, programs, session)).await?;
     report.step(nodes::join(access, session, &genesis)).await?;
@@ -165,6 +170,9 @@ pub(super) fn usage(access: &Access, folders: &Folders) -> String {
             text.push_str(&format!("  {consort} tx {example} --network {data} --as {user}\n"));
         }
     }
+    if topology.joins.is_some() {
+        text.push_str(&joining::next_steps(access, &data));
+    }
     text.push_str(&format!(
         "Look: {consort} network status --config {config} --data {data}\n      {consort} network logs --config {config} --data {data} -f\n\
          Stop: {consort} network down --config {config} --data {data}   (keeps the data; `clean` forgets it)"
@@ -184,7 +192,7 @@ fn program() -> String {
 }
 
 /// A path as it is written from the current folder.
-fn relative(path: &std::path::Path) -> String {
+pub(super) fn relative(path: &std::path::Path) -> String {
     let here = std::env::current_dir().unwrap_or_default();
     path.strip_prefix(here).unwrap_or(path).display().to_string()
 }

@@ -66,8 +66,16 @@ impl Fingerprint {
             let name = format!("orderer organisation {}", organisation.member.name);
             add(name, serde_json::to_vec(&organisation)?);
         }
-        add(format!("channel {}", topology.channel.name), serde_json::to_vec(&topology.channel)?);
-        add("hosts".to_owned(), serde_json::to_vec(&topology.hosts)?);
+        let channel = match &topology.joins {
+            // Its configuration is that of the others, and changes.
+            Some(_) => serde_json::to_vec(&(&topology.channel.name, topology.channel.hashing))?,
+            None => serde_json::to_vec(&topology.channel)?,
+        };
+        add(format!("channel {}", topology.channel.name), channel);
+        // Where others are is read anew at every start.
+        let own = topology.own_hosts();
+        let hosts: BTreeMap<_, _> = topology.hosts.iter().filter(|(host, _)| own.contains(host)).collect();
+        add("hosts".to_owned(), serde_json::to_vec(&hosts)?);
         Ok(Self { network: topology.name.clone(), parts })
     }
 

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use faults::Faults;
 pub(crate) use fingerprint::Fingerprint;
+pub(crate) use read::load_configuration;
 
 /// The file that a configuration folder must hold.
 pub(crate) const FILE_NAME: &str = "network.yaml";
@@ -40,10 +41,13 @@ pub(crate) struct Topology {
     pub(crate) organisations: Vec<Organisation>,
     /// Organisations that run orderers.
     pub(crate) orderer_organisations: Vec<OrdererOrganisation>,
-    /// The channel that all nodes join.
+    /// The channel that all nodes join; of a channel that others run only what its members' nodes must know.
     pub(crate) channel: ChannelSpec,
     /// Chaincodes to deploy when the network comes up.
     pub(crate) chaincodes: Vec<ChaincodeSpec>,
+    /// The configuration block of a channel that others run, when this is a new organisation's part of a network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) joins: Option<PathBuf>,
 }
 
 /// What every organisation has.
@@ -164,6 +168,18 @@ pub(crate) struct Batch {
     pub(crate) timeout: Duration,
 }
 
+impl Default for Batch {
+    /// The values of Fabric's test network.
+    fn default() -> Self {
+        Self {
+            max_message_count: 10,
+            absolute_max_bytes: 99 * 1024 * 1024,
+            preferred_max_bytes: 512 * 1024,
+            timeout: Duration::from_secs(2),
+        }
+    }
+}
+
 /// Settings of the consensus protocol.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Raft {
@@ -172,6 +188,19 @@ pub(crate) struct Raft {
     pub(crate) heartbeat_tick: u32,
     pub(crate) max_inflight_blocks: u32,
     pub(crate) snapshot_interval_bytes: u32,
+}
+
+impl Default for Raft {
+    /// Fabric's defaults (sampleconfig/configtx.yaml, EtcdRaft options).
+    fn default() -> Self {
+        Self {
+            tick_interval: Duration::from_millis(500),
+            election_tick: 10,
+            heartbeat_tick: 1,
+            max_inflight_blocks: 5,
+            snapshot_interval_bytes: 16 * 1024 * 1024,
+        }
+    }
 }
 
 /// Capability switches of the channel.
@@ -189,6 +218,19 @@ pub(crate) struct Capabilities {
     /// Registered identities endorse together, with one signature; peers have BLS keys.
     #[serde(default)]
     pub(crate) aggregated_endorsements: bool,
+}
+
+impl Default for Capabilities {
+    fn default() -> Self {
+        Self {
+            channel: "V2_0".to_owned(),
+            orderer: "V2_0".to_owned(),
+            application: "V2_5".to_owned(),
+            registered_identities: false,
+            sealed_data: false,
+            aggregated_endorsements: false,
+        }
+    }
 }
 
 /// A chaincode to deploy.
@@ -273,12 +315,17 @@ impl Topology {
 
     /// Every configured host with its address, as the nodes' override tables need it.
     pub(crate) fn host_overrides(&self) -> BTreeMap<String, String> {
+        let address = |host: &String| (host.clone(), self.address(host, 0).ip().to_string());
+        let own = self.own_hosts().into_iter().map(address);
+        own.chain(self.hosts.iter().map(|(host, ip)| (host.clone(), ip.to_string()))).collect()
+    }
+
+    /// The hosts of this network's own processes.
+    pub(crate) fn own_hosts(&self) -> Vec<&String> {
         let authorities = self.members().flat_map(Member::authorities).map(|authority| &authority.host);
         let peers = self.peers().map(|(_, peer)| &peer.host);
         let orderers = self.orderers().map(|(_, orderer)| &orderer.host);
-        let named = authorities.chain(peers).chain(orderers);
-        let address = |host: &String| (host.clone(), self.address(host, 0).ip().to_string());
-        named.map(address).chain(self.hosts.iter().map(|(host, ip)| (host.clone(), ip.to_string()))).collect()
+        authorities.chain(peers).chain(orderers).collect()
     }
 
     /// All organisations, peers' first.

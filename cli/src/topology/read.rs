@@ -5,7 +5,6 @@ use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::str::FromStr;
-use std::time::Duration;
 
 use consort_crypto::{hash::HashAlgorithm, key::KeyAlgorithm};
 
@@ -20,8 +19,11 @@ use super::{
 };
 
 mod chaincode;
+mod joined;
 mod policies;
 mod principals;
+
+pub(crate) use joined::load as load_configuration;
 
 /// The user that every organisation has without being named.
 const ADMINISTRATOR: &str = "Admin";
@@ -47,9 +49,18 @@ impl Reader<'_> {
         let name = self.named(&mut section, "name", NameRule::File);
         let hosts = self.hosts(&mut section);
         let organisations = self.organisations(&mut section);
-        let orderer_organisations = self.orderer_organisations(&mut section);
-        let channel = self.channel(&mut section);
-        let chaincodes = self.chaincodes(&mut section);
+        // Who joins a channel of others says nothing about it: all is in the channel's configuration.
+        let joined = section.optional_text("joins", self.faults).map(|file| self.joined(&file));
+        let (joins, orderer_organisations, channel, chaincodes) = match joined {
+            Some(joined) => {
+                let (file, channel) = joined.unzip();
+                (file, Vec::new(), channel, Vec::new())
+            }
+            None => {
+                let orderers = self.orderer_organisations(&mut section);
+                (None, orderers, self.channel(&mut section), self.chaincodes(&mut section))
+            }
+        };
         section.finish(self.faults);
 
         let address = |host: &str| hosts.get(host).copied().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
@@ -64,6 +75,7 @@ impl Reader<'_> {
             orderer_organisations,
             channel: channel?,
             chaincodes,
+            joins,
         })
     }
 
@@ -433,13 +445,7 @@ impl Reader<'_> {
     }
 
     fn batch(&mut self, section: &mut Section<'_>) -> Batch {
-        // The values of Fabric's test network.
-        let mut batch = Batch {
-            max_message_count: 10,
-            absolute_max_bytes: 99 * 1024 * 1024,
-            preferred_max_bytes: 512 * 1024,
-            timeout: Duration::from_secs(2),
-        };
+        let mut batch = Batch::default();
         let Some(node) = section.optional("batch") else { return batch };
         let Some(mut section) = Section::new(node, "batch", self.faults) else { return batch };
         let count = section.optional_number("max_message_count", 1..=u64::from(u32::MAX), self.faults);
@@ -464,14 +470,7 @@ impl Reader<'_> {
     }
 
     fn raft(&mut self, section: &mut Section<'_>) -> Raft {
-        // Fabric's defaults (sampleconfig/configtx.yaml, EtcdRaft options).
-        let mut raft = Raft {
-            tick_interval: Duration::from_millis(500),
-            election_tick: 10,
-            heartbeat_tick: 1,
-            max_inflight_blocks: 5,
-            snapshot_interval_bytes: 16 * 1024 * 1024,
-        };
+        let mut raft = Raft::default();
         let Some(node) = section.optional("raft") else { return raft };
         let Some(mut section) = Section::new(node, "raft", self.faults) else { return raft };
         if let Some(interval) = section.optional_duration("tick_interval", self.faults) {
@@ -498,14 +497,7 @@ impl Reader<'_> {
     }
 
     fn capabilities(&mut self, section: &mut Section<'_>) -> Capabilities {
-        let mut capabilities = Capabilities {
-            channel: "V2_0".to_owned(),
-            orderer: "V2_0".to_owned(),
-            application: "V2_5".to_owned(),
-            registered_identities: false,
-            sealed_data: false,
-            aggregated_endorsements: false,
-        };
+        let mut capabilities = Capabilities::default();
         let Some(node) = section.optional("capabilities") else { return capabilities };
         let Some(mut section) = Section::new(node, "capabilities", self.faults) else { return capabilities };
         for (key, known, value) in [

@@ -228,3 +228,50 @@ fn a_folder_with_foreign_files_is_no_data_folder() {
     let refused = Fingerprint::of(&topology).unwrap().check(data.path(), Path::new("config")).unwrap_err();
     assert!(refused.to_string().contains("no network's data folder"), "{refused}");
 }
+
+/// A new organisation's part, and the configuration block of Fabric's test network as what it was given.
+fn joining(block: &str) -> String {
+    let block = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../protos/tests/golden/fabric-channel/blocks")
+        .join(block);
+    let own = GOOD.split_once("orderer_organisations:").unwrap().0;
+    format!("{own}joins: {}\nhosts: {{ orderer.example.com: 192.0.2.7 }}\n", block.display())
+}
+
+#[test]
+fn who_joins_a_channel_describes_only_its_own_part() {
+    let topology = load(&joining("0000.pb")).unwrap().topology;
+    assert_eq!((topology.channel.name.as_str(), topology.orderers().count()), ("mychannel", 0));
+    assert!(topology.joins.is_some_and(|file| file.is_absolute()));
+    let overrides = load(&joining("0000.pb")).unwrap().topology.host_overrides();
+    assert_eq!(overrides["orderer.example.com"], "192.0.2.7");
+    assert_eq!(overrides["peer0.org1.example.com"], "127.0.0.1");
+}
+
+#[test]
+fn what_the_others_decide_is_no_business_of_who_joins() {
+    let more = format!("{}channel: {{ name: other }}\n", joining("0000.pb"));
+    let found = faults(&more);
+    assert!(found.iter().any(|(_, text)| text.contains("unknown key 'channel'")), "{found:?}");
+}
+
+#[test]
+fn a_block_that_is_none_or_holds_no_configuration_is_named_with_the_remedy() {
+    for (block, why) in [("0008.pb", "is no configuration block"), ("9999.pb", "cannot read")] {
+        let found = faults(&joining(block));
+        let (line, text) = &found[0];
+        assert!(text.starts_with("joins: ") && text.contains(why), "{found:?}");
+        assert!(text.contains("consort channel fetch config --to"), "{found:?}");
+        assert_eq!(*line, joining(block).lines().position(|line| line.starts_with("joins:")).unwrap() + 1);
+    }
+}
+
+#[test]
+fn where_others_are_may_change_and_who_joins_may_be_given_a_newer_configuration() {
+    let data = tempfile::tempdir().unwrap();
+    let first = load(&joining("0000.pb")).unwrap().topology;
+    Fingerprint::of(&first).unwrap().write(data.path()).unwrap();
+    let moved = joining("0000.pb").replace("192.0.2.7", "192.0.2.8");
+    let moved = load(&moved).unwrap().topology;
+    assert!(Fingerprint::of(&moved).unwrap().check(data.path(), Path::new("config")).unwrap());
+}
