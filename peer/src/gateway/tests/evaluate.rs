@@ -25,6 +25,21 @@ async fn an_evaluation_goes_to_the_local_peer_and_on_when_it_fails() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_peer_of_the_own_organisation_that_has_most_blocks_is_asked_first() {
+    let mut bench = Bench::new().await;
+    for member in &mut bench.peers {
+        member.height = match member.endpoint.as_str() {
+            LOCAL => 7,
+            SECOND => 8,
+            _ => 9,
+        };
+    }
+    let (gateway, test, endorsers) = bench.gateway();
+    evaluate(&gateway, &test, &[]).await.expect("an answer");
+    assert_eq!(*endorsers.asked.lock().expect("asked"), [SECOND]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_chaincode_error_ends_an_evaluation() {
     let mut bench = Bench::new().await;
     bench.behave(LOCAL, Behaviour::Chaincode(500, "the asset a1 does not exist"));

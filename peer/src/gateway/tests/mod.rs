@@ -4,6 +4,7 @@ mod chaincode_events;
 mod commit_status;
 mod endorse;
 mod evaluate;
+mod refusals;
 mod submit;
 
 use std::collections::BTreeMap;
