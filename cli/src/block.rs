@@ -79,7 +79,8 @@ async fn load(options: &ShowOptions) -> anyhow::Result<(Block, Option<Access>)> 
     let (member, peer) = access.peer()?;
     let endpoint = access.peer_endpoint(member, peer)?;
     let identity = access.reader()?;
-    let block = fetch_block(&endpoint, BlockServer::Peer, &identity, access.channel(), position.0).await?;
+    let fetched = fetch_block(&endpoint, BlockServer::Peer, &identity, access.channel(), position.0).await;
+    let block = fetched.with_context(|| position.missing())?;
     Ok((block, Some(access)))
 }
 

@@ -137,6 +137,20 @@ pub(crate) struct FetchOptions {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Position(pub(crate) BlockPosition);
 
+impl Position {
+    /// Words for a block that cannot be had.
+    pub(crate) fn missing(self) -> String {
+        match self.0 {
+            BlockPosition::Number(number) => {
+                format!(
+                    "block {number} cannot be had; `consort channel info` tells how many blocks there are"
+                )
+            }
+            _ => "the block cannot be had".to_owned(),
+        }
+    }
+}
+
 impl FromStr for Position {
     type Err = String;
 
@@ -282,7 +296,8 @@ async fn fetch(options: &FetchOptions) -> anyhow::Result<()> {
         }
     };
     let identity = access.identity(false)?;
-    let block = fetch_block(&endpoint, server, &identity, access.channel(), options.position.0).await?;
+    let fetched = fetch_block(&endpoint, server, &identity, access.channel(), options.position.0).await;
+    let block = fetched.with_context(|| options.position.missing())?;
     let number = block.header.as_ref().map_or(0, |header| header.number);
     crate::files::write_atomically(&options.to, &block.encode_to_vec(), false)?;
     let json = json!({ "number": number, "file": options.to });

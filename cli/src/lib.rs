@@ -244,6 +244,25 @@ mod tests {
     ];
 
     #[test]
+    fn scripts_can_tell_by_the_exit_code_what_a_failure_means() {
+        use consort_client_sdk::Error;
+        use consort_protos::fabric::protos::TxValidationCode;
+        let of = |error: Error| format!("{:?}", exit_code(&anyhow::Error::new(error).context("more words")));
+        let code = |code: u8| format!("{:?}", ExitCode::from(code));
+        let invalid =
+            Error::Invalid { tx_id: "ab".into(), code: TxValidationCode::MvccReadConflict, block: 7 };
+        assert_eq!(of(invalid), code(3));
+        let away = || Error::Ordering {
+            endpoint: "orderer:7050".into(),
+            status: "SERVICE_UNAVAILABLE".into(),
+            info: String::new(),
+        };
+        assert_eq!(of(away()), code(4));
+        assert_eq!(of(Error::Unknown { tx_id: "ab".into(), source: Box::new(away()) }), code(5));
+        assert_eq!(of(Error::NoGateway), code(1));
+    }
+
+    #[test]
     fn every_command_that_answers_answers_in_json_too() {
         let mut found = Vec::new();
         commands(&Arguments::command(), "consort", &mut found);

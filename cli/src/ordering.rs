@@ -82,7 +82,7 @@ pub(crate) async fn fetch(access: &Access, position: BlockPosition) -> anyhow::R
         match fetch_block(&endpoint, BlockServer::Orderer, &identity, channel, position).await {
             Ok(block) => return Ok(block),
             Err(error) => {
-                refusals.push(format!("  {}: {}", endpoint.address, describe(&error)));
+                refusals.push(format!("  {}", describe(&error)));
                 last = Some(error);
             }
         }

@@ -55,6 +55,11 @@ pub(crate) fn count(number: usize, word: &str) -> String {
     }
 }
 
+/// The verb that goes with a number.
+pub(crate) fn are(number: usize) -> &'static str {
+    if number == 1 { "is" } else { "are" }
+}
+
 /// Lines up the columns of a table.
 pub(crate) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);

@@ -24,6 +24,8 @@ pub struct Network {
 pub struct Outcome {
     /// Whether the exit status was 0.
     pub success: bool,
+    /// The exit status, unless a signal ended it.
+    pub code: Option<i32>,
     /// Standard output.
     pub stdout: String,
     /// Standard error.
@@ -79,6 +81,7 @@ pub fn consort(arguments: &[&str]) -> Result<Outcome> {
         .context("cannot run consort: build the workspace first (make build)")?;
     Ok(Outcome {
         success: output.status.success(),
+        code: output.status.code(),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     })

@@ -14,7 +14,9 @@ fn deploy(network: &Network, name: &str, example: &str, more: &[&str]) -> Result
 
 /// Submits a call that is ordered and found invalid, and explains it.
 fn explained(network: &Network, call: &[&str]) -> Result<String> {
-    let said = network.consort(&[&["tx", "submit"], call].concat())?.expect_failure()?;
+    let outcome = network.consort(&[&["tx", "submit"], call].concat())?;
+    assert_eq!(outcome.code, Some(3), "ordered and invalid: {outcome:?}");
+    let said = outcome.expect_failure()?;
     let id =
         said.split_whitespace().find(|word| word.len() == 64).with_context(|| format!("no id in: {said}"))?;
     network.consort(&["tx", "explain", id])?.expect_success()

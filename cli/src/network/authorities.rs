@@ -27,7 +27,7 @@ use super::session::Session;
 use crate::credentials::{self, Credential, Roots};
 use crate::files;
 use crate::layout::{ADMINISTRATOR, Layout, MemberKind, members};
-use crate::report::count;
+use crate::report::{are, count};
 use crate::topology::{Authority, Member, Topology};
 
 /// Enrolment id of the first administrator of every authority, who registers everybody else.
@@ -62,8 +62,8 @@ pub(super) async fn start(
     let all = roots.len() + issuing.len();
     let authorities = count(all, "certificate authority");
     let outcome = match started {
-        0 => format!("{authorities} are running already"),
-        _ => format!("{authorities} are running"),
+        0 => format!("{authorities} {} running already", are(all)),
+        _ => format!("{authorities} {} running", are(all)),
     };
     Ok(((), outcome))
 }

@@ -53,11 +53,18 @@ pub(super) async fn standing(access: &Access) -> anyhow::Result<((), String)> {
     Ok(((), words.join("; ")))
 }
 
-/// What a new organisation does next.
+/// What a new organisation does next, as far as its peers have not joined.
 pub(super) fn next_steps(access: &Access, data: &str) -> String {
     let mut text = String::new();
+    let has_joined = |host: &str| {
+        let channels = access.layout.node_data(MemberKind::Peers, host).join("channels");
+        channels.join(access.channel()).exists()
+    };
     for organisation in &access.topology.organisations {
         let member = &organisation.member;
+        if organisation.peers.iter().all(|peer| has_joined(&peer.host)) {
+            continue;
+        }
         let msp = access.layout.organisation_msp(MemberKind::Peers, &member.domain);
         text.push_str(&format!(
             "Next, until the channel has {name}:\n  give the folder {msp} to a member, who plans the change with it\n\
@@ -65,7 +72,7 @@ pub(super) fn next_steps(access: &Access, data: &str) -> String {
             name = member.name,
             msp = super::up::relative(&msp),
         ));
-        for peer in &organisation.peers {
+        for peer in organisation.peers.iter().filter(|peer| !has_joined(&peer.host)) {
             text.push_str(&format!("  consort channel join --peer {} --network {data}\n", peer.host));
         }
     }

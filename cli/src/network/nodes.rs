@@ -17,7 +17,7 @@ use super::status::is_healthy;
 use crate::access::Access;
 use crate::files;
 use crate::layout::{ADMINISTRATOR, Layout, MemberKind};
-use crate::report::count;
+use crate::report::{are, count};
 use crate::topology::{Orderer, OrdererOrganisation, Organisation, Peer, Topology};
 
 /// How long a node may take until it answers; opening a large ledger takes seconds.
@@ -58,8 +58,8 @@ pub(super) async fn start(
         _ => format!("{} and {}", count(orderers, "orderer"), count(peers, "peer")),
     };
     let outcome = match started {
-        0 => format!("{all} are running already"),
-        started if started == plans.len() => format!("{all} are running"),
+        0 => format!("{all} {} running already", are(plans.len())),
+        started if started == plans.len() => format!("{all} {} running", are(plans.len())),
         started => format!("{all} are running, {started} of them started now"),
     };
     Ok(((), outcome))
