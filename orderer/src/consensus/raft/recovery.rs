@@ -33,7 +33,8 @@ impl<D: Disk, B: Books> Machine<D, B> {
         };
         self.sync_books()?;
         self.node.mut_store().keep_memory(true)?;
-        let keeps_log = self.id() == Some(own) && self.applied > 0;
+        let covers_books = self.books.last_index() <= self.log().last();
+        let keeps_log = self.id() == Some(own) && self.applied > 0 && covers_books;
         let (origin, beginning) = match keeps_log {
             true => self.behind_own_log(own)?,
             false => self.behind_books(own),
@@ -71,11 +72,12 @@ impl<D: Disk, B: Books> Machine<D, B> {
         Ok(own)
     }
 
-    /// The log goes on behind what is in the books: its last entries may be all that is left of something acknowledged.
+    /// The log goes on behind what is in the books, fetched blocks included: its last entries may be all that is left of something acknowledged.
     fn behind_own_log(&self, own: u64) -> Result<(Origin, Snapshot), MachineError> {
         let origin = self.log().origin();
-        let term = self.log().term(self.applied)?;
-        Ok((origin, self.beginning(self.applied, term, own, own, origin.incarnation)))
+        let index = self.applied.max(self.books.last_index());
+        let term = self.log().term(index)?;
+        Ok((origin, self.beginning(index, term, own, own, origin.incarnation)))
     }
 
     /// There is no log that goes with the books: a new one begins behind them.
