@@ -203,6 +203,18 @@ impl PrivateKey {
         }
     }
 
+    /// As [`PrivateKey::sign`], for signatures that this process soon meets again among others': its
+    /// [`PublicKey::verify_remembered`] answers from memory.
+    ///
+    /// # Errors
+    ///
+    /// As [`PrivateKey::sign`].
+    pub fn sign_remembered(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
+        let signature = self.sign(message)?;
+        self.public.remember_own(message, &signature);
+        Ok(signature)
+    }
+
     /// Signs a certificate, request or list with [`KeyAlgorithm::document_signature`].
     pub(crate) fn sign_document(&self, body: &[u8]) -> Result<Vec<u8>, Error> {
         match &self.secret {

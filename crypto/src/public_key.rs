@@ -93,6 +93,18 @@ impl PublicKey {
         self.begin(message, signature, false)
     }
 
+    /// Keeps in mind a signature that the private key has just made.
+    pub(crate) fn remember_own(&self, message: &[u8], signature: &[u8]) {
+        let parsed = EcdsaSignature::from_der(signature).ok();
+        let Some(numbers) = parsed.and_then(|parsed| parsed.numbers()) else { return };
+        let signed = |point, digest| Signed { point, digest, numbers: &numbers, remembered: true };
+        match self {
+            Self::P256(point) => SignatureCheck::keep_p256(signed(point, &sha256(message))),
+            Self::Sm2(key) => SignatureCheck::keep_sm2(signed(&key.point, &key.digest(message))),
+            _ => {}
+        }
+    }
+
     /// Begins what [`PublicKey::verify_remembered`] does, as [`PublicKey::begin_check`].
     #[must_use]
     pub fn begin_remembered_check(&self, message: &[u8], signature: &[u8]) -> SignatureCheck {
@@ -271,11 +283,16 @@ fn sm2_prefix(point: &[u8]) -> [u8; 32] {
 }
 
 impl Sm2PublicKey {
+    /// What is signed: the hash of the signer's prefix and the message.
+    fn digest(&self, message: &[u8]) -> [u8; 32] {
+        Sm3::new_with_prefix(self.prefix).chain_update(message).finalize().into()
+    }
+
     /// Begins a check with the key's table, if it has one, and from memory, if that is wanted.
     fn begin(&self, message: &[u8], signature: &[u8], remembered: bool) -> Result<SignatureCheck, Error> {
         let parsed = EcdsaSignature::from_exact_der(signature)?;
         let numbers = parsed.numbers().ok_or(Error::SignatureMismatch)?;
-        let digest = Sm3::new_with_prefix(self.prefix).chain_update(message).finalize().into();
+        let digest = self.digest(message);
         let signed = Signed { point: &self.point, digest: &digest, numbers: &numbers, remembered };
         Ok(SignatureCheck::sm2(signed, || self.verify(message, signature)))
     }

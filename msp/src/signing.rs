@@ -134,6 +134,14 @@ impl SigningIdentity {
         self.key.sign(message)
     }
 
+    /// As [`SigningIdentity::sign`], for signatures that this process soon meets again among others', and need not verify then.
+    ///
+    /// # Errors
+    /// When the key cannot sign.
+    pub fn sign_remembered(&self, message: &[u8]) -> Result<Vec<u8>, consort_crypto::Error> {
+        self.key.sign_remembered(message)
+    }
+
     /// Itself as others see it: read and checked by a manager's MSPs.
     ///
     /// # Errors

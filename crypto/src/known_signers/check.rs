@@ -76,6 +76,16 @@ pub(crate) struct Signed<'s> {
 }
 
 impl SignatureCheck {
+    /// Remembers what a key of P-256 has just signed.
+    pub(crate) fn keep_p256(signed: Signed<'_>) {
+        keep::<P256>(signed);
+    }
+
+    /// As [`SignatureCheck::keep_p256`], of a key of SM2.
+    pub(crate) fn keep_sm2(signed: Signed<'_>) {
+        keep::<Sm2>(signed);
+    }
+
     pub(crate) fn judged(verdict: Result<(), Error>) -> Self {
         Self(State::Judged(verdict))
     }
@@ -143,6 +153,12 @@ fn begin<C: Known>(
         C::remembered().keep(fact);
     }
     Err(verdict)
+}
+
+fn keep<C: Known>(signed: Signed<'_>) {
+    if let Some(fact) = Fact::new(signed.point, signed.digest, signed.numbers) {
+        C::remembered().keep(&fact);
+    }
 }
 
 fn calculate<C: Known>(checks: Vec<(&mut SignatureCheck, Box<Pending<C>>)>) {

@@ -176,3 +176,18 @@ fn without_memory_there_are_no_tables() {
     tables.bytes_max.store(0, Ordering::Relaxed);
     assert!((0..=SMALL_AFTER).all(|_| table().is_none()));
 }
+
+#[test]
+fn what_a_key_signs_to_be_remembered_is_judged_without_a_calculation_and_nothing_else_is() {
+    for algorithm in [KeyAlgorithm::P256, KeyAlgorithm::Sm2] {
+        let key = PrivateKey::generate(algorithm).unwrap();
+        let signature = key.sign_remembered(b"endorsed").unwrap();
+        let judged = |message: &[u8], signature: &[u8]| {
+            let check = key.public_key().begin_remembered_check(message, signature);
+            format!("{check:?}") == "SignatureCheck(Judged(Ok(())))"
+        };
+        assert!(judged(b"endorsed", &signature), "{algorithm:?}");
+        assert!(!judged(b"forged", &signature), "{algorithm:?}");
+        assert!(key.public_key().verify_remembered(b"forged", &signature).is_err(), "{algorithm:?}");
+    }
+}

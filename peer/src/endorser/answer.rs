@@ -58,7 +58,8 @@ impl Endorser {
         // Taken once: certificate and key must be those of one identity, also while it is renewed.
         let signer = self.signer.get();
         let endorser = signer.serialized().clone();
-        match signer.sign(&preimage::endorsement(&payload, &endorser)) {
+        // This peer's gateway and its committer meet it again.
+        match signer.sign_remembered(&preimage::endorsement(&payload, &endorser)) {
             Ok(signature) => ProposalResponse {
                 version: RESPONSE_VERSION,
                 response: Some(executed.response),
