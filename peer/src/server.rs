@@ -20,6 +20,7 @@ use consort_node::telemetry::LogHandle;
 use consort_node::tls::{ServerTls, TlsError};
 use consort_node::trust::ClientTrust;
 use consort_node::{Clock, Metrics, Tasks};
+use consort_protos::consort::endorsing::endorsing_server::EndorsingServer;
 use consort_protos::consort::peer::membership_server::MembershipServer;
 use consort_protos::consort::privatedata::private_data_server::PrivateDataServer;
 use consort_protos::consort::sealed::proxy_server::ProxyServer;
@@ -37,7 +38,7 @@ use crate::connections::Connections;
 use crate::deliver_client::{Follower, FollowerParts, Orderers, OverrideError};
 use crate::discovery::{Discovery, DiscoverySetup};
 use crate::endorser::{Access, Endorser, EndorserParts, EndorserService};
-use crate::endorsing::{CountedEndorser, Endorsers};
+use crate::endorsing::{ASKED_BYTES_MAX, CountedEndorser, Endorsers, EndorsingService};
 use crate::events::BlockEvents;
 use crate::gateway::Gateway;
 use crate::health::ChannelsHealth;
@@ -126,7 +127,10 @@ pub struct Peer {
 /// A generated service with the network's message limits.
 macro_rules! limited {
     ($service:expr) => {
-        $service.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX)
+        limited!($service, MESSAGE_BYTES_MAX)
+    };
+    ($service:expr, $received_max:expr) => {
+        $service.max_decoding_message_size($received_max).max_encoding_message_size(MESSAGE_BYTES_MAX)
     };
 }
 
@@ -306,7 +310,7 @@ fn assemble(
     let gateway = Gateway::new(
         Arc::clone(&channels),
         Arc::new(membership.clone()),
-        Arc::new(Endorsers::new(Arc::clone(&endorser), connections, Arc::clone(&peer_metrics))),
+        Arc::new(Endorsers::new(Arc::clone(&endorser), connections, Arc::clone(&peer_metrics), tasks)),
         Arc::new(orderers),
         msp_id,
         config.gateway.clone(),
@@ -326,7 +330,8 @@ fn assemble(
     let events = BlockEvents::new(Arc::clone(&channels), clock, tasks, tls_binding);
     let server = GrpcServer::new(listener, Some(tls.clone()))
         .add_service(limited!(GatewayServer::new(gateway)))
-        .add_service(limited!(EndorserServer::new(counted)))
+        .add_service(limited!(EndorserServer::new(counted.clone())))
+        .add_service(limited!(EndorsingServer::new(EndorsingService::new(counted)), ASKED_BYTES_MAX))
         .add_service(limited!(DeliverServer::new(events)))
         .add_service(DiscoveryServer::new(discovery))
         .add_service(limited!(PrivateDataServer::new(private.clone())))

@@ -19,6 +19,9 @@ pub mod consort {
     pub mod endorsement {
         tonic::include_proto!("consort.endorsement");
     }
+    pub mod endorsing {
+        tonic::include_proto!("consort.endorsing");
+    }
     pub mod identities {
         tonic::include_proto!("consort.identities");
     }

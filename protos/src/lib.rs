@@ -39,6 +39,6 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descrip
 /// Consort's own messages and services, which a Fabric client never sees.
 pub mod consort {
     pub use crate::generated::consort::{
-        attestations, endorsement, identities, orderer, peer, privatedata, sealed,
+        attestations, endorsement, endorsing, identities, orderer, peer, privatedata, sealed,
     };
 }

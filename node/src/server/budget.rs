@@ -110,7 +110,12 @@ pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
 }
 
 /// Services whose requests are streams of messages. Elsewhere a request is one message, which counts until it is answered.
-const STREAMING: [&str; 3] = ["/orderer.AtomicBroadcast/", "/consort.orderer.Cluster/", "/protos.Deliver/"];
+const STREAMING: [&str; 4] = [
+    "/orderer.AtomicBroadcast/",
+    "/consort.orderer.Cluster/",
+    "/consort.endorsing.Endorsing/",
+    "/protos.Deliver/",
+];
 
 /// The body of a gRPC request, whose messages are paid for as they arrive.
 pub(super) struct Paid<B> {

@@ -1,34 +1,96 @@
-//! How the gateway reaches endorsers: this peer's by a call, other peers' by `protos.Endorser`.
+//! How the gateway reaches endorsers: this peer's by a call, other peers' on lasting streams, or by `protos.Endorser` where
+//! a peer serves none or a proposal is large.
+
+mod service;
+mod streams;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use consort_node::Tasks;
 use consort_node::dial::with_causes;
 use consort_node::server::MESSAGE_BYTES_MAX;
+use consort_protos::consort::endorsing::answered::Outcome;
 use consort_protos::fabric::protos::endorser_client::EndorserClient;
 use consort_protos::fabric::protos::endorser_server::Endorser as EndorserRpc;
 use consort_protos::fabric::protos::{ProposalResponse, SignedProposal};
+use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
+pub use self::service::EndorsingService;
+use self::streams::{Streams, Unanswered, Way};
 use crate::channel::ChannelHandle;
 use crate::connections::{Connections, call_text};
 use crate::endorser::{Endorser, EndorserError, EndorserService};
 use crate::gateway::{CallError, EndorserNetwork, Member};
 use crate::telemetry::PeerMetrics;
 
+/// Proposals of one stream that are not answered yet.
+const UNANSWERED_MAX: usize = 32;
+/// The largest message to an endorser on a stream. What waits in streams is not counted, and must not become much.
+pub(crate) const ASKED_BYTES_MAX: usize = 64 * 1024;
+
 /// Calls endorsers. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Endorsers {
     local: Arc<Endorser>,
-    connections: Arc<Connections>,
+    others: Arc<Others>,
     metrics: Arc<PeerMetrics>,
 }
 
 impl Endorsers {
-    /// Uses this endorser for the local peer, and these connections for the others.
+    /// Uses this endorser for the local peer, and these connections for the others. What lasts belongs to `tasks`.
     #[must_use]
-    pub fn new(local: Arc<Endorser>, connections: Arc<Connections>, metrics: Arc<PeerMetrics>) -> Self {
-        Self { local, connections, metrics }
+    pub fn new(
+        local: Arc<Endorser>,
+        connections: Arc<Connections>,
+        metrics: Arc<PeerMetrics>,
+        tasks: &Tasks,
+    ) -> Self {
+        Self { local, others: Arc::new(Others::new(connections, tasks)), metrics }
+    }
+}
+
+/// The endorsers of other peers.
+struct Others {
+    connections: Arc<Connections>,
+    streams: Streams,
+}
+
+impl std::fmt::Debug for Others {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Others").field("connections", &self.connections).finish_non_exhaustive()
+    }
+}
+
+impl Others {
+    fn new(connections: Arc<Connections>, tasks: &Tasks) -> Self {
+        Self { connections, streams: Streams::new(tasks.clone()) }
+    }
+
+    /// Asks whoever is at the endpoint.
+    async fn ask(
+        &self,
+        endpoint: &str,
+        roots: &[Bytes],
+        proposal: &SignedProposal,
+    ) -> Result<ProposalResponse, CallError> {
+        let shown = self.connections.certificate_hash();
+        let way = Way { endpoint, roots, shown: &shown };
+        let connect = || {
+            let connection = self.connections.to(way.endpoint, way.roots);
+            connection.map_err(|error| CallError::Unavailable(with_causes(&error)))
+        };
+        match self.streams.ask(way, proposal, connect).await? {
+            Ok(Outcome::Response(response)) => Ok(response),
+            Ok(Outcome::Refusal(text)) | Err(Unanswered::Unreachable(text)) => {
+                Err(CallError::Unavailable(text))
+            }
+            Err(Unanswered::NoStream) => call(connect()?, proposal).await,
+        }
     }
 }
 
@@ -46,18 +108,7 @@ impl EndorserNetwork for Endorsers {
             return answer.map_err(call_error);
         }
         let roots = channel.bundle().tls_roots_of(&member.msp_id);
-        let connection = self
-            .connections
-            .to(&member.endpoint, &roots)
-            .map_err(|error| CallError::Unavailable(with_causes(&error)))?;
-        let mut client = EndorserClient::new(connection)
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        client
-            .process_proposal(SignedProposal::clone(&proposal))
-            .await
-            .map(Response::into_inner)
-            .map_err(|status| CallError::Unavailable(call_text(&status)))
+        self.others.ask(&member.endpoint, &roots, &proposal).await
     }
 
     async fn evaluate(
@@ -73,6 +124,14 @@ impl EndorserNetwork for Endorsers {
         self.metrics.evaluation(&answer);
         answer.map_err(call_error)
     }
+}
+
+async fn call(connection: Channel, proposal: &SignedProposal) -> Result<ProposalResponse, CallError> {
+    let mut client = EndorserClient::new(connection)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let answer = client.process_proposal(proposal.clone()).await;
+    answer.map(Response::into_inner).map_err(|status| CallError::Unavailable(call_text(&status)))
 }
 
 fn call_error(error: EndorserError) -> CallError {
