@@ -27,6 +27,7 @@ pub mod package;
 pub mod runtime;
 mod sandbox;
 pub mod store;
+mod threads;
 
 pub use self::compiler::Compiler;
 pub use self::engine::THREAD_STACK_BYTES;

@@ -10,7 +10,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::JoinHandle;
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Engine, Store, UpdateDeadline};
 
@@ -26,6 +25,7 @@ use super::package::{Package, PackageError, PackageId};
 use super::sandbox::bindings::{ChaincodePre, Invocation as GuestInvocation};
 use super::sandbox::{Budget, Frame, Sandbox};
 use super::store::{PackageStore, StoreError};
+use super::threads::Threads;
 use super::with_causes;
 
 /// Package whose interfaces a chaincode may import.
@@ -246,9 +246,7 @@ impl WasmRuntime {
         let slots = Arc::new(Semaphore::new(limits.instances_max as usize));
         let queue = Semaphore::new((limits.instances_max as usize).saturating_mul(WAITING_PER_INSTANCE));
         let threads = limits.instances_max.saturating_add(PREPARING_MAX);
-        let threads = Threads::new(threads).map_err(|error| {
-            RuntimeError::Broken(format!("the threads for chaincode cannot start: {error}"))
-        })?;
+        let threads = Threads::new(threads as usize, THREAD_STACK_BYTES);
         let preparing = Arc::new(Semaphore::new(PREPARING_MAX as usize));
         Ok(Self { runner: Runner { inner: Arc::new(inner) }, threads, slots, queue, preparing })
     }
@@ -306,12 +304,12 @@ impl WasmRuntime {
         }
         let Ok(turn) = Arc::clone(&self.preparing).try_acquire_owned() else { return };
         let package = package.clone();
-        drop(self.threads.run(move || {
+        self.threads.begin(move || {
             let _turn = turn;
             if let Err(error) = inner.prepared(&package, stack_bytes) {
                 tracing::warn!(%package, stack_bytes, error = %with_causes(&error), "chaincode cannot be prepared");
             }
-        }));
+        });
     }
 
     /// Waits until a package is prepared, without a slot or a thread for each who waits: other chaincodes go on meanwhile.
@@ -373,34 +371,6 @@ impl ChaincodeRuntime for WasmRuntime {
         let outcome = tokio::time::timeout(limits.timeout, execution).await;
         end.ended = outcome.is_ok();
         outcome.unwrap_or(Err(RuntimeError::Expired))
-    }
-}
-
-/// Threads for executions, with a stack of our own choice: what the caller's runtime gives its threads may not do.
-struct Threads(Option<tokio::runtime::Runtime>);
-
-impl Threads {
-    fn new(threads_max: u32) -> std::io::Result<Self> {
-        // Its own thread is never driven; threads for what blocks come and go with the executions.
-        tokio::runtime::Builder::new_current_thread()
-            .thread_name("chaincode")
-            .thread_stack_size(THREAD_STACK_BYTES)
-            .max_blocking_threads(threads_max.max(1) as usize)
-            .build()
-            .map(|runtime| Self(Some(runtime)))
-    }
-
-    fn run<T: Send + 'static>(&self, run: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
-        self.0.as_ref().expect("invariant: only dropping takes it").spawn_blocking(run)
-    }
-}
-
-impl Drop for Threads {
-    fn drop(&mut self) {
-        // Waiting is not allowed where a runtime is dropped, and not needed: executions own all that they use.
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
-        }
     }
 }
 
