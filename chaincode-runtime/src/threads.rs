@@ -228,7 +228,7 @@ mod tests {
         let held = Arc::new(Mutex::new(held));
         let long = |_: u32| {
             let held = Arc::clone(&held);
-            threads.run(move || drop(held.lock().unwrap().recv()))
+            threads.run(move || held.lock().unwrap().recv().is_err())
         };
         let long = join_all((0..3).map(long));
         let quick = async {

@@ -282,8 +282,7 @@ fn assemble(
     tasks: &Tasks,
 ) -> Result<(Parts, GrpcServer), StartError> {
     let Local { signer, msps: local } = Local::load(&config, &*clock)?;
-    let msp_id = signer.msp_id().clone();
-    let signer = Current::new(signer);
+    let (msp_id, signer) = (signer.msp_id().clone(), Current::new(signer));
     let tls = ServerTls::load(&config.tls).map_err(StartError::Tls)?;
     let dialer = dialer(&config)?;
     let connections = Arc::new(Connections::new(dialer.clone()));

@@ -136,7 +136,7 @@ impl Way {
         let overrides = [("localhost".to_owned(), "127.0.0.1".to_owned())].into_iter().collect();
         let connections = Arc::new(Connections::new(Dialer::new(overrides, None)));
         let others = Arc::new(Others::new(connections, &tasks));
-        let roots = vec![Bytes::from(organisation.root_pem.clone())];
+        let roots = vec![Bytes::from(organisation.root_pem)];
         Self { tasks, called, others, endpoint, roots }
     }
 
