@@ -1,10 +1,11 @@
 //! One running copy of a topology.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
@@ -210,15 +211,35 @@ impl Network {
         self.data().join("organizations/peerOrganizations").join(domain)
     }
 
+    /// What is noted about a process of this network.
+    fn record(&self, process: &str) -> Result<serde_json::Value> {
+        let record = self.data().join("processes").join(format!("{process}.json"));
+        let record = std::fs::read(&record).with_context(|| format!("no process {process}"))?;
+        Ok(serde_json::from_slice(&record)?)
+    }
+
+    /// Starts a process of this network that does not run, as a child of the caller, who stops it.
+    ///
+    /// # Errors
+    /// The network never had such a process, or it cannot be started.
+    pub fn spawn(&self, process: &str) -> Result<Child> {
+        let record = self.record(process)?;
+        let words = record["command"].as_array().context("the record names no command")?;
+        let words: Vec<&str> = words.iter().filter_map(serde_json::Value::as_str).collect();
+        let (program, arguments) = words.split_first().context("the record's command is empty")?;
+        let log = self.data().join("logs").join(format!("{process}.log"));
+        let log = File::options().append(true).create(true).open(log)?;
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        command.spawn().with_context(|| format!("{program} cannot be started"))
+    }
+
     /// The pid of a process of this network.
     ///
     /// # Errors
     /// The network has no running process of that name.
     pub fn pid(&self, process: &str) -> Result<u32> {
-        let record = self.data().join("processes").join(format!("{process}.json"));
-        let record: serde_json::Value = serde_json::from_slice(
-            &std::fs::read(&record).with_context(|| format!("no process {process}"))?,
-        )?;
+        let record = self.record(process)?;
         let pid = record["identity"]["pid"].as_u64().context("the record names no pid")?;
         Ok(u32::try_from(pid)?)
     }
