@@ -6,6 +6,7 @@ mod streams;
 #[cfg(test)]
 mod tests;
 
+use std::error::Error;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -82,13 +83,12 @@ impl Others {
         let way = Way { endpoint, roots, shown: &shown };
         let connect = || {
             let connection = self.connections.to(way.endpoint, way.roots);
-            connection.map_err(|error| CallError::Unavailable(with_causes(&error)))
+            connection.map_err(|error| CallError::Unreachable(with_causes(&error)))
         };
         match self.streams.ask(way, proposal, connect).await? {
             Ok(Outcome::Response(response)) => Ok(response),
-            Ok(Outcome::Refusal(text)) | Err(Unanswered::Unreachable(text)) => {
-                Err(CallError::Unavailable(text))
-            }
+            Ok(Outcome::Refusal(text)) => Err(CallError::Unavailable(text)),
+            Err(Unanswered::Unreachable(text)) => Err(CallError::Unreachable(text)),
             Err(Unanswered::NoStream) => call(connect()?, proposal).await,
         }
     }
@@ -131,7 +131,11 @@ async fn call(connection: Channel, proposal: &SignedProposal) -> Result<Proposal
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let answer = client.process_proposal(proposal.clone()).await;
-    answer.map(Response::into_inner).map_err(|status| CallError::Unavailable(call_text(&status)))
+    answer.map(Response::into_inner).map_err(|status| {
+        let text = call_text(&status);
+        // What the other end says has no cause on this side.
+        if status.source().is_some() { CallError::Unreachable(text) } else { CallError::Unavailable(text) }
+    })
 }
 
 fn call_error(error: EndorserError) -> CallError {

@@ -235,13 +235,13 @@ async fn what_waits_on_a_stream_that_breaks_is_asked_by_a_call() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_peer_that_is_not_there_is_named_as_unavailable() {
+async fn a_peer_that_is_not_there_is_unreachable() {
     let way = Way::new().await;
     let nowhere = Listener::bind(&ListenConfig::new("127.0.0.1:0")).await.expect("a free port");
     let endpoint = format!("localhost:{}", nowhere.address().port());
     drop(nowhere);
     let proposal = SignedProposal { proposal_bytes: Bytes::from_static(b"p"), signature: Bytes::new() };
     let answer = way.others.ask(&endpoint, &way.roots, &proposal).await;
-    assert!(matches!(answer, Err(CallError::Unavailable(_))), "{answer:?}");
+    assert!(matches!(answer, Err(CallError::Unreachable(_))), "{answer:?}");
     way.end().await;
 }

@@ -12,7 +12,7 @@ use tonic::{Code, Status};
 use super::collection::Collection;
 use super::details::status;
 use super::layout::{Layout, prefer};
-use super::network::Member;
+use super::network::{CallError, Member};
 use super::outcome::judge;
 use super::plan::{Impossible, Plan, bare, plan};
 use super::request::{Request, is_system, within};
@@ -24,6 +24,10 @@ use crate::identities::{IDENTITIES, with_certificate};
 pub(super) const TIMEOUT_FIRST: &str = "endorsement timeout expired while collecting first endorsement";
 /// What was not finished when the caller's time was over later.
 const TIMEOUT: &str = "endorsement timeout expired while collecting endorsements";
+
+/// Those who are missing cannot be connected to.
+const UNREACHABLE: &str =
+    "failed to select a set of endorsers that satisfy the endorsement policy due to unavailability of peers";
 
 impl Gateway {
     /// Collects endorsements and returns the transaction without the client's signature.
@@ -240,6 +244,7 @@ impl Gateway {
         plan: &Plan,
         deadline: Option<Instant>,
     ) -> Result<(), Status> {
+        let (mut unreachable, mut failed) = (Vec::new(), 0);
         for layout in &plan.layouts {
             while let Some(next) = collection.next_calls(layout, &plan.candidates) {
                 if next.is_empty() {
@@ -248,18 +253,28 @@ impl Gateway {
                 let limit = self.call_limit(deadline, collection.has_alternates(&next, &plan.candidates));
                 let calls = next.iter().map(|member| self.call(channel, member, request, limit));
                 for (member, answer) in next.iter().zip(join_all(calls).await) {
-                    match judge(answer) {
-                        Ok(answer) => {
-                            collection.add(&channel.bundle(), member, answer);
-                        }
-                        Err(failure) => collection.fail(member, &failure.message),
+                    if let Err(CallError::Unreachable(_)) = answer {
+                        unreachable.push(member.endpoint.clone());
                     }
+                    let added = match judge(answer) {
+                        Ok(answer) => collection.add(&channel.bundle(), member, answer),
+                        Err(failure) => {
+                            collection.fail(member, &failure.message);
+                            false
+                        }
+                    };
+                    failed += usize::from(!added);
                 }
             }
         }
         let mut details = collection.details().to_vec();
         let unmet = plan.unmet(&collection.endorsers());
         details.extend(unmet.iter().map(|explanation| self.own_detail(channel, explanation)));
+        if plan.is_of_policies() && failed > 0 && unreachable.len() == failed {
+            // As Fabric says it, which dials the endorsers before it asks them.
+            let message = format!("{UNREACHABLE}: [{}]", unreachable.join(" "));
+            return Err(status(Code::FailedPrecondition, message, &details));
+        }
         Err(status(
             Code::Aborted,
             "failed to collect enough transaction endorsements, see attached details for more info",

@@ -46,7 +46,10 @@ impl Member {
 /// Why a call gave no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
-    /// The endorser could not be reached or turned the call away; another one may not.
+    /// There is no connection to the endorser.
+    #[error("{0}")]
+    Unreachable(String),
+    /// The endorser gave no answer in time or turned the call away; another one may not.
     #[error("{0}")]
     Unavailable(String),
     /// The endorser read the proposal and found it invalid.

@@ -41,7 +41,9 @@ pub(super) fn detail(member: &Member, message: &str) -> ErrorDetail {
 /// answer, which other peers would only repeat.
 pub(super) fn judge(answer: Result<ProposalResponse, CallError>) -> Result<ProposalResponse, Failure> {
     let answer = answer.map_err(|error| match error {
-        CallError::Unavailable(message) => Failure { code: Code::Unavailable, message, retry: true },
+        CallError::Unreachable(message) | CallError::Unavailable(message) => {
+            Failure { code: Code::Unavailable, message, retry: true }
+        }
         CallError::Refused(message) => Failure { code: Code::FailedPrecondition, message, retry: false },
     })?;
     let (status, text) =

@@ -59,6 +59,11 @@ impl Plan {
         Self { layouts, candidates, rules: Vec::new() }
     }
 
+    /// Whether policies made it, and not the client.
+    pub(super) fn is_of_policies(&self) -> bool {
+        !self.rules.is_empty()
+    }
+
     /// Which policies these endorsers do not satisfy, branch by branch.
     pub(super) fn unmet(&self, endorsers: &[Arc<Identity>]) -> Option<String> {
         unmet(&self.rules, endorsers)

@@ -77,6 +77,22 @@ async fn an_endorsement_with_a_bad_signature_is_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn endorsers_that_cannot_be_connected_to_are_named_as_by_fabric() {
+    let mut bench = Bench::new().await;
+    bench.behave(OTHER, Behaviour::Down);
+    let (gateway, test, _) = bench.gateway();
+    let status = endorse(&gateway, &test, &[], false).await.expect_err("nobody else of Org2");
+    assert_eq!(status.code(), Code::FailedPrecondition);
+    assert_eq!(
+        status.message(),
+        "failed to select a set of endorsers that satisfy the endorsement policy due to unavailability of peers: \
+         [peer0.org2:9051]"
+    );
+    let details = details(&status);
+    assert_eq!((details[0].address.as_str(), details[0].message.as_str()), (OTHER, "connection refused"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn different_results_are_named_a_mismatch() {
     let mut bench = Bench::new().await;
     bench.behave(OTHER, Behaviour::Write("w"));

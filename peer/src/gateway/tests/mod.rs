@@ -82,7 +82,7 @@ impl EndorserNetwork for Endorsers {
         };
         match &self.behaviours[&member.endpoint] {
             Behaviour::Hang => std::future::pending().await,
-            Behaviour::Down => Err(CallError::Unavailable("connection refused".to_owned())),
+            Behaviour::Down => Err(CallError::Unreachable("connection refused".to_owned())),
             Behaviour::Broken(text) => Ok(status(500, text, b"")),
             Behaviour::Chaincode(code, text) => Ok(status(*code, text, b"payload")),
             Behaviour::Forge(value) => {
