@@ -27,10 +27,10 @@ pub(crate) struct Threads {
     shared: Arc<Shared>,
 }
 
-/// The work ended without a result: it panicked.
+/// The work has no result.
 #[derive(Debug, thiserror::Error)]
-#[error("the execution panicked")]
-pub(crate) struct Panicked;
+#[error("it panicked, or the system gives no thread for it; the log says which")]
+pub(crate) struct Lost;
 
 struct Shared {
     state: Mutex<State>,
@@ -76,25 +76,25 @@ impl Threads {
     /// Executes the work on one of the threads. It goes on when the caller does not wait for its end.
     ///
     /// # Errors
-    /// [`Panicked`].
+    /// [`Lost`].
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Panicked> {
+    ) -> Result<T, Lost> {
         let (sender, mut result) = oneshot::channel();
         let work = Box::new(move || {
             // Whoever waits no more does not hear it.
             let _gone = sender.send(work());
         });
         if self.shared.take(work) {
-            return result.await.map_err(|_| Panicked);
+            return result.await.map_err(|_| Lost);
         }
         tokio::select! {
             biased;
-            result = &mut result => return result.map_err(|_| Panicked),
+            result = &mut result => return result.map_err(|_| Lost),
             () = tokio::time::sleep(PATIENCE) => self.shared.hurry(),
         }
-        result.await.map_err(|_| Panicked)
+        result.await.map_err(|_| Lost)
     }
 }
 

@@ -28,6 +28,10 @@ async fn memory_that_the_system_refuses_is_this_peers_failure_and_not_the_chainc
          (i32.store (i32.const 64) (i32.const 200)) (i32.const 64)",
     );
     let package = runtime.install("storm", &storm);
+    // Starts the thread of the executions: its stack, too, is memory that the system could refuse.
+    let quick = component("", "(i32.store (i32.const 64) (i32.const 200)) (i32.const 64)");
+    let quick = runtime.install("quick", &quick);
+    runtime.invoke("quick", &quick, Arc::new(memory_host()), &["Run"]).await.unwrap();
     let call = async || runtime.invoke("storm", &package, Arc::new(memory_host()), &["Run"]).await;
     let before = getrlimit(Resource::Data);
     setrlimit(Resource::Data, Rlimit { current: Some(data_bytes() + (48 << 20)), maximum: before.maximum })
