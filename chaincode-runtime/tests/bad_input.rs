@@ -65,11 +65,13 @@ async fn what_calls_of_the_ledger_cost_is_gone_before_the_next_instruction() {
     assert_eq!(written, ["key"]);
 }
 
+/// Puts a value of a hundred megabytes.
+const HUGE_PUT: &str = "(drop (memory.grow (i32.const 1700)))
+        (if (call $put (i32.const 16) (i32.const 3) (i32.const 65536) (i32.const 104857600)) (then (call $refused)))";
+
 #[tokio::test]
 async fn a_value_of_a_hundred_megabytes_is_refused_in_words() {
-    let body = "(drop (memory.grow (i32.const 1700)))
-        (if (call $put (i32.const 16) (i32.const 3) (i32.const 65536) (i32.const 104857600)) (then (call $refused)))";
-    let response = answer(default_limits(), &writing("", body)).await;
+    let response = answer(default_limits(), &writing("", HUGE_PUT)).await;
     assert_eq!(
         (response.status, response.message.as_str()),
         (500, "the value of key \"key\" has 104857600 bytes, and may have 33554432")
@@ -287,6 +289,7 @@ fn storms() -> Vec<(Vec<u8>, u64, &'static str)> {
             "the stack ceiling of 2048 KiB",
         ),
         (writing("", &again(put)), FUEL / 10, "did not finish within its 50000000 units of fuel"),
+        (writing("", HUGE_PUT), FUEL, "has 104857600 bytes, and may have 33554432"),
         (component("", endless), FUEL / 10, "did not finish within its 50000000 units of fuel"),
     ]
 }
