@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use axum::{
     Json, Router,
-    body::Bytes,
-    extract::{DefaultBodyLimit, Multipart, Path, State},
+    body::{Body, Bytes},
+    extract::{DefaultBodyLimit, FromRequest as _, Multipart, Path, Request, State},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Redirect, Response},
     routing::{get, post},
@@ -118,11 +118,8 @@ fn in_json(description: &Description) -> Value {
     })
 }
 
-async fn join(
-    State(registrar): State<Arc<Registrar>>,
-    parts: Result<Multipart, axum::extract::multipart::MultipartRejection>,
-) -> Response {
-    let bytes = match the_part(parts, "config-block").await {
+async fn join(State(registrar): State<Arc<Registrar>>, request: Request) -> Response {
+    let bytes = match the_part(request, "config-block").await {
         Ok(bytes) => bytes,
         Err(refused) => return refused,
     };
@@ -154,11 +151,8 @@ async fn join(
     }
 }
 
-async fn update(
-    State(registrar): State<Arc<Registrar>>,
-    parts: Result<Multipart, axum::extract::multipart::MultipartRejection>,
-) -> Response {
-    let bytes = match the_part(parts, "config-update-envelope").await {
+async fn update(State(registrar): State<Arc<Registrar>>, request: Request) -> Response {
+    let bytes = match the_part(request, "config-update-envelope").await {
         Ok(bytes) => bytes,
         Err(refused) => return refused,
     };
@@ -186,19 +180,20 @@ async fn update(
 }
 
 /// The one file part that a request must consist of.
-async fn the_part(
-    parts: Result<Multipart, axum::extract::multipart::MultipartRejection>,
-    name: &str,
-) -> Result<Bytes, Response> {
+///
+/// The body is read to its end before it is parsed: the parser (multer 3.1, `poll_next_field`) takes a form for cut off whose last byte comes just after it has
+/// looked for the first boundary in vain, because it then looks whether the body has ended, and not once more for the boundary.
+async fn the_part(request: Request, name: &str) -> Result<Bytes, Response> {
     let bad = |text: String| error(StatusCode::BAD_REQUEST, text);
+    let unread = |text: String| bad(format!("cannot read form from request body: {text}"));
+    let (head, body) = request.into_parts();
+    let whole = Bytes::from_request(Request::from_parts(head.clone(), body), &()).await;
+    let whole = whole.map_err(|rejection| unread(rejection.body_text()))?;
+    let parts = Multipart::from_request(Request::from_parts(head, Body::from(whole)), &()).await;
     let mut parts = parts
         .map_err(|rejection| bad(format!("cannot parse a multipart form: {}", rejection.body_text())))?;
     let mut found = None;
-    while let Some(part) = parts
-        .next_field()
-        .await
-        .map_err(|fault| bad(format!("cannot read form from request body: {}", fault.body_text())))?
-    {
+    while let Some(part) = parts.next_field().await.map_err(|fault| unread(fault.body_text()))? {
         if part.name() != Some(name) || found.is_some() {
             return Err(bad(format!("form must contain exactly one file part, {name}")));
         }
@@ -260,5 +255,36 @@ async fn fetch(
         }
         Ok(None) => error(StatusCode::NOT_FOUND, format!("block {number} does not exist")),
         Err(fault) => error(StatusCode::INTERNAL_SERVER_ERROR, fault.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{convert::Infallible, task::Poll};
+
+    use super::*;
+
+    /// What a busy server sees: nothing at first, and when it looks again the body with its end.
+    #[tokio::test]
+    async fn a_form_that_comes_late_and_all_at_once_is_whole() {
+        let form = "--limit\r\nContent-Disposition: form-data; name=\"config-block\"; filename=\"config.block\"\r\n\r\n\
+                    a block\r\n--limit--\r\n";
+        let mut looks = 0;
+        let late = futures::stream::poll_fn(move |context| {
+            looks += 1;
+            match looks {
+                1 => {
+                    context.waker().wake_by_ref();
+                    Poll::Pending
+                }
+                2 => Poll::Ready(Some(Ok::<_, Infallible>(Bytes::from(form)))),
+                _ => Poll::Ready(None),
+            }
+        });
+        let request = Request::builder()
+            .header(header::CONTENT_TYPE, "multipart/form-data; boundary=limit")
+            .body(Body::from_stream(late))
+            .unwrap();
+        assert_eq!(the_part(request, "config-block").await.unwrap(), "a block");
     }
 }
