@@ -8,7 +8,8 @@ use consort_msp::IdentityError;
 use consort_node::{Clock, Tasks, server::PeerCertificate};
 use consort_protos::{
     consort::orderer::{
-        Hello, Outcome, StepRequest, StepResponse, Submission, cluster_server::Cluster, step_request::Content,
+        Hello, Introduced, Introduction, Outcome, StepRequest, StepResponse, Submission,
+        cluster_server::Cluster, step_request::Content,
     },
     fabric::common::Status,
     ids::ChannelId,
@@ -79,6 +80,18 @@ impl Cluster for ClusterService {
             }
         });
         Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    /// The caller's authority may be as unknown here as the caller: what counts is who signed the block.
+    async fn introduce(&self, request: Request<Introduction>) -> Result<Response<Introduced>, GrpcStatus> {
+        let Introduction { channel: name, configuration } = request.into_inner();
+        let channel = self.registrar.get(&name);
+        let channel =
+            channel.ok_or_else(|| GrpcStatus::not_found(format!("channel {name} doesn't exist")))?;
+        let configuration = configuration
+            .ok_or_else(|| GrpcStatus::invalid_argument("the configuration block is missing"))?;
+        channel.chain().introduce(configuration).await.map_err(GrpcStatus::invalid_argument)?;
+        Ok(Response::new(Introduced {}))
     }
 }
 

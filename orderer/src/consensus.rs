@@ -7,7 +7,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use consort_protos::consort::orderer::{Hello, Standing, Verdict};
+use consort_protos::{
+    consort::orderer::{Hello, Standing, Verdict},
+    fabric::common::Block,
+};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -53,6 +56,12 @@ pub(crate) trait Chain: Send + Sync {
     /// # Errors
     /// When that certificate belongs to no other consenter.
     fn hello(&self, certificate: &[u8], hello: Hello) -> Result<oneshot::Receiver<Verdict>, StepError>;
+
+    /// A consenter that was refused as unknown shows the newest configuration block that it has.
+    ///
+    /// # Errors
+    /// Why that is none of this channel.
+    async fn introduce(&self, configuration: Block) -> Result<(), String>;
 
     /// Has the channel go on with this node as the only voter, because an operator knows that most of the others have lost their memory.
     ///

@@ -205,6 +205,11 @@ impl Chain for FollowerChain {
         Err(StepError::NotAuthorized)
     }
 
+    /// It follows whatever its orderers deliver.
+    async fn introduce(&self, _configuration: Block) -> Result<(), String> {
+        Ok(())
+    }
+
     async fn recover(&self) -> Result<(), String> {
         Err("this orderer follows the channel and has no part in its consensus".to_owned())
     }

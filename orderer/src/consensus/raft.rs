@@ -4,6 +4,7 @@
 //! node ever votes without remembering what it promised is argued in [`admission`].
 
 mod admission;
+mod alone;
 mod apply;
 mod books;
 mod catch_up;
@@ -11,6 +12,7 @@ mod disk;
 mod fetch;
 mod forwarding;
 mod incoming;
+mod introduction;
 mod leading;
 mod log;
 mod machine;
@@ -48,11 +50,13 @@ use consort_node::dial::{Dialer, with_causes};
 use consort_protos::{
     block,
     consort::orderer::{Hello, Standing, Verdict},
+    fabric::common::Block,
     ids::BlockNumber,
 };
 use protobuf::Message as _;
 use raft::eraftpb::{Message, MessageType};
 use tokio::sync::{
+    Mutex,
     mpsc::{self, error::SendTimeoutError},
     oneshot, watch,
 };
@@ -145,7 +149,7 @@ impl Consenter for RaftConsenter {
         let random = machine::Settings { random: Box::new(rand::random::<u64>), election_ticks: None };
         let machine = Machine::open(database, books, random).map_err(|error| disk(&error))?;
         let (events, events_inbox) = mpsc::channel(STEPS_QUEUE);
-        let transport = Transport::new(state.id().as_str(), self.dialer.clone(), &state.tasks, events);
+        let transport = Transport::new(&state, self.dialer.clone(), events);
         let (orders, orders_inbox) = mpsc::channel(ORDERS_QUEUE);
         let (steps, steps_inbox) = mpsc::channel(STEPS_QUEUE);
         let leadership = watch::Sender::new(Leadership::Nobody);
@@ -157,6 +161,9 @@ impl Consenter for RaftConsenter {
             steps,
             leadership: leadership.subscribe(),
             stranger: Arc::clone(&stranger),
+            state: Arc::clone(&state),
+            own_certificate: self.own_certificate.clone(),
+            introducing: Mutex::default(),
         };
         let inbox = Inbox { orders: orders_inbox, steps: steps_inbox, events: events_inbox };
         let settings = Settings { dialer: self.dialer.clone(), tick_interval: options.tick_interval };
@@ -199,6 +206,10 @@ struct RaftChain {
     leadership: watch::Receiver<Leadership>,
     /// Somebody called whom this node's configuration does not name: it may lack a newer one.
     stranger: Arc<std::sync::atomic::AtomicBool>,
+    state: Arc<ChannelState>,
+    own_certificate: Certificate,
+    /// One introduction is judged at a time: anybody may call.
+    introducing: Mutex<()>,
 }
 
 impl RaftChain {
@@ -246,6 +257,20 @@ impl Chain for RaftChain {
         // Full or stopped: the hello is said again.
         let _dropped = self.steps.try_send(Incoming::Hello { from, hello, reply });
         Ok(verdict)
+    }
+
+    async fn introduce(&self, configuration: Block) -> Result<(), String> {
+        // Who follows another leader hears from it who the consenters are.
+        if matches!(*self.leadership.borrow(), Leadership::Other(_)) {
+            return Ok(());
+        }
+        let _one_at_a_time = self.introducing.lock().await;
+        let judged = introduction::judge(&self.state, &self.own_certificate, &configuration)?;
+        if let Some((introduction, whereabouts)) = judged {
+            // Full or stopped: it is introduced again.
+            let _dropped = self.steps.try_send(Incoming::Introduction { introduction, whereabouts });
+        }
+        Ok(())
     }
 
     async fn recover(&self) -> Result<(), String> {

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Waits until so many consenters vote, in the eyes of each of these orderers.
-async fn until_voters(network: &Network, orderers: &[usize], voters: usize) {
+pub(crate) async fn until_voters(network: &Network, orderers: &[usize], voters: usize) {
     for index in orderers {
         eventually(async || {
             let (_, metrics) = network.operations(*index, "/metrics").await;
@@ -30,7 +30,7 @@ async fn until_voters(network: &Network, orderers: &[usize], voters: usize) {
     }
 }
 
-async fn until_healthy(network: &Network, index: usize) {
+pub(crate) async fn until_healthy(network: &Network, index: usize) {
     eventually(async || (network.operations(index, "/healthz").await.0 == 200).then_some(())).await;
 }
 
@@ -43,7 +43,7 @@ async fn until_ids(network: &Network, index: usize, ids: [u64; 3]) {
     .await;
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
@@ -176,7 +176,7 @@ async fn a_channel_begins_with_fewer_orderers_by_an_operators_word_and_the_other
     network.order(2, &network.message("the last one votes")).await;
 }
 
-fn change_consenters(root: &mut ConfigGroup, change: impl FnOnce(&mut Vec<Consenter>)) {
+pub(crate) fn change_consenters(root: &mut ConfigGroup, change: impl FnOnce(&mut Vec<Consenter>)) {
     let value = root.groups.get_mut("Orderer").unwrap().values.get_mut("ConsensusType").unwrap();
     let mut consensus = ConsensusType::decode(value.value.clone()).unwrap();
     let mut metadata = ConfigMetadata::decode(consensus.metadata.clone()).unwrap();

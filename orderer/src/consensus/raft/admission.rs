@@ -38,8 +38,8 @@
 //! * *Removed and added again* (Fabric #3992): the configuration gives the consenter a fresh id; an old log of it is refused as replaced, and
 //!   begins anew.
 //! * *What is left*: a node restored from an old copy of its disk, while every node that remembers its promises is unreachable for an election timeout. It
-//!   takes part then; it is found out as soon as one of them is heard. And one whose copy is of the time when it was the only consenter: it knows nobody to
-//!   ask, and goes on alone. Operators are told not to restore such copies (docs/operations.md).
+//!   takes part then; it is found out as soon as one of them is heard. A copy from the time when the node was the only consenter knows nobody to ask, and lets
+//!   itself be told: [`super::alone`] says by whom, and what is left there.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -78,6 +78,19 @@ pub(super) struct Own {
     history: bool,
     /// Why this node has no id.
     objection: Option<String>,
+    /// Ticks that are left of the wait of those who know of nobody else ([`super::alone`]).
+    pub(super) lone_ticks: usize,
+    /// Somebody called whom the configuration here does not name.
+    pub(super) was_called: bool,
+}
+
+/// How long a node waits before it takes part, in ticks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Waits {
+    /// For consenters that do not answer.
+    pub(super) election: usize,
+    /// For consenters that it does not know.
+    pub(super) alone: usize,
 }
 
 /// A node without an id that says hello.
@@ -101,8 +114,8 @@ enum Phase {
 }
 
 impl Own {
-    pub(super) fn new(boot: u64, start: (u64, u64), has_id: bool, ticks: usize) -> Self {
-        let phase = if has_id { Phase::Asking { ticks } } else { Phase::Unassigned };
+    pub(super) fn new(boot: u64, start: (u64, u64), has_id: bool, waits: Waits) -> Self {
+        let phase = if has_id { Phase::Asking { ticks: waits.election } } else { Phase::Unassigned };
         Self {
             boot,
             start,
@@ -112,7 +125,22 @@ impl Own {
             greeted_back: BTreeMap::new(),
             history: false,
             objection: None,
+            lone_ticks: waits.alone,
+            was_called: false,
         }
+    }
+
+    /// Waits for so many ticks more, if it does not take part yet.
+    pub(super) fn wait_at_least(&mut self, more: usize) {
+        self.lone_ticks = self.lone_ticks.max(more);
+        if let Phase::Asking { ticks } = &mut self.phase {
+            *ticks = (*ticks).max(more);
+        }
+    }
+
+    /// Notes why this node has no id.
+    pub(super) fn object(&mut self, reason: String) {
+        self.objection = Some(reason);
     }
 
     /// Whether the node may send and take Raft messages.
@@ -126,6 +154,15 @@ impl<D: Disk, B: Books> Machine<D, B> {
     pub(crate) fn obstacle(&self) -> Option<String> {
         match self.own.phase {
             Phase::Member => None,
+            Phase::Unassigned | Phase::Asking { .. } if self.is_superseded() => Some(
+                "the channel went on with consenters of which this node's disk, a copy from before they came, does not know: this node waits for \
+                 them to deliver the blocks since then and to admit it anew"
+                    .to_owned(),
+            ),
+            Phase::Unassigned | Phase::Asking { .. } if self.is_alone() => Some(
+                "this node knows of no other consenter and waits a moment for one that knows of it, as its disk may be an old copy"
+                    .to_owned(),
+            ),
             Phase::Asking { .. } => {
                 Some("the other consenters are asked whether they remember more than this node's log".to_owned())
             }
@@ -167,7 +204,7 @@ impl<D: Disk, B: Books> Machine<D, B> {
     }
 
     /// The other consenters, with those that are none any more as long as Raft counts them.
-    fn others(&self) -> BTreeSet<u64> {
+    pub(super) fn others(&self) -> BTreeSet<u64> {
         let own = [self.books.own_id(), self.id()];
         let (voters, learners) = self.members();
         let counted = voters.iter().chain(learners).copied().filter(|_| self.id().is_some());
@@ -182,16 +219,16 @@ impl<D: Disk, B: Books> Machine<D, B> {
         self.others().difference(&self.own.accepted).copied().collect()
     }
 
-    /// A way to this consenter was opened: it may not have heard the last hello.
+    /// A way to this consenter was opened: it may not have heard the last hello. Also one that accepted this node is greeted: its disk may have been set back
+    /// to a copy that does not know this node, and then it hears of it before it takes part.
     pub(crate) fn reached(&mut self, id: u64) {
-        if !self.own.accepted.contains(&id) {
-            self.greetings.insert(id);
-        }
+        self.greetings.insert(id);
     }
 
     /// Time passes for a node that does not take part yet. Whether Raft's clock runs.
-    pub(super) fn tick_admission(&mut self) -> bool {
+    pub(super) fn tick_admission(&mut self) -> Result<bool, MachineError> {
         self.ticks += 1;
+        self.own.lone_ticks = self.own.lone_ticks.saturating_sub(1);
         if self.ticks.is_multiple_of(HELLO_TICKS) {
             self.greetings.extend(self.unaware());
         }
@@ -206,12 +243,15 @@ impl<D: Disk, B: Books> Machine<D, B> {
         }
         if let Phase::Asking { ticks } = &mut self.own.phase {
             *ticks = ticks.saturating_sub(1);
-            if *ticks == 0 {
+            if *ticks == 0 && self.may_go_on() {
                 info!("not all other consenters have answered; this node takes part");
                 self.own.phase = Phase::Member;
             }
         }
-        self.own.takes_part()
+        if !self.own.takes_part() && self.is_alone() {
+            self.consider()?;
+        }
+        Ok(self.own.takes_part())
     }
 
     /// Another consenter says hello; the caller knows by its certificate that it has the Raft id `from`.
@@ -238,8 +278,8 @@ impl<D: Disk, B: Books> Machine<D, B> {
         if is_new && known_boot != Some(said.boot) {
             self.own.accepted.remove(&from);
         }
-        if is_new {
-            self.reached(from);
+        if is_new && !self.own.accepted.contains(&from) {
+            self.greetings.insert(from);
         }
         Ok(verdict)
     }
@@ -342,7 +382,7 @@ impl<D: Disk, B: Books> Machine<D, B> {
             "the Raft log of this node is older than its promises (an old backup, or another disk): it is given up, and this node asks to be \
              admitted anew"
         );
-        self.begin_anew()?;
+        self.begin_anew(false)?;
         self.own.objection = Some(reason);
         Ok(())
     }
@@ -354,7 +394,7 @@ impl<D: Disk, B: Books> Machine<D, B> {
         match self.own.phase {
             Phase::Member => Ok(()),
             Phase::Asking { .. } => {
-                if accepted == others.len() {
+                if accepted == others.len() && self.may_go_on() {
                     self.own.phase = Phase::Member;
                 }
                 Ok(())
@@ -365,8 +405,8 @@ impl<D: Disk, B: Books> Machine<D, B> {
                     && self.own.objection.is_none()
                     && accepted > others.len() / 2;
                 match self.books.own_id() {
-                    // A lone consenter has nobody to contradict, and its books hold all that it acknowledged.
-                    Some(id) if is_first_start || others.is_empty() => self.take_id(id),
+                    // A lone consenter has nobody to contradict, and its books hold all that it acknowledged, unless somebody says otherwise.
+                    Some(id) if is_first_start || (others.is_empty() && self.may_go_on()) => self.take_id(id),
                     _ => Ok(()),
                 }
             }
@@ -377,7 +417,7 @@ impl<D: Disk, B: Books> Machine<D, B> {
     pub(super) fn take_part_alone(&mut self, same_log: bool) -> Result<(), MachineError> {
         if !same_log {
             let boot = boot(self.node.mut_store().count_start()?, (self.settings.random)());
-            self.own = Own::new(boot, self.log().promised(), true, 0);
+            self.own = Own::new(boot, self.log().promised(), true, Waits { election: 0, alone: 0 });
         }
         self.own.phase = Phase::Member;
         self.own.accepted.clear();

@@ -185,6 +185,9 @@ mod tests {
 
     fn lead(disk: MemoryDisk, books: MemoryBooks) -> Machine<MemoryDisk, MemoryBooks> {
         let mut machine = open(disk, books);
+        while machine.obstacle().is_some() {
+            machine.tick().unwrap();
+        }
         machine.campaign();
         machine.drive(&mut Nobody).unwrap();
         assert!(machine.leads());

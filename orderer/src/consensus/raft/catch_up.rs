@@ -1,5 +1,6 @@
 //! Blocks that come from other orderers by deliver: which are wanted, and what becomes of them.
 
+use bytes::Bytes;
 use raft::{GetEntriesContext, Storage as _};
 use tracing::info;
 
@@ -11,6 +12,16 @@ use crate::consensus::Leadership;
 
 /// What is read at once when entries are applied late, in bytes.
 const READ_BYTES: u64 = 4 * 1024 * 1024;
+
+/// What a delivered block says of itself.
+#[derive(Debug)]
+pub(crate) struct Offer {
+    pub(crate) number: u64,
+    pub(crate) previous_hash: Bytes,
+    /// The entry as which it was agreed on, and the Raft ids of the consenters then.
+    pub(crate) index: u64,
+    pub(crate) ids: Vec<u64>,
+}
 
 /// What became of a block that another orderer delivered.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,34 +42,44 @@ pub(crate) enum NotAppended {
 
 impl<D: Disk, B: Books> Machine<D, B> {
     /// The last block that has to come from other orderers, if any has to. A node that is `doubted`, because others do not take it for a consenter or are none in
-    /// its eyes, wants whatever they have while it knows no leader: it may lack a configuration.
-    pub(crate) fn wanted(&self, is_doubted: bool) -> Option<u64> {
+    /// its eyes, wants whatever they have while it knows no leader: it may lack a configuration. One that leads alone wants it when somebody whom it does not know
+    /// has introduced himself of late (`is_called`), and one that must not go on alone, always.
+    pub(crate) fn wanted(&self, is_doubted: bool, is_called: bool) -> Option<u64> {
         let leaderless = self.leadership() == Leadership::Nobody;
-        self.behind.or_else(|| (leaderless && is_doubted).then_some(u64::MAX))
+        let is_wanted = match leaderless {
+            true => is_doubted || is_called || self.is_superseded(),
+            false => is_called && self.is_alone(),
+        };
+        self.behind.or_else(|| is_wanted.then_some(u64::MAX))
     }
 
-    /// Takes a block that says it was agreed on as the entry at `index`, with the functions that check it and put it into the books.
+    /// Takes a block that another orderer offers, with the functions that check it and put it into the books.
     ///
     /// # Errors
     /// When the log or the books can no longer be written.
     pub(crate) fn take_fetched(
         &mut self,
-        number: u64,
-        index: u64,
+        offer: &Offer,
         check: impl FnOnce(&B) -> Result<(), String>,
         append: impl FnOnce(&mut B) -> Result<(), NotAppended>,
     ) -> Result<Fetched, MachineError> {
-        if number < self.books.height() {
+        if offer.number < self.books.height() {
             return Ok(Fetched::Taken);
         }
-        if number > self.books.height() {
+        if offer.number > self.books.height() {
             return Ok(Fetched::Refused(format!("block {} was wanted", self.books.height())));
         }
         // What it says of its index counts only once it is known who says so.
         if let Err(reason) = check(&self.books) {
             return Ok(Fetched::Refused(reason));
         }
-        self.fetching(index)?;
+        if self.behind.is_none() && self.is_alone() {
+            if self.is_of_given_up_history(&offer.ids) {
+                return Ok(Fetched::Refused("it is of the history that an operator gave up".to_owned()));
+            }
+            self.offered_while_alone(offer)?;
+        }
+        self.fetching(offer.index)?;
         match append(&mut self.books) {
             Ok(()) => self.fetched().map(|()| Fetched::Taken),
             Err(NotAppended::Wrong(reason)) => Ok(Fetched::Refused(reason)),

@@ -279,9 +279,9 @@ mod tests {
         assert!(elected.outcomes().is_empty(), "it has not heard of the third one yet");
 
         elected.third_is_silent = false;
-        elected.machine(0).tick();
+        elected.machine(0).tick().unwrap();
         elected.exchange();
-        elected.machine(0).tick();
+        elected.machine(0).tick().unwrap();
         elected.exchange();
         let outcomes = elected.outcomes();
         assert!(matches!(&outcomes[..], [Outcome { ticket: 1, result: Ok(()) }]), "{outcomes:?}");
@@ -293,7 +293,7 @@ mod tests {
         elected.remove_second(1);
         for _ in 0..10 {
             assert!(elected.outcomes().is_empty());
-            elected.machine(0).tick();
+            elected.machine(0).tick().unwrap();
             elected.exchange();
         }
         let outcomes = elected.outcomes();

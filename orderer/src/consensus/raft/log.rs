@@ -47,6 +47,12 @@ pub(crate) struct Origin {
     /// How often a process was started with it.
     #[prost(uint64, tag = "4")]
     pub(crate) starts: u64,
+    /// The channel went on without the log before this one while its node knew of no other consenter ([`super::alone`]).
+    #[prost(bool, tag = "5")]
+    pub(crate) superseded: bool,
+    /// Where an operator had the channel go on with this node alone: lower ids, but for this node's, are of the history that was given up.
+    #[prost(uint64, tag = "6")]
+    pub(crate) fresh_from: u64,
 }
 
 /// The consenters as of an entry.
@@ -248,6 +254,7 @@ impl<D: Disk> DiskLog<D> {
     /// Gives a log that has made no promises its Raft id.
     pub(crate) fn assign(&mut self, id: u64) -> Result<(), LogError> {
         self.origin.id = id;
+        self.origin.superseded = false;
         self.disk.write(vec![(ORIGIN.to_vec(), Some(self.origin.encode_to_vec()))], true)
     }
 

@@ -17,7 +17,8 @@ use raft::{
 use tracing::{debug, info, warn};
 
 use super::{
-    admission::{Knock, Own},
+    admission::{Knock, Own, Waits},
+    alone::lone_ticks,
     disk::Disk,
     incoming,
     leading::{InFlight, Tip},
@@ -124,6 +125,11 @@ pub(crate) enum MachineError {
     Raft(#[from] raft::Error),
     #[error("the books: {0}")]
     Books(String),
+    #[error(
+        "the other consenters have a block {number} that does not fit these books: this disk was a copy from before they came, and this orderer went on alone with \
+         it; what it ordered since is on no other node. Have it leave the channel and join it again (consort orderer leave, consort channel join)"
+    )]
+    Forked { number: u64 },
 }
 
 /// What does not come from the channel.
@@ -267,7 +273,9 @@ impl<D: Disk, B: Books> Machine<D, B> {
         let options = books.raft_options();
         let boot = boot(opened.node.mut_store().count_start()?, (settings.random)());
         let log = opened.node.store();
-        let own = Own::new(boot, log.promised(), log.origin().id != 0, options.election_tick as usize);
+        let waits =
+            Waits { election: options.election_tick as usize, alone: lone_ticks(options.tick_interval) };
+        let own = Own::new(boot, log.promised(), log.origin().id != 0, waits);
         let mut machine = Self {
             node: opened.node,
             books,
@@ -318,15 +326,17 @@ impl<D: Disk, B: Books> Machine<D, B> {
         Ok(())
     }
 
-    /// Gives up the log and begins with a new one that has no id.
-    pub(super) fn begin_anew(&mut self) -> Result<(), MachineError> {
+    /// Gives up the log and begins with a new one that has no id; `superseded` says that others are known to have gone on.
+    pub(super) fn begin_anew(&mut self, superseded: bool) -> Result<(), MachineError> {
         let incarnation = (self.settings.random)();
         self.sync_books()?;
         self.node.mut_store().keep_memory(true)?;
-        self.log().forget(Origin { incarnation, floor: self.books.last_index(), ..Origin::default() })?;
+        let floor = self.books.last_index();
+        self.log().forget(Origin { incarnation, floor, superseded, ..Origin::default() })?;
         self.restart()?;
         let boot = boot(self.node.mut_store().count_start()?, (self.settings.random)());
-        self.own = Own::new(boot, (0, 0), false, 0);
+        let alone = lone_ticks(self.books.raft_options().tick_interval);
+        self.own = Own::new(boot, (0, 0), false, Waits { election: 0, alone });
         self.greetings.extend(self.unaware());
         Ok(())
     }
@@ -337,11 +347,15 @@ impl<D: Disk, B: Books> Machine<D, B> {
     }
 
     /// One tick of Raft's clock.
-    pub(crate) fn tick(&mut self) {
-        if self.tick_admission() {
+    ///
+    /// # Errors
+    /// When the log cannot be written.
+    pub(crate) fn tick(&mut self) -> Result<(), MachineError> {
+        if self.tick_admission()? {
             self.node.tick();
         }
         self.judge_held();
+        Ok(())
     }
 
     /// Asks for an election, unless a leader is known or the votes of an election are still being counted.

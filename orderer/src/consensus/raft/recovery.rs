@@ -74,7 +74,7 @@ impl<D: Disk, B: Books> Machine<D, B> {
 
     /// The log goes on behind what is in the books, fetched blocks included: its last entries may be all that is left of something acknowledged.
     fn behind_own_log(&self, own: u64) -> Result<(Origin, Snapshot), MachineError> {
-        let origin = self.log().origin();
+        let origin = Origin { fresh_from: self.next_id(), ..self.log().origin() };
         let index = self.applied.max(self.books.last_index());
         let term = self.log().term(index)?;
         Ok((origin, self.beginning(index, term, own, own, origin.incarnation)))
@@ -86,7 +86,8 @@ impl<D: Disk, B: Books> Machine<D, B> {
         let id = self.next_id();
         let index = self.books.last_index().max(self.log().last()) + 1;
         let term = self.node.raft.term.max(1);
-        let origin = Origin { incarnation, id, floor: self.books.last_index(), starts: 0 };
+        let floor = self.books.last_index();
+        let origin = Origin { incarnation, id, floor, fresh_from: id + 1, ..Origin::default() };
         (origin, self.beginning(index, term, own, id, incarnation))
     }
 

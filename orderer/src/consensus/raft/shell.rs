@@ -31,10 +31,12 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
+    alone::Introduction,
     books::ChannelBooks,
-    catch_up::{Fetched, NotAppended},
+    catch_up::{Fetched, NotAppended, Offer},
     disk::Database,
     fetch::Fetch,
+    introduction::Whereabouts,
     machine::{Books as _, Machine, Outbox, Ticket},
     membership::Membership,
     pace::Pace,
@@ -61,6 +63,12 @@ const HAND_OVER: Duration = Duration::from_secs(1);
 /// Fetched blocks that wait to be checked and written; more would only hold memory.
 const FETCHED_QUEUE: usize = 8;
 
+/// So long an introduction counts; who still has reason for it makes it again.
+const INTRODUCED_FOR: Duration = Duration::from_secs(10);
+
+/// Blocks are asked for elsewhere, because of another introduction, after this time at the earliest.
+const ELSEWHERE_AFTER: Duration = Duration::from_secs(2);
+
 /// A submission with the way back to whoever waits for its outcome.
 pub(super) struct Order {
     pub(super) submission: Submission,
@@ -78,6 +86,11 @@ pub(super) enum Incoming {
         from: u64,
         hello: Hello,
         reply: oneshot::Sender<Verdict>,
+    },
+    /// From a consenter that the configuration here does not name.
+    Introduction {
+        introduction: Introduction,
+        whereabouts: Whereabouts,
     },
     /// An operator's word, not a consenter's.
     Recover {
@@ -120,6 +133,10 @@ pub(super) struct Shell {
     /// The configuration sequence, the ids and the number of former consenters that the transport knows.
     connected_at: Option<(u64, Vec<u64>, bool)>,
     fetched: Option<mpsc::Receiver<Block>>,
+    /// Where they are asked for, and since when.
+    fetching: Option<(Vec<String>, Instant)>,
+    /// Where unknown consenters say that blocks are, and until when that counts.
+    introduced: Option<(Whereabouts, Instant)>,
     /// Another consenter does not take this node for one: a configuration that it lacks may have removed it.
     is_doubted: bool,
     obstacle: Option<String>,
@@ -160,6 +177,8 @@ impl Shell {
             elections: 0,
             connected_at: None,
             fetched: None,
+            fetching: None,
+            introduced: None,
             is_doubted: false,
             obstacle: None,
         }
@@ -183,11 +202,7 @@ impl Shell {
         let mut ticks = tokio::time::interval(self.parts.settings.tick_interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.keep_leaving()?;
-        if self.is_single() {
-            self.parts.machine.campaign();
-        } else {
-            self.election = Some(Instant::now() + self.election_pause());
-        }
+        self.election = Some(Instant::now() + self.election_pause());
         self.settle()?;
         loop {
             let takes_orders = self.parts.machine.accepts() || !self.parts.machine.leads();
@@ -195,15 +210,8 @@ impl Shell {
                 biased;
                 () = cancelled.cancelled() => return self.leave().await,
                 _ = ticks.tick() => {
-                    self.parts.machine.tick();
-                    self.show_lags();
-                    let machine = &mut self.parts.machine;
-                    if machine.has_unsynced_memory() {
-                        blocking(|| machine.keep_memory()).map_err(|error| with_causes(&error))?;
-                    }
+                    self.tick()?;
                     self.follow_tick_interval(&mut ticks);
-                    let active = self.parts.machine.active().len();
-                    self.parts.metrics.active.set(i64::try_from(active).unwrap_or(i64::MAX));
                 }
                 () = until(self.batch_deadline) => {
                     self.batch_deadline = None;
@@ -228,6 +236,23 @@ impl Shell {
                 return Ok(());
             }
         }
+    }
+
+    fn tick(&mut self) -> Result<(), String> {
+        let machine = &mut self.parts.machine;
+        blocking(|| machine.tick()).map_err(|error| with_causes(&error))?;
+        // Nobody else could lead, and nobody's vote is needed.
+        if self.is_single() {
+            self.parts.machine.campaign();
+        }
+        self.show_lags();
+        let machine = &mut self.parts.machine;
+        if machine.has_unsynced_memory() {
+            blocking(|| machine.keep_memory()).map_err(|error| with_causes(&error))?;
+        }
+        let active = self.parts.machine.active().len();
+        self.parts.metrics.active.set(i64::try_from(active).unwrap_or(i64::MAX));
+        Ok(())
     }
 
     fn is_single(&self) -> bool {
@@ -298,6 +323,14 @@ impl Shell {
                 let machine = &mut self.parts.machine;
                 let verdict = blocking(|| machine.hear(from, &hello)).map_err(|error| with_causes(&error))?;
                 let _caller_may_be_gone = reply.send(verdict);
+            }
+            Incoming::Introduction { introduction, whereabouts } => {
+                let machine = &mut self.parts.machine;
+                let counts =
+                    blocking(|| machine.introduced(&introduction)).map_err(|error| with_causes(&error))?;
+                if counts {
+                    self.introduced = Some((whereabouts, Instant::now() + INTRODUCED_FOR));
+                }
             }
             Incoming::Recover { reply } => {
                 let machine = &mut self.parts.machine;
@@ -454,24 +487,28 @@ impl Shell {
 
     /// Starts to fetch blocks when some are missing.
     fn fetch(&mut self) {
+        let now = Instant::now();
+        self.introduced.take_if(|(_, until)| *until < now);
         let is_doubted = self.is_doubted || self.parts.stranger.load(Ordering::Relaxed);
-        let Some(last) = self.parts.machine.wanted(is_doubted) else {
+        let Some(last) = self.parts.machine.wanted(is_doubted, self.introduced.is_some()) else {
             self.fetched = None;
             return;
         };
-        if self.fetched.is_some() {
+        let (mut endpoints, roots) = self.sources();
+        let is_old = self
+            .fetching
+            .as_ref()
+            .is_some_and(|(asked, since)| *asked != endpoints && *since + ELSEWHERE_AFTER < now);
+        if endpoints.is_empty() || self.fetched.is_some() && !is_old {
             return;
         }
-        let membership = self.parts.membership.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let own = self.parts.machine.books().own_id();
-        let others = membership.members().filter(|(id, _)| Some(*id) != own);
-        let mut endpoints: Vec<String> = others.map(|(_, consenter)| consenter.endpoint()).collect();
+        self.fetching = Some((endpoints.clone(), now));
         endpoints.shuffle(&mut rand::rng());
         let fetch = Fetch {
             state: Arc::clone(&self.parts.state),
             dialer: self.parts.settings.dialer.clone(),
             endpoints,
-            roots: self.roots(),
+            roots,
             last,
         };
         let (blocks, fetched) = mpsc::channel(FETCHED_QUEUE);
@@ -486,6 +523,23 @@ impl Shell {
         self.fetched = Some(fetched);
     }
 
+    /// Who may have blocks that are missing here, with the TLS roots of their organisations: the other consenters, and those who have introduced themselves.
+    fn sources(&self) -> (Vec<String>, Vec<Bytes>) {
+        let own = self.parts.machine.books().own_id();
+        let membership = self.parts.membership.read().unwrap_or_else(PoisonError::into_inner);
+        let others = membership.members().filter(|(id, _)| Some(*id) != own);
+        let mut endpoints: Vec<String> = others.map(|(_, consenter)| consenter.endpoint()).collect();
+        drop(membership);
+        let mut roots = self.roots();
+        if let Some((whereabouts, _)) = &self.introduced {
+            endpoints.extend_from_slice(&whereabouts.endpoints);
+            roots.extend_from_slice(&whereabouts.roots);
+        }
+        endpoints.sort_unstable();
+        endpoints.dedup();
+        (endpoints, roots)
+    }
+
     fn take_fetched(&mut self, block: Option<Block>) -> Result<(), String> {
         let Some(block) = block else {
             self.fetched = None;
@@ -496,9 +550,13 @@ impl Shell {
         let (machine, state) = (&mut self.parts.machine, &self.parts.state);
         let taken = match noted {
             Ok(noted) => blocking(|| {
-                let index = noted.map_or(0, |noted| noted.raft_index);
+                let (index, ids) =
+                    noted.map(|noted| (noted.raft_index, noted.consenter_ids)).unwrap_or_default();
+                let previous_hash =
+                    block.header.as_ref().map(|header| header.previous_hash.clone()).unwrap_or_default();
+                let offer = Offer { number, previous_hash, index, ids };
                 let check = |books: &ChannelBooks| books.check_fetched(&block);
-                machine.take_fetched(number, index, check, |books| {
+                machine.take_fetched(&offer, check, |books| {
                     books.append_fetched(&block).map_err(|reason| match state.store().poisoned() {
                         Some(poisoned) => NotAppended::Broken(poisoned),
                         None => NotAppended::Wrong(reason),

@@ -16,9 +16,11 @@ use consort_protos::{
 use prost::Message as _;
 
 use super::{
+    catch_up::Offer,
     disk::{Batch, Disk, Visit},
     log::LogError,
     machine::Books,
+    simulated_node::Shown,
 };
 use crate::submission::{Refusal, Submission};
 
@@ -245,6 +247,13 @@ impl MemoryBooks {
         current.or_else(|| state.known.get(&id).copied().filter(|_| counted.contains(&id)))
     }
 
+    /// The newest configuration block.
+    pub(super) fn newest_configuration(&self) -> Kept {
+        let state = self.state.lock().unwrap();
+        let newest = state.kept.iter().rev().find(|kept| configured(&kept.block).is_some());
+        newest.unwrap_or(&state.kept[0]).clone()
+    }
+
     pub(super) fn kept(&self, number: u64) -> Option<Kept> {
         self.state.lock().unwrap().kept.get(usize::try_from(number).unwrap()).cloned()
     }
@@ -289,8 +298,14 @@ impl Kept {
         block::number(&self.block).get()
     }
 
-    pub(super) fn index(&self) -> u64 {
-        self.index
+    pub(super) fn shown(&self) -> Shown {
+        let hash = block_hash(self.block.header.as_ref().unwrap());
+        Shown { number: self.number(), hash, ids: self.ids.clone() }
+    }
+
+    pub(super) fn offer(&self) -> Offer {
+        let previous_hash = self.block.header.as_ref().unwrap().previous_hash.clone();
+        Offer { number: self.number(), previous_hash, index: self.index, ids: self.ids.clone() }
     }
 }
 

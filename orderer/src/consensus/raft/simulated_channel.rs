@@ -8,10 +8,11 @@ use prost::Message as _;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 use super::{
+    alone::{Evidence, Introduction},
     catch_up::{Fetched, NotAppended},
     machine::{Books as _, Machine, MachineError, Ticket},
-    simulated::{Kept, MemoryBooks},
-    simulated_node::{Collected, Node, Packet, Sent, SimulatedMachine},
+    simulated::{Kept, MemoryBooks, configured},
+    simulated_node::{Collected, Node, Packet, Sent, Shown, SimulatedMachine},
     simulation::Tally,
 };
 use crate::{
@@ -48,7 +49,17 @@ pub(super) struct Simulation {
 impl Simulation {
     pub(super) fn new(seed: u64) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
-        let genesis: Vec<u64> = (1..=random.random_range(1..=5)).collect();
+        let genesis = random.random_range(1..=5);
+        Self::of(random, genesis)
+    }
+
+    /// A channel that begins with one consenter, whose disk keeps what was written.
+    pub(super) fn of_one(seed: u64) -> Self {
+        Self { loses_unsynced: false, ..Self::of(StdRng::seed_from_u64(seed), 1) }
+    }
+
+    fn of(mut random: StdRng, genesis: u64) -> Self {
+        let genesis: Vec<u64> = (1..=genesis).collect();
         let mut nodes: Vec<Node> = (1..=NODES).map(|number| Node::new(number, &genesis)).collect();
         for number in &genesis {
             let node = &mut nodes[position(*number)];
@@ -91,8 +102,10 @@ impl Simulation {
             1945..1948 => {
                 self.cut_off.insert(number);
             }
-            1948..1952 => self.cut_off.clear(),
+            1948..1952 => self.reconnect(),
             1952..1955 => self.copy(number),
+            1968..1973 => self.copy_alone(),
+            1973..1990 => self.set_back_alone(),
             1955..1961 => self.set_back(number),
             1961..1963 => self.empty(number),
             1963..1968 => self.join(number),
@@ -132,8 +145,7 @@ impl Simulation {
         }
         let Some(from) = node.books.id_of(sent.from, &node.counted()) else {
             node.stranger = true;
-            self.nodes[position(sent.from)].doubted = true;
-            return;
+            return self.refuse(sent);
         };
         match sent.packet {
             Packet::Raft(message, standing) => self.with(sent.to, |machine| {
@@ -152,12 +164,70 @@ impl Simulation {
                 }
             }
             Packet::Verdict(verdict) => self.with(sent.to, |machine| machine.judged(from, &verdict)),
+            Packet::Introduction(_) => {}
+        }
+    }
+
+    /// A node called whom the other one's configuration does not name: it introduces itself by the newest configuration block that it has.
+    fn refuse(&mut self, sent: Sent) {
+        if let Packet::Introduction(shown) = sent.packet {
+            return self.introduced(sent.to, &shown);
+        }
+        let sender = &mut self.nodes[position(sent.from)];
+        sender.doubted = true;
+        let newest = sender.books.newest_configuration();
+        let names = |number| configured(&newest.block).is_some_and(|named| named.contains(&number));
+        if sender.machine.is_some() && names(sent.from) && names(sent.to) {
+            let packet = Packet::Introduction(newest.shown());
+            self.wires.push(Sent { from: sent.from, to: sent.to, packet });
+        }
+    }
+
+    /// The block is one of this channel. Whether it satisfies the rule in force depends on who signed it.
+    fn introduced(&mut self, number: u64, shown: &Shown) {
+        let is_signed = self.random.random_bool(0.5);
+        let node = &mut self.nodes[position(number)];
+        let evidence = match node.books.kept(shown.number) {
+            Some(kept) if kept.shown().hash == shown.hash => return,
+            Some(_) if is_signed => Evidence::Contradiction,
+            Some(_) => return,
+            None if is_signed => Evidence::Proof,
+            None => Evidence::Claim,
+        };
+        let introduction = Introduction { number: shown.number, ids: shown.ids.clone(), evidence };
+        let mut counts = false;
+        self.with(number, |machine| {
+            counts = machine.introduced(&introduction)?;
+            Ok(())
+        });
+        self.nodes[position(number)].called |= counts;
+    }
+
+    /// Nodes open streams to one that has come up, or within reach again, and it to them.
+    pub(super) fn connect(&mut self, number: u64) {
+        for other in (1..=NODES).filter(|other| *other != number) {
+            for (one, another) in [(number, other), (other, number)] {
+                let node = &self.nodes[position(one)];
+                if let Some(id) = node.books.id_of(another, &node.counted()) {
+                    self.with(one, |machine| {
+                        machine.reached(id);
+                        Ok(())
+                    });
+                }
+            }
+        }
+    }
+
+    /// All nodes that were cut off are within reach again.
+    pub(super) fn reconnect(&mut self) {
+        for number in std::mem::take(&mut self.cut_off) {
+            self.connect(number);
         }
     }
 
     pub(super) fn tick(&mut self, number: u64) {
         self.with(number, |machine| {
-            machine.tick();
+            machine.tick()?;
             machine.keep_memory()
         });
     }
@@ -275,15 +345,18 @@ impl Simulation {
     /// What the channel's task and its fetching do: one stream of blocks at a time, from any other orderer that runs. It comes slowly, so that a node lags
     /// behind for a while, in which it may restart, lead, or get another snapshot; and it may break, skip, repeat or lie.
     fn fetch(&mut self, number: u64) {
-        if self.random.random_range(0..10) > 0 {
-            return;
+        if self.random.random_range(0..10) == 0 {
+            self.fetch_one(number);
         }
+    }
+
+    pub(super) fn fetch_one(&mut self, number: u64) {
         let node = &mut self.nodes[position(number)];
         let Some(machine) = &mut node.machine else { return };
         if machine.leadership() != Leadership::Nobody {
             (node.stranger, node.doubted) = (false, false);
         }
-        let (wanted, height) = (machine.wanted(node.stranger), machine.books().height());
+        let (wanted, height) = (machine.wanted(node.stranger, node.called), machine.books().height());
         if wanted.is_none_or(|last| height > last) {
             node.stream = None;
             return;
@@ -308,14 +381,17 @@ impl Simulation {
     fn take_fetched(&mut self, number: u64, kept: &Kept, lies: bool) {
         let node = &mut self.nodes[position(number)];
         let Some(machine) = &mut node.machine else { return };
-        let (block, index) = (kept.number(), if lies { u64::MAX } else { kept.index() });
+        let block = kept.number();
+        let mut offer = kept.offer();
+        if lies {
+            offer.index = u64::MAX;
+        }
         let check = |_: &MemoryBooks| match lies {
             true => Err("it is not signed by an orderer".to_owned()),
             false => Ok(()),
         };
-        let taken = machine.take_fetched(block, index, check, |books| {
-            books.append_fetched(kept).map_err(NotAppended::Broken)
-        });
+        let taken = machine
+            .take_fetched(&offer, check, |books| books.append_fetched(kept).map_err(NotAppended::Broken));
         match taken {
             Ok(Fetched::Taken) => {
                 assert!(!lies || block < machine.books().height());

@@ -39,7 +39,7 @@ impl Simulation {
 
     /// All run and hear each other until they agree on one more message and all have it.
     pub(super) fn heal(&mut self) {
-        self.cut_off.clear();
+        self.reconnect();
         for round in 0..ROUNDS {
             for number in 1..=NODES {
                 self.nodes[position(number)].power.restore();
@@ -165,7 +165,7 @@ impl Simulation {
                 self.submit(leader);
             }
             if self.acknowledged.len() > before {
-                self.cut_off.clear();
+                self.reconnect();
                 return;
             }
         }

@@ -3,18 +3,39 @@
 use rand::RngExt as _;
 
 use super::{
-    machine::Books as _,
+    machine::{Books as _, Machine},
     simulated::{CONSENTERS, MemoryBooks, MemoryDisk},
     simulated_channel::{NODES, Simulation, position},
+    simulated_node::Node,
 };
 use crate::submission::Kind;
+
+/// So often a node asks for blocks before its wait for them is over; some answers break, lie, or come from somebody who has nothing.
+const ATTEMPTS: usize = 400;
 
 impl Simulation {
     /// One consenter comes or goes.
     pub(super) fn reconfigure(&mut self, number: u64) {
+        let other = self.any();
+        self.change(number, other);
+    }
+
+    /// Another consenter comes, when all is well.
+    pub(super) fn grow(&mut self) {
+        self.heal();
+        let consenters = self.longest().consenters();
+        let leads =
+            |number: &u64| self.nodes[position(*number)].machine.as_ref().is_some_and(Machine::accepts);
+        let new = (1..=NODES).find(|number| !consenters.contains(number));
+        if let (Some(leader), Some(new)) = (consenters.iter().copied().find(leads), new) {
+            self.change(leader, new);
+        }
+        self.heal();
+    }
+
+    fn change(&mut self, number: u64, other: u64) {
         let books = self.nodes[position(number)].books.clone();
         let mut next = books.consenters();
-        let other = self.any();
         match next.iter().position(|one| *one == other) {
             Some(place) if next.len() > 1 => {
                 next.remove(place);
@@ -39,15 +60,25 @@ impl Simulation {
         let node = &mut self.nodes[position(number)];
         if node.machine.is_none() && node.joined {
             node.start(&mut self.random);
+            self.connect(number);
             self.follow_up(number);
         }
     }
 
-    /// An operator copies its data folder.
+    /// An operator copies its data folder. A copy from when the node was alone is kept: nothing is more dangerous to put back.
     pub(super) fn copy(&mut self, number: u64) {
         let node = &mut self.nodes[position(number)];
-        if !self.forgetful.contains(&number) {
+        let has_lone_copy = node.copy.as_ref().is_some_and(|(_, books)| books.consenters() == [number]);
+        let replaces = !has_lone_copy || node.books.consenters() == [number];
+        if !self.forgetful.contains(&number) && replaces {
             node.copy = Some((node.disk.copy(), node.books.copy_for(number, node.power.clone())));
+        }
+    }
+
+    /// The same, of the node that is the only consenter.
+    pub(super) fn copy_alone(&mut self) {
+        if let [only] = self.longest().consenters()[..] {
+            self.copy(only);
         }
     }
 
@@ -64,23 +95,44 @@ impl Simulation {
             && forgetful < (consenters.len() - 1) / 2
     }
 
-    /// Whether there is no copy, or one that knows nobody else: in it the node is the only consenter, and no longer is, so that it has nobody to ask
-    /// ("What is left" in [`super::admission`]).
-    fn is_copy_alone(&self, number: u64) -> bool {
-        let Some((_, books)) = &self.nodes[position(number)].copy else { return true };
-        books.consenters() == [number] && self.longest().consenters() != [number]
-    }
-
-    /// An operator puts the copy back. The others are there to tell.
-    pub(super) fn set_back(&mut self, number: u64) {
-        if self.loses_unsynced || !self.may_forget(number) || self.is_copy_alone(number) {
-            return;
-        }
-        self.cut_off.clear();
+    /// All others run and are within reach: they are there to tell.
+    fn gather(&mut self) {
+        self.reconnect();
         for other in 1..=NODES {
             self.nodes[position(other)].power.restore();
             self.come_back(other);
         }
+    }
+
+    /// Before the first tick of a node that has just come up, the others have told it what there is to tell, as in any network that is in order; and one that waits
+    /// for blocks because it was called gets one.
+    fn is_told(&mut self, number: u64) {
+        let is_copy_alone = self.nodes[position(number)].machine.as_ref().is_some_and(Machine::is_alone)
+            && self.longest().consenters() != [number];
+        self.tally.set_back_alone += usize::from(is_copy_alone);
+        for _ in 0..20 {
+            for sent in std::mem::take(&mut self.wires) {
+                self.deliver(sent);
+            }
+        }
+        for _ in 0..ATTEMPTS {
+            if !is_copy_alone
+                || self.nodes[position(number)].machine.as_ref().is_none_or(Machine::must_not_go_on)
+            {
+                return;
+            }
+            self.fetch_one(number);
+            self.follow_up(number);
+        }
+        panic!("node {number} was alone in its old copy, and nobody has told it: {}", self.describe());
+    }
+
+    /// An operator puts the copy back.
+    pub(super) fn set_back(&mut self, number: u64) {
+        if self.loses_unsynced || !self.may_forget(number) || self.nodes[position(number)].copy.is_none() {
+            return;
+        }
+        self.gather();
         let node = &mut self.nodes[position(number)];
         let (disk, books) = node.copy.take().unwrap();
         (node.disk, node.books) = (disk, books);
@@ -91,16 +143,24 @@ impl Simulation {
         node.start(&mut self.random);
         self.forgetful.insert(number);
         self.tally.set_back += 1;
+        self.connect(number);
         self.follow_up(number);
-        // Answers are here before the election timeout, as in any network that is in order.
-        for _ in 0..20 {
-            for sent in std::mem::take(&mut self.wires) {
-                self.deliver(sent);
-            }
+        self.is_told(number);
+    }
+
+    /// The same, of a node that was the only consenter when it was copied and no longer is.
+    pub(super) fn set_back_alone(&mut self) {
+        let consenters = self.longest().consenters();
+        let is_lone = |node: &&Node| {
+            let copied = node.copy.as_ref().map(|(_, books)| books.consenters());
+            copied.is_some_and(|copied| copied == [node.number] && copied != consenters)
+        };
+        if let Some(number) = self.nodes.iter().find(is_lone).map(|node| node.number) {
+            self.set_back(number);
         }
     }
 
-    /// The disk is replaced by an empty one, and the channel joined again: by the genesis block while that names the consenters that there are, else by a later
+    /// The disk is replaced by an empty one, and the channel joined again: by the genesis block while that names the consenters that there are or this node alone, else by a later
     /// configuration, with the blocks of another node.
     pub(super) fn empty(&mut self, number: u64) {
         if !self.may_forget(number) {
@@ -121,15 +181,24 @@ impl Simulation {
         node.copy = None;
         if !keeps_blocks {
             let genesis: Vec<u64> = (1..=longest.genesis_consenters()).collect();
-            node.books = if longest.consenters() == genesis && self.random.random_bool(0.5) {
-                MemoryBooks::new(number, &genesis, node.power.clone())
-            } else {
-                longest.copy_for(number, node.power.clone())
-            };
+            node.books =
+                if (longest.consenters() == genesis || genesis == [number]) && self.random.random_bool(0.5) {
+                    MemoryBooks::new(number, &genesis, node.power.clone())
+                } else {
+                    longest.copy_for(number, node.power.clone())
+                };
         }
         node.joined = true;
-        node.start(&mut self.random);
+        let is_alone = longest.consenters() != [number] && node.books.consenters() == [number];
+        if is_alone {
+            self.gather();
+        }
+        self.nodes[position(number)].start(&mut self.random);
+        self.connect(number);
         self.follow_up(number);
+        if is_alone {
+            self.is_told(number);
+        }
     }
 
     /// A node that the configuration names and that does not run the channel joins it: with what it had when it was a consenter before, or anew.

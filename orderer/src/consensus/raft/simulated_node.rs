@@ -17,6 +17,15 @@ pub(super) enum Packet {
     Raft(Box<Message>, Standing),
     Hello(Hello),
     Verdict(Verdict),
+    Introduction(Shown),
+}
+
+/// What a node shows that was refused as unknown: the number, the header's hash and the consenters' ids of its newest configuration block.
+#[derive(Clone)]
+pub(super) struct Shown {
+    pub(super) number: u64,
+    pub(super) hash: [u8; 32],
+    pub(super) ids: Vec<u64>,
 }
 
 #[derive(Clone)]
@@ -56,6 +65,8 @@ pub(super) struct Node {
     pub(super) stranger: bool,
     /// Another node did not take it for a consenter.
     pub(super) doubted: bool,
+    /// A consenter that its configuration does not name has introduced itself.
+    pub(super) called: bool,
     /// The orderer that it fetches blocks from, and the next one of that stream.
     pub(super) stream: Option<(u64, u64)>,
 }
@@ -73,6 +84,7 @@ impl Node {
             joined: false,
             stranger: false,
             doubted: false,
+            called: false,
             stream: None,
         }
     }
@@ -80,7 +92,7 @@ impl Node {
     pub(super) fn start(&mut self, random: &mut StdRng) {
         self.power.restore();
         self.books.reopen();
-        self.doubted = false;
+        (self.doubted, self.called) = (false, false);
         let ticks = 10 + 3 * usize::try_from(self.number).unwrap() + random.random_range(0..3);
         let mut own = StdRng::seed_from_u64(random.random());
         let settings =

@@ -29,6 +29,8 @@ pub(super) struct Tally {
     pub(super) reconfigured: usize,
     pub(super) emptied: usize,
     pub(super) set_back: usize,
+    /// Among these and those with empty disks, nodes that knew nobody to ask.
+    pub(super) set_back_alone: usize,
     /// How often a majority had lost its memory, as a loss and a configuration came at once, and an operator named the node that goes on.
     pub(super) stalled: usize,
     /// Logs that were given up although nothing had been lost: safe, but it costs an admission.
@@ -45,6 +47,34 @@ fn run(seed: u64, is_told: bool) -> (Vec<BlockHeader>, Tally) {
         simulation.heal();
         simulation.go_on_without_a_minority();
     }
+    finish(simulation)
+}
+
+/// A node is the only consenter, others come, and then its disk is set back to a copy from before they came, or emptied and joined by the first block.
+fn run_alone(seed: u64, is_told: bool) -> (Vec<BlockHeader>, Tally) {
+    let mut simulation = Simulation::of_one(seed);
+    simulation.is_told = is_told;
+    let acts = |simulation: &mut Simulation, steps: usize| (0..steps).for_each(|_| simulation.act());
+    acts(&mut simulation, 300);
+    simulation.copy_alone();
+    acts(&mut simulation, 100);
+    for _ in 0..3 {
+        simulation.grow();
+    }
+    acts(&mut simulation, 300);
+    simulation.heal();
+    match seed % 2 {
+        0 => simulation.set_back_alone(),
+        _ => simulation.empty(1),
+    }
+    acts(&mut simulation, 1_500);
+    simulation.heal();
+    simulation.go_on_without_a_minority();
+    finish(simulation)
+}
+
+/// Everything is repaired; what was acknowledged must be there.
+fn finish(mut simulation: Simulation) -> (Vec<BlockHeader>, Tally) {
     simulation.heal();
     let longest = simulation.longest();
     let envelopes = longest.envelopes();
@@ -56,7 +86,10 @@ fn run(seed: u64, is_told: bool) -> (Vec<BlockHeader>, Tally) {
     (longest.headers(), simulation.tally)
 }
 
-fn run_all(first: u64, count: u64) -> Tally {
+/// A run from a seed; whether its events are printed.
+type Run = fn(u64, bool) -> (Vec<BlockHeader>, Tally);
+
+fn run_all(run: Run, first: u64, count: u64) -> Tally {
     let mut sum = Tally::default();
     for done in 0..count {
         let seed = first + done;
@@ -68,6 +101,7 @@ fn run_all(first: u64, count: u64) -> Tally {
         sum.reconfigured += tally.reconfigured;
         sum.emptied += tally.emptied;
         sum.set_back += tally.set_back;
+        sum.set_back_alone += tally.set_back_alone;
         sum.stalled += tally.stalled;
         sum.given_up += tally.given_up;
         if (done + 1) % 50 == 0 {
@@ -88,7 +122,7 @@ fn whatever_happens_books_never_differ_and_acknowledged_messages_are_kept() {
         eprintln!("seed {seed}: {} blocks, {tally:?}", headers.len());
         return;
     }
-    let tally = run_all(0, 40);
+    let tally = run_all(run, 0, 40);
     assert!(tally.acknowledged > 500, "the runs order messages at all: {tally:?}");
     assert!(tally.fetched > 20, "some nodes lag behind the log of the others: {tally:?}");
     assert!(tally.reconfigured > 2, "consenters go: {tally:?}");
@@ -102,14 +136,30 @@ fn fresh_seeds_hold_as_well() {
     let seeds = variable("CONSORT_SIMULATION_SEEDS").unwrap_or(10);
     let first = rand::random_range(1_000..u64::from(u32::MAX));
     eprintln!("{seeds} runs from seed {first}");
-    let tally = run_all(first, seeds);
+    let tally = run_all(run, first, seeds);
     eprintln!("{seeds} runs: {tally:?}");
+}
+
+#[test]
+fn a_node_that_was_alone_when_its_disk_was_copied_never_goes_on_alone() {
+    if let Some(seed) = variable("CONSORT_SIMULATION_SEED") {
+        let (headers, tally) = run_alone(seed, true);
+        eprintln!("seed {seed}: {} blocks, {tally:?}", headers.len());
+        return;
+    }
+    let seeds = variable("CONSORT_SIMULATION_SEEDS").unwrap_or(5);
+    let first = rand::random_range(1_000..u64::from(u32::MAX));
+    let fixed = run_all(run_alone, 0, 10);
+    eprintln!("{seeds} runs from seed {first}");
+    let fresh = run_all(run_alone, first, seeds);
+    eprintln!("{seeds} runs: {fresh:?}");
+    assert!(fixed.set_back_alone > 3, "in most runs a node knows nobody to ask: {fixed:?}");
 }
 
 #[test]
 fn seeds_that_found_a_fault_hold_now() {
     for seed in FOUND {
-        run_all(seed, 1);
+        run_all(run, seed, 1);
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
@@ -13,14 +13,14 @@ use consort_channel_config::Consenter;
 use consort_node::{Tasks, dial::Dialer, server::MESSAGE_BYTES_MAX};
 use consort_protos::{
     consort::orderer::{
-        Hello, Standing, StepRequest, StepResponse, Verdict, cluster_client::ClusterClient,
+        Hello, Introduction, Standing, StepRequest, StepResponse, Verdict, cluster_client::ClusterClient,
         step_request::Content,
     },
     fabric::common::Envelope,
 };
 use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
+use tonic::{Streaming, transport::Channel};
 use tracing::{debug, info};
 
 use super::{
@@ -28,14 +28,18 @@ use super::{
     membership::Membership,
     shell::until,
 };
-use crate::{consensus::Receipt, submission::Refusal};
+use crate::{channel::ChannelState, consensus::Receipt, submission::Refusal};
 
 /// Messages that wait for one consenter. Raft repeats what is dropped beyond that; each may carry a block.
 const QUEUE_MESSAGES: usize = 128;
 
-/// First and last pause between attempts to reach a consenter.
+/// First and last pause between attempts to reach a consenter. One that comes up from an old copy of its disk waits so long that there are several
+/// ([`super::alone::LONE_WAIT`]).
 const PAUSE_MIN: Duration = Duration::from_millis(50);
-const PAUSE_MAX: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+
+/// How long the answer to an introduction may take; then it is made again.
+const INTRODUCTION_MAX: Duration = Duration::from_secs(5);
 
 /// One thing to send that may be lost.
 enum Outgoing {
@@ -59,6 +63,8 @@ pub(crate) enum LinkEvent {
 /// The way to the other consenters of one channel.
 pub(crate) struct Transport {
     channel: String,
+    /// It owns the tasks that use it.
+    state: Weak<ChannelState>,
     dialer: Dialer,
     tasks: Tasks,
     events: mpsc::Sender<LinkEvent>,
@@ -75,16 +81,16 @@ struct Peer {
 }
 
 impl Transport {
-    /// `events` hears about the streams. They outlive the cancelling of `tasks`, so that leadership can be
+    /// `events` hears about the streams. They outlive the cancelling of the channel's tasks, so that leadership can be
     /// handed over; [`Transport::close`] ends them.
     pub(crate) fn new(
-        channel: &str,
+        state: &Arc<ChannelState>,
         dialer: Dialer,
-        tasks: &Tasks,
         events: mpsc::Sender<LinkEvent>,
     ) -> Arc<Self> {
-        let (channel, tasks) = (channel.to_owned(), tasks.lasting());
-        Arc::new(Self { channel, dialer, tasks, events, peers: Mutex::default() })
+        let (channel, tasks) = (state.id().as_str().to_owned(), state.tasks.lasting());
+        let state = Arc::downgrade(state);
+        Arc::new(Self { channel, state, dialer, tasks, events, peers: Mutex::default() })
     }
 
     /// Opens streams to new consenters, closes those to former ones and to those that `refuses` names, and reopens those whose address
@@ -132,6 +138,7 @@ impl Transport {
         let link = Link {
             id,
             channel: self.channel.clone(),
+            state: self.state.clone(),
             endpoint: consenter.endpoint(),
             roots: roots.to_vec(),
             dialer: self.dialer.clone(),
@@ -191,10 +198,24 @@ impl Transport {
     }
 }
 
+/// Why a stream ended.
+struct Ended {
+    reason: String,
+    /// The other consenter does not take this node for one.
+    is_unknown: bool,
+}
+
+impl Ended {
+    fn because(reason: &str) -> Self {
+        Self { reason: reason.to_owned(), is_unknown: false }
+    }
+}
+
 /// The stream to one consenter.
 struct Link {
     id: u64,
     channel: String,
+    state: Weak<ChannelState>,
     endpoint: String,
     roots: Vec<Bytes>,
     dialer: Dialer,
@@ -275,9 +296,24 @@ impl Link {
             .map_err(|status| consort_node::dial::with_causes(&status))?
             .into_inner();
         debug!(channel = self.channel, endpoint = self.endpoint, "consenter reached");
-        *said = false;
         self.tell(LinkEvent::Open(self.id));
-        self.exchange(outgoing, waiting, &requests, responses).await
+        let ended = self.exchange(outgoing, waiting, &requests, responses, said).await;
+        if let Err(Ended { is_unknown: true, .. }) = &ended {
+            self.tell(LinkEvent::Refused);
+            self.introduce(client).await;
+        }
+        ended.map_err(|ended| ended.reason)
+    }
+
+    /// The other consenter does not take this node for one: the configuration of one of the two is older.
+    async fn introduce(&self, mut client: ClusterClient<Channel>) {
+        let newest = || {
+            let state = self.state.upgrade()?;
+            state.block(state.last_config()).ok()?
+        };
+        let introduction = Introduction { channel: self.channel.clone(), configuration: newest() };
+        let answer = tokio::time::timeout(INTRODUCTION_MAX, client.introduce(introduction)).await;
+        debug!(channel = self.channel, endpoint = self.endpoint, ?answer, "introduced to a consenter");
     }
 
     async fn exchange(
@@ -286,10 +322,11 @@ impl Link {
         waiting: &mut Waiting,
         requests: &mpsc::Sender<StepRequest>,
         mut responses: Streaming<StepResponse>,
-    ) -> Result<(), String> {
+        said: &mut bool,
+    ) -> Result<(), Ended> {
         let send = async |content: Content, standing: Option<Standing>| {
             let request = StepRequest { channel: self.channel.clone(), content: Some(content), standing };
-            requests.send(request).await.map_err(|_closed| "the stream broke".to_owned())
+            requests.send(request).await.map_err(|_closed| Ended::because("the stream broke"))
         };
         loop {
             let due = waiting.next_due();
@@ -307,18 +344,17 @@ impl Link {
                 () = until(due) => waiting.refuse_overdue(),
                 response = responses.message() => match response {
                     Ok(Some(response)) => {
+                        *said = false;
                         response.outcomes.into_iter().for_each(|outcome| waiting.end(outcome));
                         if let Some(verdict) = response.verdict {
                             self.tell(LinkEvent::Verdict(self.id, verdict));
                         }
                     }
-                    Ok(None) => return Err("the consenter closed the stream".to_owned()),
-                    Err(status) => {
-                        if status.code() == tonic::Code::PermissionDenied {
-                            self.tell(LinkEvent::Refused);
-                        }
-                        return Err(format!("{}: {}", status.code(), status.message()));
-                    }
+                    Ok(None) => return Err(Ended::because("the consenter closed the stream")),
+                    Err(status) => return Err(Ended {
+                        reason: format!("{}: {}", status.code(), status.message()),
+                        is_unknown: status.code() == tonic::Code::PermissionDenied,
+                    }),
                 },
             }
         }
