@@ -63,6 +63,8 @@ fn a_network_survives_kill_9_of_an_orderer_and_of_a_peer() -> Result<()> {
 
 /// Kills of a peer under load, unless `CONSORT_TEST_KILLS` says otherwise.
 const PEER_KILLS: u32 = 15;
+/// Kills after which a run says how far it has come.
+const PROGRESS_KILLS: u32 = 100;
 /// Longest time from a peer's start to its end: most ends come while it opens its books, or catches up.
 const LIFE_MAX: Duration = Duration::from_millis(800);
 /// Longest time in which a peer that lives catches up.
@@ -100,8 +102,13 @@ fn load(network: &Network, stop: &AtomicBool) -> Result<u64> {
 /// Starts and kills the peer as often as wanted, unless the load ends before.
 fn kill_again_and_again(network: &Network, until_ended: &mpsc::Receiver<()>, seed: u64) -> Result<u32> {
     let kills = setting("CONSORT_TEST_KILLS", PEER_KILLS);
+    eprintln!("{kills} kills with CONSORT_TEST_SEED={seed}");
+    let begin = Instant::now();
     let mut dice = seed;
-    for _ in 0..kills {
+    for kill in 0..kills {
+        if kill > 0 && kill.is_multiple_of(PROGRESS_KILLS) {
+            eprintln!("{kill} kills in {} s", begin.elapsed().as_secs());
+        }
         // A linear congruential generator: any spread-out sequence will do.
         dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let life = LIFE_MAX.mul_f64((dice >> 33) as f64 / f64::from(1_u32 << 31));

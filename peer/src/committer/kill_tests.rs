@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
+use consort_channel_config::{AGGREGATED_ENDORSEMENTS, REGISTERED_IDENTITIES};
 use consort_protos::fabric::common::Block;
 use prost::Message;
 use rand::rngs::StdRng;
@@ -17,12 +18,14 @@ use rand::{RngExt, SeedableRng};
 use rocksdb::{DB, IteratorMode, Options};
 
 use super::feed;
-use super::serial_tests::History;
+use super::history_tests::History;
 use crate::registry::Channels;
 use crate::testing::{CHANNEL, JoinedPeer};
 
 /// Kills in a run that does not say how many.
 const KILLS: u32 = 20;
+/// Kills after which a run says how far it has come.
+const PROGRESS_KILLS: u64 = 100;
 /// Blocks of the chain; when a killed process has committed all of them, it begins anew.
 const BLOCKS: usize = 60;
 /// Blocks that it commits at most before its end comes near.
@@ -185,7 +188,7 @@ fn assert_same(peer: &Path, untouched: &[Column], what: &str) {
 fn a_peer_that_is_killed_again_and_again_ends_with_the_books_of_an_untouched_one() {
     let kills = number("CONSORT_TEST_KILLS").unwrap_or(u64::from(KILLS));
     let seed = number("CONSORT_TEST_SEED").unwrap_or(5);
-    let mut history = History::new(seed, true);
+    let mut history = History::new(seed, &[REGISTERED_IDENTITIES, AGGREGATED_ENDORSEMENTS]);
     while history.blocks.len() < BLOCKS {
         history.grow();
     }
@@ -197,8 +200,13 @@ fn a_peer_that_is_killed_again_and_again_ends_with_the_books_of_an_untouched_one
     runtime.block_on(feed(&untouched.channel, history.blocks.clone()));
     let untouched = records(untouched.folder());
     let mut dice = StdRng::seed_from_u64(seed);
+    eprintln!("{kills} kills with CONSORT_TEST_SEED={seed}");
+    let begin = Instant::now();
     let (mut books, mut acknowledged, mut finished) = (tempfile::tempdir().expect("a folder"), 0, 0);
     for kill in 0..kills {
+        if kill > 0 && kill.is_multiple_of(PROGRESS_KILLS) {
+            eprintln!("{kill} kills, {finished} chains ended, {} s", begin.elapsed().as_secs());
+        }
         let mut victim = Victim::start(books.path(), &file);
         if dice.random_range(0..4) == 0 {
             victim.live_until(Instant::now() + OPENING_MAX.mul_f64(dice.random()));

@@ -28,9 +28,13 @@ mod disk_tests;
 #[cfg(test)]
 mod golden_tests;
 #[cfg(test)]
+mod history_tests;
+#[cfg(test)]
 mod kill_tests;
 #[cfg(test)]
 mod mutation_tests;
+#[cfg(test)]
+mod reference_table_tests;
 #[cfg(test)]
 mod reference_tests;
 #[cfg(test)]

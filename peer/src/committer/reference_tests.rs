@@ -1,6 +1,8 @@
 //! A second judge, written from Fabric's rules and for reading only: one transaction after the other over plain maps, with
 //! nothing of the validator, the version checks or the books. What the real ones decide is compared with it.
 //!
+//! The table of identities and aggregates, which Fabric does not have, are in [`super::reference_table_tests`].
+//!
 //! Rules: Fabric `core/common/validation/msgvalidation.go`, `core/committer/txvalidator/v20`,
 //! `core/common/validation/statebased`, `core/ledger/kvledger/txmgmt/validation`.
 
@@ -8,18 +10,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use consort_crypto::bls::SecretKey;
 use consort_crypto::key::PublicKey;
 use consort_crypto::{hash::sha256, preimage};
-use consort_msp::SigningIdentity;
+use consort_msp::{MspManager, SigningIdentity};
 use consort_protos::fabric::common::{
-    Block, ChannelHeader, ConfigEnvelope, ConfigGroup, Envelope, HeaderType, Payload, SignatureHeader,
-    SignaturePolicy, SignaturePolicyEnvelope, signature_policy,
+    Block, Capabilities, ChannelHeader, ConfigEnvelope, ConfigGroup, Envelope, HeaderType, Payload,
+    SignatureHeader, SignaturePolicy, SignaturePolicyEnvelope, signature_policy,
 };
 use consort_protos::fabric::common::{MspPrincipal, MspRole, msp_role};
 use consort_protos::fabric::kvrwset::{
     HashedRwSet, KvMetadataEntry, KvRead, KvrwSet, RangeQueryInfo, Version, range_query_info,
 };
 use consort_protos::fabric::lifecycle::{ChaincodeValidationInfo, StateData, state_data};
+use consort_protos::fabric::msp::{FabricMspConfig, MspConfig, SerializedIdentity};
 use consort_protos::fabric::protos::{
     ApplicationPolicy, ChaincodeAction, ChaincodeActionPayload, ChaincodeEndorsedAction,
     CollectionConfigPackage, ProposalResponsePayload, Transaction, application_policy, collection_config,
@@ -28,15 +32,18 @@ use consort_protos::fabric::rwset::{NsReadWriteSet, TxReadWriteSet};
 use consort_protos::ids::Height;
 use prost::Message;
 
+use super::reference_table_tests::{TABLE, retired_entries};
+
 /// The codes of Fabric that histories reach.
-mod code {
-    pub(super) const VALID: u8 = 0;
-    pub(super) const BAD_CREATOR_SIGNATURE: u8 = 4;
-    pub(super) const DUPLICATE_TXID: u8 = 9;
-    pub(super) const ENDORSEMENT_POLICY_FAILURE: u8 = 10;
-    pub(super) const MVCC_READ_CONFLICT: u8 = 11;
-    pub(super) const PHANTOM_READ_CONFLICT: u8 = 12;
-    pub(super) const INVALID_CHAINCODE: u8 = 25;
+pub(super) mod code {
+    pub(in super::super) const VALID: u8 = 0;
+    pub(in super::super) const BAD_CREATOR_SIGNATURE: u8 = 4;
+    pub(in super::super) const DUPLICATE_TXID: u8 = 9;
+    pub(in super::super) const ENDORSEMENT_POLICY_FAILURE: u8 = 10;
+    pub(in super::super) const MVCC_READ_CONFLICT: u8 = 11;
+    pub(in super::super) const PHANTOM_READ_CONFLICT: u8 = 12;
+    pub(in super::super) const ILLEGAL_WRITESET: u8 = 23;
+    pub(in super::super) const INVALID_CHAINCODE: u8 = 25;
 }
 
 /// Namespace, collection (for hashed keys), key or key hash.
@@ -46,19 +53,53 @@ pub(super) type Key = (String, Option<String>, Bytes);
 pub(super) type Value = (Bytes, BTreeMap<String, Bytes>, Height);
 
 /// Somebody who signs in a history.
-struct Signer {
+pub(super) struct Signer {
     serialized: Bytes,
-    msp_id: String,
+    pub(super) msp_id: String,
     role: &'static str,
-    key: PublicKey,
+    pub(super) key: PublicKey,
+    /// In PEM.
+    pub(super) certificate: Bytes,
+    /// By which an index names the certificate.
+    pub(super) certificate_hash: String,
+    /// The list that ends its validity as soon as a configuration has it.
+    pub(super) revocation: Option<Bytes>,
+}
+
+impl Signer {
+    pub(super) fn new(identity: &SigningIdentity, role: &'static str, msps: &MspManager) -> Self {
+        let public = identity.identity(msps).expect("an identity of the channel");
+        Self {
+            serialized: identity.serialized().clone(),
+            msp_id: identity.msp_id().to_string(),
+            role,
+            key: identity.certificate().public_key().clone(),
+            certificate: identity.certificate().pem().into_bytes().into(),
+            certificate_hash: hex::encode(public.id().certificate_hash()),
+            revocation: None,
+        }
+    }
 }
 
 /// The judge and its books.
 pub(super) struct Reference {
-    signers: Vec<Signer>,
+    pub(super) signers: Vec<Signer>,
     application: ConfigGroup,
+    /// Those of the application.
+    pub(super) capabilities: BTreeSet<String>,
+    /// Lists of revoked certificates.
+    revocations: BTreeSet<Bytes>,
     pub(super) state: BTreeMap<Key, Value>,
     ids: BTreeSet<String>,
+    /// Every BLS key of a history, by its public one: there is one signature for a key and a message.
+    pub(super) secrets: BTreeMap<Bytes, Arc<SecretKey>>,
+}
+
+/// What a transaction is judged by: the books after the block before, and what earlier transactions of its block took away.
+pub(super) struct Before {
+    pub(super) state: BTreeMap<Key, Value>,
+    /// Entries of the table of identities.
+    pub(super) retired: BTreeSet<u64>,
 }
 
 /// What one write to a key consists of: a value or its removal, and metadata or their removal.
@@ -69,32 +110,32 @@ struct KeyWrite {
 }
 
 /// A transaction whose envelope has been taken apart.
-struct Opened {
+pub(super) struct Opened {
     tx_id: String,
-    chaincode: String,
-    sets: Vec<NsReadWriteSet>,
+    pub(super) creator: usize,
+    pub(super) chaincode: String,
+    /// What the chaincode was called with.
+    pub(super) proposal: Bytes,
+    pub(super) sets: Vec<NsReadWriteSet>,
     /// Who endorsed it with a signature that holds, each once.
-    endorsers: Vec<usize>,
+    pub(super) endorsers: Vec<usize>,
 }
 
-fn decode<M: Message + Default>(bytes: &Bytes) -> M {
+pub(super) fn decode<M: Message + Default>(bytes: &Bytes) -> M {
     M::decode(bytes.clone()).expect("histories are well formed")
 }
 
 impl Reference {
     /// Begins with the channel of a genesis block, and the identities that may sign in it.
-    pub(super) fn new(genesis: &Block, signers: &[(&Arc<SigningIdentity>, &'static str)]) -> Self {
-        let signers = signers.iter().map(|(identity, role)| Signer {
-            serialized: identity.serialized().clone(),
-            msp_id: identity.msp_id().to_string(),
-            role,
-            key: identity.certificate().public_key().clone(),
-        });
+    pub(super) fn new(genesis: &Block, signers: Vec<Signer>) -> Self {
         let mut reference = Self {
-            signers: signers.collect(),
+            signers,
             application: ConfigGroup::default(),
+            capabilities: BTreeSet::new(),
+            revocations: BTreeSet::new(),
             state: BTreeMap::new(),
             ids: BTreeSet::new(),
+            secrets: BTreeMap::new(),
         };
         let envelope: Envelope = decode(&consort_protos::block::envelopes(genesis)[0]);
         let payload: Payload = decode(&envelope.payload);
@@ -105,7 +146,7 @@ impl Reference {
     /// Judges and applies a block; returns its codes.
     pub(super) fn commit(&mut self, block: &Block) -> Vec<u8> {
         let number = consort_protos::block::number(block).get();
-        let before = self.state.clone();
+        let mut before = Before { state: self.state.clone(), retired: BTreeSet::new() };
         let entries = consort_protos::block::envelopes(block);
         let mut codes = Vec::new();
         // Keys whose policy a transaction changes, with its place and whether its endorsements are right for the namespace.
@@ -113,20 +154,21 @@ impl Reference {
         let mut right: BTreeSet<(usize, String)> = BTreeSet::new();
         let mut opened = Vec::new();
         for (index, entry) in entries.iter().enumerate() {
-            let transaction = self.open(entry);
-            if let Ok(Some(transaction)) = &transaction {
-                for set in &transaction.sets {
-                    changed.extend(policy_changes(set).into_iter().map(|key| (key, index)));
-                }
-            }
-            opened.push(transaction);
-        }
-        for (index, transaction) in opened.iter().enumerate() {
-            codes.push(match transaction {
+            let transaction = self.open(&before, entry);
+            codes.push(match &transaction {
                 Err(code) => *code,
                 Ok(None) => code::VALID,
                 Ok(Some(transaction)) => self.endorsements(&before, index, transaction, &changed, &mut right),
             });
+            if let Ok(Some(transaction)) = &transaction {
+                for set in &transaction.sets {
+                    changed.extend(policy_changes(set).into_iter().map(|key| (key, index)));
+                }
+                if right.contains(&(index, TABLE.to_owned())) {
+                    before.retired.extend(retired_entries(transaction));
+                }
+            }
+            opened.push(transaction);
         }
         let mut seen = BTreeSet::new();
         for (code, transaction) in codes.iter_mut().zip(&opened) {
@@ -161,19 +203,25 @@ impl Reference {
         let envelope: ConfigEnvelope = decode(data);
         let root = envelope.config.and_then(|config| config.channel_group).expect("a configuration");
         self.application = root.groups["Application"].clone();
+        let capabilities: Capabilities = decode(&self.application.values["Capabilities"].value);
+        self.capabilities = capabilities.capabilities.into_keys().collect();
+        let organisations = self.application.groups.values();
+        let definitions = organisations.map(|group| decode::<MspConfig>(&group.values["MSP"].value).config);
+        let lists = definitions.flat_map(|config| decode::<FabricMspConfig>(&config).revocation_list);
+        self.revocations = lists.collect();
         let key = (String::new(), None, Bytes::from_static(b"CHANNEL_CONFIG_ENV_BYTES"));
         self.state.insert(key, (data.clone(), BTreeMap::new(), version));
     }
 
     /// `None` for a configuration; the code when the transaction is invalid whatever the endorsements are.
-    fn open(&self, entry: &Bytes) -> Result<Option<Opened>, u8> {
+    fn open(&self, before: &Before, entry: &Bytes) -> Result<Option<Opened>, u8> {
         let envelope: Envelope = decode(entry);
         let payload: Payload = decode(&envelope.payload);
         let header = payload.header.expect("a header");
         let channel_header: ChannelHeader = decode(&header.channel_header);
         let signature_header: SignatureHeader = decode(&header.signature_header);
-        let creator = self.signer(&signature_header.creator).ok_or(code::BAD_CREATOR_SIGNATURE)?;
-        if !self.signed(creator, &envelope.payload, &envelope.signature) {
+        let creator = self.signer(before, &signature_header.creator).ok_or(code::BAD_CREATOR_SIGNATURE)?;
+        if !self.is_valid(creator) || !self.signed(creator, &envelope.payload, &envelope.signature) {
             return Err(code::BAD_CREATOR_SIGNATURE);
         }
         if channel_header.r#type == HeaderType::Config as i32 {
@@ -183,32 +231,52 @@ impl Reference {
             return Err(code::DUPLICATE_TXID);
         }
         let transaction: Transaction = decode(&payload.data);
-        let action: ChaincodeActionPayload = decode(&transaction.actions[0].payload);
-        let endorsed = action.action.expect("an action");
+        let payload: ChaincodeActionPayload = decode(&transaction.actions[0].payload);
+        let endorsed = payload.action.expect("an action");
         let response: ProposalResponsePayload = decode(&endorsed.proposal_response_payload);
         let action: ChaincodeAction = decode(&response.extension);
+        let mut endorsers = self.endorsers(before, &endorsed);
+        endorsers.extend(self.together(before, &endorsed).ok_or(code::ENDORSEMENT_POLICY_FAILURE)?);
+        let mut each_once = BTreeSet::new();
+        endorsers.retain(|endorser| self.is_valid(*endorser) && each_once.insert(*endorser));
         Ok(Some(Opened {
             tx_id: channel_header.tx_id,
+            creator,
             chaincode: action.chaincode_id.expect("an id").name,
+            proposal: payload.chaincode_proposal_payload,
             sets: decode::<TxReadWriteSet>(&action.results).ns_rwset,
-            endorsers: self.endorsers(&endorsed),
+            endorsers,
         }))
     }
 
-    fn endorsers(&self, action: &ChaincodeEndorsedAction) -> Vec<usize> {
+    /// Who endorsed it alone. The certificate is part of what an endorser signs, also when a number stands for it.
+    fn endorsers(&self, before: &Before, action: &ChaincodeEndorsedAction) -> Vec<usize> {
         let mut endorsers = Vec::new();
         for endorsement in &action.endorsements {
-            let Some(signer) = self.signer(&endorsement.endorser) else { continue };
-            let message = [&action.proposal_response_payload[..], &endorsement.endorser[..]].concat();
-            if !endorsers.contains(&signer) && self.signed(signer, &message, &endorsement.signature) {
+            let Some(signer) = self.signer(before, &endorsement.endorser) else { continue };
+            let certificate = &self.signers[signer].serialized;
+            let message = [&action.proposal_response_payload[..], &certificate[..]].concat();
+            if self.signed(signer, &message, &endorsement.signature) {
                 endorsers.push(signer);
             }
         }
         endorsers
     }
 
-    fn signer(&self, serialized: &Bytes) -> Option<usize> {
-        self.signers.iter().position(|signer| signer.serialized == *serialized)
+    fn signer(&self, before: &Before, serialized: &Bytes) -> Option<usize> {
+        match decode::<SerializedIdentity>(serialized).entry.checked_sub(1) {
+            Some(number) => self.holder(&self.entry(before, number)?),
+            None => self.signers.iter().position(|signer| signer.serialized == *serialized),
+        }
+    }
+
+    pub(super) fn is_valid(&self, signer: usize) -> bool {
+        self.signers[signer].revocation.as_ref().is_none_or(|list| !self.revocations.contains(list))
+    }
+
+    pub(super) fn is_revoked(&self, serialized: &Bytes) -> bool {
+        let position = self.signers.iter().position(|signer| signer.serialized == *serialized);
+        position.is_some_and(|signer| !self.is_valid(signer))
     }
 
     fn signed(&self, signer: usize, message: &[u8], signature: &[u8]) -> bool {
@@ -218,7 +286,7 @@ impl Reference {
     /// The endorsements against the state before the block, and the changes of policies before the transaction.
     fn endorsements(
         &self,
-        before: &BTreeMap<Key, Value>,
+        before: &Before,
         index: usize,
         transaction: &Opened,
         changed: &[(Key, usize)],
@@ -233,7 +301,17 @@ impl Reference {
         }
         written.entry(&transaction.chaincode).or_default();
         for (namespace, keys) in written {
-            let Some(chaincode) = self.chaincode(before, namespace) else { return code::INVALID_CHAINCODE };
+            if namespace == TABLE && self.has_table() {
+                let code = self.change_of_table(before, transaction);
+                if code != code::VALID {
+                    return code;
+                }
+                right.insert((index, namespace.to_owned()));
+                continue;
+            }
+            let Some(chaincode) = self.chaincode(&before.state, namespace) else {
+                return code::INVALID_CHAINCODE;
+            };
             let satisfied = |policy: &Option<SignaturePolicyEnvelope>| {
                 policy.as_ref().is_some_and(|policy| self.satisfied(policy, &transaction.endorsers))
             };
@@ -244,7 +322,8 @@ impl Reference {
                 let depends = changed.iter().any(|(other, writer)| {
                     other == key && *writer < index && right.contains(&(*writer, namespace.to_owned()))
                 });
-                let own = before.get(key).and_then(|(_, metadata, _)| metadata.get("VALIDATION_PARAMETER"));
+                let own =
+                    before.state.get(key).and_then(|(_, metadata, _)| metadata.get("VALIDATION_PARAMETER"));
                 let policy = match (own, &key.1) {
                     (Some(own), _) if !own.is_empty() => Some(decode(own)),
                     (_, None) => chaincode.policy.clone(),
@@ -303,7 +382,7 @@ impl Reference {
         }
     }
 
-    fn channel_policy(&self, path: &str) -> Option<SignaturePolicyEnvelope> {
+    pub(super) fn channel_policy(&self, path: &str) -> Option<SignaturePolicyEnvelope> {
         let path = path.strip_prefix("/Channel/Application/")?;
         let (group, name) = match path.split_once('/') {
             Some((group, name)) => (self.application.groups.get(group)?, name),
@@ -312,7 +391,7 @@ impl Reference {
         Some(decode(&group.policies.get(name)?.policy.as_ref()?.value))
     }
 
-    fn satisfied(&self, policy: &SignaturePolicyEnvelope, endorsers: &[usize]) -> bool {
+    pub(super) fn satisfied(&self, policy: &SignaturePolicyEnvelope, endorsers: &[usize]) -> bool {
         let mut used = vec![false; endorsers.len()];
         self.rule(policy, policy.rule.as_ref().expect("a rule"), endorsers, &mut used)
     }
@@ -438,6 +517,7 @@ fn is_a(signer: &Signer, principal: &MspPrincipal) -> bool {
             msp_role::MspRoleType::Member => true,
             msp_role::MspRoleType::Peer => signer.role == "peer",
             msp_role::MspRoleType::Client => signer.role == "client",
+            msp_role::MspRoleType::Admin => signer.role == "admin",
             _ => false,
         }
 }
@@ -453,7 +533,7 @@ fn tx_id(entry: &Bytes) -> String {
     hex::encode(sha256(&[&signature_header.nonce[..], &signature_header.creator[..]].concat()))
 }
 
-fn public_key(namespace: &str, key: &str) -> Key {
+pub(super) fn public_key(namespace: &str, key: &str) -> Key {
     (namespace.to_owned(), None, Bytes::copy_from_slice(key.as_bytes()))
 }
 
