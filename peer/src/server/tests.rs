@@ -18,7 +18,7 @@ use consort_protos::fabric::gateway::gateway_client::GatewayClient;
 use consort_protos::fabric::protos::deliver_client::DeliverClient;
 use consort_protos::fabric::protos::deliver_response::Type;
 use consort_protos::fabric::protos::{SignedProposal, endorser_client::EndorserClient};
-use consort_protos::ids::ChannelId;
+use consort_protos::ids::{BlockNumber, ChannelId};
 use consort_protos::proposal::{ProposalParts, new_proposal};
 use prost::Message;
 use tempfile::TempDir;
@@ -189,6 +189,35 @@ async fn a_peer_serves_its_channel_and_finds_it_again_after_a_restart() {
     let again = served.stop().await.start().await;
     assert_eq!(again.peer.channels.get(CHANNEL).expect("found again").ledger().height(), 1);
     again.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_block_is_delivered_whole_as_a_summary_and_with_private_data() {
+    let served = Prepared::new().joined().await;
+    let ledger = Arc::clone(served.peer.channels.get(CHANNEL).expect("joined").ledger());
+    let stored = ledger.block(BlockNumber::new(0)).expect("readable").expect("stored");
+    let channel = ChannelId::parse(CHANNEL).expect("a channel");
+    let reader = &served.network().org1.client;
+    let seek =
+        || crate::deliver_client::from_block(&channel, 0, reader, Bytes::new(), now()).expect("signed");
+    let mut deliver = DeliverClient::new(served.connection.clone());
+    let whole = deliver.deliver(tokio_stream::once(seek())).await.expect("a stream");
+    let summary = deliver.deliver_filtered(tokio_stream::once(seek())).await.expect("a stream");
+    let private = deliver.deliver_with_private_data(tokio_stream::once(seek())).await.expect("a stream");
+    let mut answers = Vec::new();
+    for stream in [whole, summary, private] {
+        let answer = stream.into_inner().message().await.expect("an answer").expect("a block");
+        answers.push(answer.r#type.expect("a block"));
+    }
+    let [Type::Block(whole), Type::FilteredBlock(summary), Type::BlockAndPrivateData(private)] = &answers[..]
+    else {
+        panic!("not the forms that were asked for: {answers:?}")
+    };
+    assert_eq!((whole, private.block.as_ref()), (&stored, Some(&stored)));
+    assert!(private.private_data_map.is_empty());
+    assert_eq!(summary.filtered_transactions.len(), 1);
+    drop(ledger);
+    served.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

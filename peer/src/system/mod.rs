@@ -5,6 +5,8 @@
 
 pub mod cscc;
 pub mod qscc;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

@@ -59,14 +59,14 @@ impl Qscc {
                 let hash = &call.arguments[2];
                 let shown = hex::encode(&hash[..hash.len().min(64)]);
                 let found = handle.ledger().block_by_hash(hash);
-                found_block(found, &format!("Failed to get block hash {shown}"))
+                let missing = format!("no such block hash [{shown}] in index");
+                found_block(found, &format!("Failed to get block hash {shown}"), &missing)
             }
             "GetBlockByTxID" => {
                 let tx_id = call.text(2);
-                found_block(
-                    handle.ledger().block_by_tx(&tx_id),
-                    &format!("Failed to get block for txID {tx_id}"),
-                )
+                let found = handle.ledger().block_by_tx(&tx_id);
+                let missing = format!("no such transaction ID [{tx_id}] in index");
+                found_block(found, &format!("Failed to get block for txID {tx_id}"), &missing)
             }
             "GetTransactionByID" => transaction(&handle, &call.text(2)),
             other => Err(format!("Requested function {other} not found.")),
@@ -86,22 +86,26 @@ fn attestation(handle: &ChannelHandle) -> Result<Vec<u8>, String> {
     Ok(attestation.encode_to_vec())
 }
 
+/// The largest number stands for the newest block, as in Fabric (`common/ledger/blkstorage/blockfile_mgr.go`).
 fn block_by_number(handle: &ChannelHandle, text: &str) -> Result<Vec<u8>, String> {
-    let number = text.parse().map_err(|error| format!("Failed to parse block number with error {error}"))?;
-    found_block(
-        handle.ledger().block(BlockNumber::new(number)),
-        &format!("Failed to get block number {number}"),
-    )
+    let asked: u64 =
+        text.parse().map_err(|error| format!("Failed to parse block number with error {error}"))?;
+    let number = if asked == u64::MAX { handle.ledger().height().saturating_sub(1) } else { asked };
+    let found = handle.ledger().block(BlockNumber::new(number));
+    let missing = format!("no such block number [{number}] in index");
+    found_block(found, &format!("Failed to get block number {number}"), &missing)
 }
 
+/// `failure` says what failed, `missing` what is said of a block that is not there.
 fn found_block(
     found: Result<Option<Block>, consort_ledger::Error>,
+    failure: &str,
     missing: &str,
 ) -> Result<Vec<u8>, String> {
     match found {
         Ok(Some(block)) => Ok(block.encode_to_vec()),
-        Ok(None) => Err(format!("{missing}, error Entry not found in index")),
-        Err(error) => Err(format!("{missing}, error {}", with_causes(&error))),
+        Ok(None) => Err(format!("{failure}, error {missing}")),
+        Err(error) => Err(format!("{failure}, error {}", with_causes(&error))),
     }
 }
 
