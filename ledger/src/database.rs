@@ -312,7 +312,10 @@ impl Database {
         let cause = cause.into_string();
         let poison =
             self.poison.get_or_init(|| Poison { reason: format!("a write failed: {cause}"), damaged: false });
-        tracing::error!(path = %self.path.display(), reason = poison.reason, "a write failed, so the ledger stops");
+        tracing::error!(
+            path = %self.path.display(), reason = poison.reason,
+            "a write failed, so the ledger stops; remedy: check the disk and its free space, then restart the node"
+        );
         Error::Database { path: self.path.clone(), action: "writing", cause }
     }
 
@@ -329,7 +332,11 @@ impl Database {
     /// Stops all writing, because something that was read is not what was written: whatever would be built on it could be wrong.
     pub(crate) fn note_damage(&self, what: &str) {
         self.poison.get_or_init(|| {
-            tracing::error!(path = %self.path.display(), what, "what is stored is damaged, so the ledger stops");
+            tracing::error!(
+                path = %self.path.display(), what,
+                "what is stored is damaged, so the ledger stops; remedy: stop the node and restore the channel \
+                 as docs/operations.md says for its kind"
+            );
             Poison { reason: format!("what is stored is damaged: {what}"), damaged: true }
         });
     }

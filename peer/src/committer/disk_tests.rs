@@ -1,4 +1,4 @@
-//! A channel whose disk is full or fails, or of whose files one is gone, stops with cause and remedy; what it has can be read, other
+//! A channel whose disk is full or fails, or of whose files one is gone or changed, stops with cause and remedy; what it has can be read, other
 //! channels run on, and once there is room it goes on where it was.
 
 use std::path::{Path, PathBuf};
@@ -9,6 +9,7 @@ use bytes::Bytes;
 use consort_crypto::preimage;
 use consort_ledger::Ledger;
 use consort_node::operations::HealthCheck;
+use consort_node::telemetry::LogConfig;
 use consort_protos::fabric::common::{Block, ChannelHeader, Envelope, Payload};
 use consort_protos::ids::BlockNumber;
 use prost::Message;
@@ -200,6 +201,7 @@ fn failing_disk(folder: &Path) -> PathBuf {
 #[ignore = "a child process of the test below; does nothing by itself"]
 async fn commits_until_the_disk_fails() {
     let Some(folder) = std::env::var_os(FOLDER) else { return };
+    consort_node::telemetry::init(&LogConfig::default()).expect("the only log");
     let network = Network::new(&[]);
     let other_genesis = renamed(&network.genesis, "other");
     let mut chain = Chain { network: &network, channel: CHANNEL, last: network.genesis.clone() };
@@ -246,44 +248,86 @@ fn a_failed_write_and_a_failed_sync_stop_their_channel_and_no_other() {
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "request {request}: {text}\n{errors}");
         causes.extend(text.lines().filter_map(|line| line.strip_prefix("stopped: ")));
+        let logged = errors.lines().find(|line| line.contains("channel stopped"));
+        let logged = logged.unwrap_or_else(|| panic!("request {request} is not in the log: {errors}"));
+        assert!(logged.contains(CHANNEL) && logged.contains("check the disk"), "cause and remedy: {logged}");
     }
     assert!(causes.contains("No space left") && causes.contains("Input/output error"), "{causes}");
+}
+
+/// Two channels whose blocks are stored in files, all of it closed.
+async fn stored<'n>(folder: &Path, network: &'n Network) -> [Chain<'n>; 2] {
+    let other_genesis = renamed(&network.genesis, "other");
+    let mut chain = Chain { network, channel: CHANNEL, last: network.genesis.clone() };
+    let mut other_chain = Chain { network, channel: "other", last: other_genesis.clone() };
+    {
+        let channels = Channels::open(folder).expect("no channels yet");
+        let channel = channels.join(&network.genesis).expect("joined");
+        let other = channels.join(&other_genesis).expect("joined");
+        feed(&channel, [chain.definition(), chain.write("key2", VALUE_BYTES)]).await;
+        feed(&other, [other_chain.definition()]).await;
+    }
+    // What was in the write-ahead log goes to files.
+    drop(Channels::open(folder).expect("opened"));
+    [chain, other_chain]
+}
+
+/// The largest of a channel's files of one kind.
+fn largest_file(folder: &Path, extension: &str) -> PathBuf {
+    let files = std::fs::read_dir(folder.join("channels").join(CHANNEL)).expect("readable");
+    files
+        .map(|file| file.expect("readable").path())
+        .filter(|path| path.extension().is_some_and(|found| found == extension))
+        .max_by_key(|path| std::fs::metadata(path).expect("a file").len())
+        .expect("such a file")
+}
+
+/// `/healthz` names the stopped channel, and the other one takes its next block.
+async fn assert_alone(channels: &Arc<Channels>, other_chain: &mut Chain<'_>, what: &str) {
+    let health = crate::health::ChannelsHealth(Arc::clone(channels));
+    let alarm = health.check().await.expect_err("the channel has stopped");
+    assert!(alarm.contains(CHANNEL) && alarm.contains("restore"), "{what}: {alarm}");
+    let other = channels.get("other").expect("opened");
+    feed(&other, [other_chain.write("key2", 10)]).await;
+    assert_eq!(other.ledger().height(), 3, "{what}: the other channel runs on");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_missing_file_stops_its_channel_and_no_other() {
     let network = Network::new(&[]);
-    let other_genesis = renamed(&network.genesis, "other");
     for extension in ["sst", "blob"] {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut chain = Chain { network: &network, channel: CHANNEL, last: network.genesis.clone() };
-        let mut other_chain = Chain { network: &network, channel: "other", last: other_genesis.clone() };
-        {
-            let channels = Channels::open(folder.path()).expect("no channels yet");
-            let channel = channels.join(&network.genesis).expect("joined");
-            let other = channels.join(&other_genesis).expect("joined");
-            feed(&channel, [chain.definition(), chain.write("key2", VALUE_BYTES)]).await;
-            feed(&other, [other_chain.definition()]).await;
-        }
-        // What was in the write-ahead log goes to files.
-        drop(Channels::open(folder.path()).expect("opened"));
-        let files = std::fs::read_dir(folder.path().join("channels").join(CHANNEL)).expect("readable");
-        let gone = files
-            .map(|file| file.expect("readable").path())
-            .filter(|path| path.extension().is_some_and(|found| found == extension))
-            .max_by_key(|path| std::fs::metadata(path).expect("a file").len())
-            .expect("such a file");
-        std::fs::remove_file(gone).expect("removed");
-
+        let [mut chain, mut other_chain] = stored(folder.path(), &network).await;
+        std::fs::remove_file(largest_file(folder.path(), extension)).expect("removed");
         let channels = Channels::open(folder.path()).expect("the folder opens");
         if let Some(channel) = channels.get(CHANNEL) {
             feed_until_it_stops(&channel, chain.write("key3", 10)).await;
         }
-        let health = crate::health::ChannelsHealth(Arc::clone(&channels));
-        let alarm = health.check().await.expect_err("the channel has stopped");
-        assert!(alarm.contains(CHANNEL) && alarm.contains("restore"), "{extension}: {alarm}");
-        let other = channels.get("other").expect("opened");
-        feed(&other, [other_chain.write("key2", 10)]).await;
-        assert_eq!(other.ledger().height(), 3, "{extension}: the other channel runs on");
+        assert_alone(&channels, &mut other_chain, extension).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flipped_bit_in_a_stored_block_stops_its_channel_and_no_other() {
+    let network = Network::new(&[]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let [mut chain, mut other_chain] = stored(folder.path(), &network).await;
+    // The write of half a megabyte is nearly all of it.
+    let file = largest_file(folder.path(), "blob");
+    let mut bytes = std::fs::read(&file).expect("readable");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&file, bytes).expect("written");
+    let channels = Channels::open(folder.path()).expect("the folder opens");
+    let Some(channel) = channels.get(CHANNEL) else {
+        // The newest block is read when its channel is opened.
+        return assert_alone(&channels, &mut other_chain, "found when opened").await;
+    };
+    let ledger = channel.ledger();
+    let damaged = (0..ledger.height()).filter(|number| ledger.block(BlockNumber::new(*number)).is_err());
+    assert_eq!(damaged.count(), 1, "the others can be read");
+    assert!(ledger.snapshot().get("basic", "key2").expect("readable").is_some(), "and so can the state");
+    assert_alone(&channels, &mut other_chain, "found when read").await;
+    feed_until_it_stops(&channel, chain.write("key3", 10)).await;
+    assert_eq!(ledger.height(), 3, "nothing is built on it");
 }

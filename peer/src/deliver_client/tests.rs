@@ -398,9 +398,10 @@ async fn an_orderer_with_a_wrong_block_is_left_out() {
     let tasks = Tasks::new();
     let (first, first_endpoint) = listener().await;
     let (second, second_endpoint) = listener().await;
-    let mut test = TestChannel::with_orderers(&[first_endpoint, second_endpoint]).await;
+    let mut test = TestChannel::with_orderers(&[first_endpoint.clone(), second_endpoint]).await;
     let chain = chain_of(&test);
     let tls = test.network.orderer.tls("localhost");
+    let reported = format!("source=\"{first_endpoint}\"}} 1");
     let mut liar = Orderer::new(&chain);
     liar.lies = true;
     let mut honest = Orderer::new(&chain);
@@ -409,11 +410,14 @@ async fn an_orderer_with_a_wrong_block_is_left_out() {
     let _liar = liar.serve(first, &tls, &tasks);
     let _honest = honest.serve(second, &tls, &tasks);
     extend(&mut test, &chain).await;
-    follow(&test, &tasks);
+    let metrics = follow_with(&test, Arc::default(), Preferred::Orderers, &tasks);
     committed(&test, 3).await;
     extend(&mut test, &chain).await;
     committed(&test, 4).await;
     assert_eq!(liar.asked.load(Ordering::SeqCst), 1, "asked once and then left out");
+    let metrics = metrics.encode();
+    let counted = metrics.lines().find(|line| line.contains("wrong_blocks") && line.ends_with(&reported));
+    assert!(counted.is_some(), "who delivered it is told: {metrics}");
     tasks.shutdown(PATIENCE).await.expect("everything ends");
 }
 
