@@ -12,6 +12,7 @@ mod organisation;
 use std::{
     fs,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    panic::Location,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
@@ -465,9 +466,11 @@ impl Network {
     }
 }
 
-/// Asks until there is an answer.
-pub(crate) async fn eventually<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
-    let asking = async {
+/// Asks until there is an answer; a panic names the line that waited.
+#[track_caller]
+pub(crate) fn eventually<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> impl Future<Output = T> {
+    let caller = Location::caller();
+    let asking = async move {
         loop {
             if let Some(answer) = ask().await {
                 return answer;
@@ -475,5 +478,8 @@ pub(crate) async fn eventually<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T 
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, asking).await.expect("the condition did not come true in time")
+    async move {
+        let answer = tokio::time::timeout(PATIENCE, asking).await;
+        answer.unwrap_or_else(|_elapsed| panic!("{caller}: the condition did not come true in time"))
+    }
 }
