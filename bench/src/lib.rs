@@ -1,6 +1,6 @@
 //! What a benchmark says beside its printed lines: figures that a program can collect.
 //!
-//! Owns the form of a figure: one JSON object per line, appended to the file that `CONSORT_BENCH_OUT` names (without it nothing is
+//! Owns the allocator of benchmarks, which is that of the servers, and the form of a figure: one JSON object per line, appended to the file that `CONSORT_BENCH_OUT` names (without it nothing is
 //! written, so a benchmark that is run alone only prints). Knows no other crate of ours, so that each of them may measure itself.
 //!
 //! ```text
@@ -14,6 +14,10 @@ use std::io::Write as _;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+
+/// Benchmarks allocate as the servers do, Rust and C++ alike: every program that reports a figure links this.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Names the file that figures are appended to.
 pub const OUT: &str = "CONSORT_BENCH_OUT";

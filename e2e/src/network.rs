@@ -279,13 +279,16 @@ impl Network {
     }
 }
 
-/// Whether a pid is a living process (a zombie has ended).
+/// Whether a pid is a living process: a zombie has ended when none of its other threads is left, which have its files,
+/// locks and ports until then (fields 3 and 20 of proc(5)'s `/proc/<pid>/stat`).
 #[must_use]
 pub fn is_running(pid: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat"))
-        .ok()
-        .and_then(|stat| stat.rsplit_once(") ").map(|(_, rest)| !rest.starts_with('Z')))
-        .unwrap_or(false)
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+    let Some((_, after_name)) = stat.rsplit_once(") ") else { return false };
+    let mut fields = after_name.split(' ');
+    let is_zombie = fields.next() == Some("Z");
+    let threads: u32 = fields.nth(16).and_then(|threads| threads.parse().ok()).unwrap_or(1);
+    !is_zombie || threads > 1
 }
 
 impl Drop for Network {

@@ -11,7 +11,8 @@ use consort_peer::config::PeerConfig;
 use consort_peer::server::Peer;
 
 /// Most of what this process allocates is small and lives for one request; glibc's allocator spends more on merging the
-/// pieces again than requests do on their content (docs/performance.md).
+/// pieces again than requests do on their content (docs/performance.md). RocksDB's C++ allocates here, too: in glibc's arenas,
+/// one per thread, its short-lived tables left holes, and a busy process grew for as long as one looked.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -53,7 +53,10 @@ impl Stat {
         let state = *fields.first()?;
         // Field 22 of the file is the twentieth after the name.
         let started_ticks = fields.get(19)?.parse().ok()?;
-        Some(Self { started_ticks, ended: matches!(state, "Z" | "X") })
+        // Field 20. A killed process whose first thread has ended is a zombie already while its other threads end, and has its
+        // files, locks and ports until the last of them is gone.
+        let threads: u32 = fields.get(17)?.parse().ok()?;
+        Some(Self { started_ticks, ended: state == "X" || (state == "Z" && threads <= 1) })
     }
 }
 
@@ -71,6 +74,17 @@ mod tests {
         let stat = Stat::parse(&format!("7 (a) b (c)) S {}", fields.join(" "))).unwrap();
         assert_eq!(stat.started_ticks, 22);
         assert!(!stat.ended);
+    }
+
+    #[test]
+    fn a_zombie_has_ended_when_none_of_its_other_threads_is_left() {
+        let ended = |threads: u32| {
+            let fields: Vec<String> =
+                (4..=30).map(|field| if field == 20 { threads } else { field }.to_string()).collect();
+            Stat::parse(&format!("7 (a) Z {}", fields.join(" "))).unwrap().ended
+        };
+        assert!(!ended(2));
+        assert!(ended(1));
     }
 
     #[test]
