@@ -86,3 +86,55 @@ pub(crate) fn default(resource: &str) -> &'static str {
         UNKNOWN
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use consort_protos::fabric::protos::ApiResource;
+
+    use super::*;
+
+    /// Fabric's resources with their policies (`core/aclmgmt/defaultaclprovider.go`), without those that are roles of the peer's own
+    /// organisation.
+    const FABRICS: [(&str, &str); 17] = [
+        ("qscc/GetChainInfo", READERS),
+        ("qscc/GetBlockByNumber", READERS),
+        ("qscc/GetBlockByHash", READERS),
+        ("qscc/GetTransactionByID", READERS),
+        ("qscc/GetBlockByTxID", READERS),
+        ("cscc/GetConfigBlock", READERS),
+        ("cscc/GetChannelConfig", READERS),
+        ("event/Block", READERS),
+        ("event/FilteredBlock", READERS),
+        ("gateway/CommitStatus", READERS),
+        ("gateway/ChaincodeEvents", READERS),
+        ("peer/Propose", WRITERS),
+        ("peer/ChaincodeToChaincode", WRITERS),
+        ("_lifecycle/CommitChaincodeDefinition", WRITERS),
+        ("_lifecycle/QueryChaincodeDefinition", WRITERS),
+        ("_lifecycle/QueryChaincodeDefinitions", WRITERS),
+        ("_lifecycle/CheckCommitReadiness", WRITERS),
+    ];
+
+    #[test]
+    fn a_channel_that_says_nothing_has_fabrics_policies() {
+        for (resource, policy) in FABRICS {
+            assert_eq!(default(resource), policy, "{resource}");
+        }
+        assert_eq!(default("qscc/SomethingNew"), "/Channel/Application/Admins");
+    }
+
+    #[test]
+    fn a_channels_own_entries_are_paths_or_names_of_the_application() {
+        let entry = |path: &str| ApiResource { policy_ref: path.to_owned() };
+        let acls = [
+            ("qscc/GetChainInfo", entry("/Channel/Orderer/Admins")),
+            ("event/Block", entry("Auditors")),
+            ("peer/Propose", entry("")),
+        ];
+        let acls = acls.map(|(name, entry)| (name.to_owned(), entry)).into();
+        let own = overrides(&AcLs { acls });
+        assert_eq!(own["qscc/GetChainInfo"], "/Channel/Orderer/Admins");
+        assert_eq!(own["event/Block"], "/Channel/Application/Auditors");
+        assert!(!own.contains_key("peer/Propose"), "an empty entry is none");
+    }
+}

@@ -167,7 +167,15 @@ impl Change {
     pub fn load(path: &Path) -> Result<Self, ChangeError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ProfileError::Unreadable { path: path.to_owned(), source })?;
-        let mut change: Self = serde_saphyr::from_str(&text)
+        Self::parse(&text, path)
+    }
+
+    /// Reads a change from the text of the file at `path`; paths in it are relative to the file's folder.
+    ///
+    /// # Errors
+    /// With line and column where the text is wrong.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ChangeError> {
+        let mut change: Self = serde_saphyr::from_str(text)
             .map_err(|error| ProfileError::Yaml { path: path.to_owned(), reason: error.to_string() })?;
         change.resolve(path.parent().unwrap_or(Path::new("")));
         Ok(change)

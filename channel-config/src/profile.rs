@@ -303,7 +303,15 @@ impl Profile {
         let path = path.as_ref();
         let text = std::fs::read_to_string(path)
             .map_err(|source| ProfileError::Unreadable { path: path.to_owned(), source })?;
-        let mut profile: Self = serde_saphyr::from_str(&text)
+        Self::parse(&text, path)
+    }
+
+    /// Reads a profile from the text of the file at `path`; paths in it are relative to the file's folder.
+    ///
+    /// # Errors
+    /// [`ProfileError`], with line and column where the text is wrong.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ProfileError> {
+        let mut profile: Self = serde_saphyr::from_str(text)
             .map_err(|error| ProfileError::Yaml { path: path.to_owned(), reason: error.to_string() })?;
         profile.resolve(path.parent().unwrap_or(Path::new("")));
         Ok(profile)

@@ -30,7 +30,7 @@ mod identity;
 mod layout;
 mod ledger;
 mod load;
-mod messages;
+pub mod messages;
 mod network;
 mod orderer;
 mod ordering;
@@ -40,7 +40,7 @@ mod processes;
 mod registered;
 mod report;
 mod sealed;
-mod topology;
+pub mod topology;
 mod tx;
 
 use std::ffi::OsString;

@@ -1,9 +1,11 @@
 //! `consort tx`: call a chaincode function.
 
+use std::time::Duration;
+
 use clap::{Args, Subcommand};
-use consort_client_sdk::Call;
 use consort_client_sdk::blocks::follow;
 use consort_client_sdk::decode::DecodedBlock;
+use consort_client_sdk::{Call, Committed, Deadlines, Error, Gateways, Network, Retries};
 use futures::StreamExt;
 use serde_json::json;
 
@@ -18,9 +20,9 @@ use crate::registered;
 pub(crate) enum TxCommand {
     /// Have a call endorsed, ordered and committed, and print what it returned
     #[command(
-        after_help = "Example:\n  consort tx submit basic CreateAsset asset7 blue 5 Tomoko 300 --as User1@org1.example.com"
+        after_help = "Example:\n  consort tx submit basic CreateAsset asset7 blue 5 Tomoko 300 --as User1@org1.example.com\n\nThe exit code is 5 when the transaction may have been ordered and nobody can tell: ask with `consort tx watch <id>`, do not submit it anew."
     )]
-    Submit(CallOptions),
+    Submit(SubmitOptions),
     /// Run a function on one peer without changing the ledger, and print what it returns
     #[command(
         after_help = "Example:\n  consort tx evaluate basic ReadAsset asset7 --peer peer0.org2.example.com"
@@ -48,6 +50,16 @@ pub(crate) struct WatchOptions {
 
     #[command(flatten)]
     output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SubmitOptions {
+    #[command(flatten)]
+    call: CallOptions,
+
+    /// How long to wait until the transaction is in a block, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    wait: u64,
 }
 
 #[derive(Debug, Args)]
@@ -82,10 +94,11 @@ pub(crate) struct CallOptions {
 }
 
 impl CallOptions {
-    async fn call(&self) -> anyhow::Result<Call> {
+    async fn call(&self, deadlines: Deadlines) -> anyhow::Result<(Call, Network)> {
         let access = self.access.open()?;
-        let gateway = access.gateway(false).await?;
-        let contract = access.network(&gateway).contract(&self.chaincode);
+        let gateway = access.gateway(false).await?.with_deadlines(deadlines);
+        let network = access.network(&gateway);
+        let contract = network.contract(&self.chaincode);
         let mut call = contract.call(&self.function).arguments(self.arguments.clone());
         for pair in &self.transient {
             let (key, value) = pair
@@ -96,7 +109,34 @@ impl CallOptions {
         if !self.organisations.is_empty() {
             call = call.endorsing_organisations(self.organisations.clone());
         }
-        Ok(if self.init { call.init() } else { call })
+        Ok((if self.init { call.init() } else { call }, network))
+    }
+}
+
+/// Times that a transaction is handed over when no answer comes: one more, for an answer that was lost with its connection.
+const SUBMIT_ATTEMPTS: usize = 2;
+
+impl SubmitOptions {
+    /// Has the call committed. Whatever happens after it was handed over, its fate is told or said to be unknown.
+    async fn submit(&self) -> anyhow::Result<Committed> {
+        let deadlines = Deadlines { commit: Duration::from_secs(self.wait), ..Deadlines::default() };
+        let (call, network) = self.call.call(deadlines).await?;
+        let endorsed = call.endorse().await?;
+        let retries = Retries { attempts: SUBMIT_ATTEMPTS, ..Retries::default() };
+        let gateways =
+            Gateways::of(vec![network.gateway().clone()], retries)?.with_hash(network.hash_algorithm());
+        let finished = gateways.finish(network.channel(), endorsed).await;
+        let committed = finished.map_err(|error| {
+            let remedy = match &error {
+                Error::Unknown { tx_id, .. } => format!(
+                    "it is not known whether the transaction was ordered; remedy: ask with `consort tx watch {tx_id}`, and \
+                     submit it anew only when that says it is in no block and the orderers are well"
+                ),
+                _ => return anyhow::Error::new(error),
+            };
+            anyhow::Error::new(error).context(remedy)
+        })?;
+        Ok(committed.into_valid()?)
     }
 }
 
@@ -107,8 +147,7 @@ impl CallOptions {
 pub(crate) async fn run(command: TxCommand) -> anyhow::Result<()> {
     match command {
         TxCommand::Submit(options) => {
-            let submitted = options.call().await?.endorse().await?.submit().await?;
-            let committed = submitted.committed().await?.into_valid()?;
+            let committed = options.submit().await?;
             let result = String::from_utf8_lossy(&committed.result).into_owned();
             let json = json!({
                 "transaction": committed.tx_id,
@@ -116,14 +155,15 @@ pub(crate) async fn run(command: TxCommand) -> anyhow::Result<()> {
                 "code": committed.code.as_str_name(),
                 "result": result,
             });
-            options.output.print(&json, || {
+            options.call.output.print(&json, || {
                 let head =
                     format!("transaction {} committed in block {}: VALID", committed.tx_id, committed.block);
                 if result.is_empty() { head } else { format!("{head}\n{result}") }
             })
         }
         TxCommand::Evaluate(options) => {
-            let result = options.call().await?.evaluate().await?;
+            let (call, _) = options.call(Deadlines::default()).await?;
+            let result = call.evaluate().await?;
             let result = String::from_utf8_lossy(&result).into_owned();
             options.output.print(&json!({ "result": result }), || result.clone())
         }

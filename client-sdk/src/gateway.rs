@@ -70,6 +70,13 @@ impl Gateway {
         Self { inner: Arc::new(Inner { client, identity, deadlines }) }
     }
 
+    /// The same connection and identity with other deadlines.
+    #[must_use]
+    pub fn with_deadlines(self, deadlines: Deadlines) -> Self {
+        let Inner { client, identity, .. } = self.inner.as_ref();
+        Self { inner: Arc::new(Inner { client: client.clone(), identity: identity.clone(), deadlines }) }
+    }
+
     /// The identity that signs.
     #[must_use]
     pub fn identity(&self) -> &ClientIdentity {

@@ -64,6 +64,10 @@ enum Texts {
     Several(Vec<String>),
 }
 
+fn wrong(path: &Path, reason: String) -> Error {
+    Error::Profile { path: path.display().to_string(), reason }
+}
+
 impl ConnectionProfile {
     /// Reads a profile; paths in it are relative to the file's folder.
     ///
@@ -86,10 +90,18 @@ impl ConnectionProfile {
     /// [`Error::Profile`] names the file and what is wrong.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
-        let wrong = |reason: String| Error::Profile { path: path.display().to_string(), reason };
-        let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+        let text = std::fs::read_to_string(path).map_err(|error| wrong(path, error.to_string()))?;
+        Self::parse(&text, path)
+    }
+
+    /// Reads a profile from the text of the file at `path`; paths in it are relative to the file's folder.
+    ///
+    /// # Errors
+    /// [`Error::Profile`] names the file and what is wrong.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, Error> {
         // JSON is YAML.
-        let mut profile: Self = serde_saphyr::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        let mut profile: Self =
+            serde_saphyr::from_str(text).map_err(|error| wrong(path, error.to_string()))?;
         let base = path.parent().unwrap_or(Path::new(""));
         for node in profile.peers.values_mut() {
             node.tls_roots.path = node.tls_roots.path.take().map(|file| base.join(file));

@@ -250,11 +250,33 @@ impl Network {
     /// There is no such process.
     pub fn kill(&self, process: &str) -> Result<()> {
         let pid = self.pid(process)?;
-        let status = Command::new("kill").args(["-9", &pid.to_string()]).status()?;
-        ensure!(status.success(), "kill -9 {pid} ({process}) failed");
+        self.signal(process, "-9")?;
         while is_running(pid) {
             std::thread::yield_now();
         }
+        Ok(())
+    }
+
+    /// Stops a process in its tracks (SIGSTOP): it keeps its connections and answers nothing, until [`Network::thaw`].
+    ///
+    /// # Errors
+    /// There is no such process.
+    pub fn freeze(&self, process: &str) -> Result<()> {
+        self.signal(process, "-STOP")
+    }
+
+    /// Lets a process go on.
+    ///
+    /// # Errors
+    /// There is no such process.
+    pub fn thaw(&self, process: &str) -> Result<()> {
+        self.signal(process, "-CONT")
+    }
+
+    fn signal(&self, process: &str, signal: &str) -> Result<()> {
+        let pid = self.pid(process)?;
+        let status = Command::new("kill").args([signal, &pid.to_string()]).status()?;
+        ensure!(status.success(), "kill {signal} {pid} ({process}) failed");
         Ok(())
     }
 

@@ -33,7 +33,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("hash-time-lock", &["consort-chaincode-sdk"]),
     ("consort-e2e", &["consort-client-sdk"]),
     ("consort-bench", &[]),
-    ("consort-fuzz", &["consort-ca", "consort-node"]),
+    ("consort-fuzz", &["consort-ca", "consort-cli", "consort-orderer", "consort-peer"]),
 ];
 
 fn allowed(name: &str, arrows: &BTreeMap<&str, &[&str]>, into: &mut BTreeSet<String>) {

@@ -117,3 +117,23 @@ fn a_wrong_command_line_ends_with_2_and_every_noun_has_its_help() -> Result<()> 
     }
     Ok(())
 }
+
+#[test]
+fn a_transaction_of_which_nobody_can_tell_ends_with_5_and_can_be_asked_about_later() -> Result<()> {
+    let network = Network::start("one-org-solo")?;
+    // The orderer keeps its connections, takes what it is sent, and answers nothing.
+    network.freeze("orderer.example.com")?;
+    let outcome = on(&network, "tx submit basic CreateAsset late blue 5 Tomoko 300 --wait 2");
+    network.thaw("orderer.example.com")?;
+    let outcome = outcome?;
+    ensure!(outcome.code == Some(5) && outcome.stdout.is_empty(), "nobody can tell: {outcome:?}");
+    let rest = outcome.stderr.split("consort tx watch ").nth(1).unwrap_or_default();
+    let id: String = rest.chars().take_while(char::is_ascii_hexdigit).collect();
+    ensure!(id.len() == 64, "the message names the transaction: {outcome:?}");
+    // Both copies that were handed over are one transaction.
+    let watched = on(&network, &format!("tx watch {id}"))?.expect_success()?;
+    ensure!(watched.contains("VALID"), "{watched}");
+    let asset = on(&network, "tx evaluate basic ReadAsset late")?.expect_success()?;
+    ensure!(asset.contains("Tomoko"), "{asset}");
+    Ok(())
+}

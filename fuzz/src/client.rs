@@ -24,11 +24,8 @@ static BUNDLE: LazyLock<ChannelBundle> = LazyLock::new(|| {
     ChannelBundle::from_block(&genesis).expect("invariant: a real channel's configuration is in order")
 });
 
-/// A `protos.SignedProposal`, as endorsers and gateways get it.
-///
-/// # Panics
-/// When what was read breaks a rule: a finding.
-pub fn proposal(bytes: &[u8]) {
+/// A `protos.SignedProposal`, opened.
+pub(crate) fn opened_proposal(bytes: &[u8]) {
     let Ok(signed) = SignedProposal::decode(bytes) else { return };
     let Ok(read) = Proposal::open(&signed) else { return };
     let _ = read.check_headers();

@@ -28,11 +28,26 @@ use prost::Message;
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 use time::macros::datetime;
 
-/// How long each function runs when nothing else is asked for, in seconds.
-const SECONDS: u64 = 1;
+/// How long each function runs when nothing else is asked for.
+const MOMENT: Duration = Duration::from_millis(500);
 
 /// Longer input only repeats what shorter input shows.
 const BYTES_MAX: usize = 16_384;
+
+/// Functions that read a format by itself: they begin with all of this test's input.
+const WITHOUT_OWN_SEEDS: [&str; 11] = [
+    "authority_request",
+    "certificate",
+    "channel_block",
+    "configuration",
+    "identity",
+    "policy",
+    "read_write_set",
+    "seek",
+    "signing_request",
+    "token",
+    "transaction",
+];
 
 /// Well-formed input of every kind.
 fn seeds() -> Vec<Vec<u8>> {
@@ -125,13 +140,14 @@ fn kept(name: &str) -> Vec<Vec<u8>> {
     files.filter_map(|file| std::fs::read(file.path()).ok()).collect()
 }
 
-/// Random bytes, or one of the seeds with some of its bytes changed, left out, repeated or cut off.
-fn input(seeds: &[Vec<u8>], random: &mut StdRng) -> Vec<u8> {
+/// Random bytes, or one of the seeds with some of its bytes changed, left out, repeated or cut off; mostly one of the function's own.
+fn input(own: &[Vec<u8>], seeds: &[Vec<u8>], random: &mut StdRng) -> Vec<u8> {
     if random.random_ratio(1, 8) {
         let mut bytes = vec![0; random.random_range(0..300)];
         random.fill_bytes(&mut bytes);
         return bytes;
     }
+    let seeds = if own.is_empty() || random.random_ratio(1, 8) { seeds } else { own };
     let mut bytes = seeds[random.random_range(0..seeds.len())].clone();
     for _ in 0..random.random_range(1..5) {
         if bytes.is_empty() {
@@ -172,13 +188,14 @@ impl Drop for Witness<'_> {
 
 fn run(name: &str, target: Target, seeds: &[Vec<u8>], seed: u64, time: Duration) -> u64 {
     let mut witness = Witness { name, seed, input: Vec::new() };
-    for known in seeds.iter().chain(&kept(name)) {
+    let own = consort_fuzz::seeds(name);
+    for known in own.iter().chain(seeds).chain(&kept(name)) {
         witness.input.clone_from(known);
         target(&witness.input);
     }
     let (mut random, start, mut count) = (StdRng::seed_from_u64(seed), Instant::now(), 0);
     while start.elapsed() < time {
-        witness.input = input(seeds, &mut random);
+        witness.input = input(&own, seeds, &mut random);
         target(&witness.input);
         count += 1;
     }
@@ -191,12 +208,32 @@ fn number(variable: &str) -> Option<u64> {
 
 #[test]
 fn no_function_panics_within_its_moment() {
-    let time = Duration::from_secs(number("CONSORT_FUZZ_SECONDS").unwrap_or(SECONDS));
+    let time = number("CONSORT_FUZZ_SECONDS").map_or(MOMENT, Duration::from_secs);
     let seed = number("CONSORT_FUZZ_SEED").unwrap_or_else(rand::random);
     let seeds = seeds();
     for (name, target) in TARGETS {
         let count = run(name, target, &seeds, seed, time);
         println!("{name}: {count} inputs, seed {seed}");
+    }
+    consort_fuzz::put_away();
+}
+
+/// libFuzzer begins with what is in `corpus/<target>/`: `CONSORT_FUZZ_CORPUS=1` puts the well-formed input there.
+#[test]
+fn every_function_of_a_service_has_well_formed_input_to_begin_with() {
+    let general: BTreeSet<&str> = WITHOUT_OWN_SEEDS.into_iter().collect();
+    for (name, _) in TARGETS {
+        let own = consort_fuzz::seeds(name);
+        assert_eq!(own.is_empty(), general.contains(name), "{name}");
+        assert!(own.iter().all(|seed| !seed.is_empty()), "{name}");
+        if number("CONSORT_FUZZ_CORPUS").is_some() {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(name);
+            std::fs::create_dir_all(&folder).expect("a folder");
+            let begin = if own.is_empty() { seeds() } else { own };
+            for (index, seed) in begin.iter().enumerate() {
+                std::fs::write(folder.join(format!("seed-{index}")), seed).expect("written");
+            }
+        }
     }
 }
 

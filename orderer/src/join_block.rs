@@ -9,7 +9,7 @@ use consort_protos::{block, fabric::common::Block};
 ///
 /// # Errors
 /// The rule that it breaks.
-pub(crate) fn check(join: &Block) -> Result<ChannelBundle, String> {
+pub fn check(join: &Block) -> Result<ChannelBundle, String> {
     if !block::is_config(join) {
         return Err("block is not a config block".to_owned());
     }

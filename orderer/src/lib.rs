@@ -18,14 +18,14 @@ pub mod config;
 mod consensus;
 mod cutter;
 mod follower;
-mod join_block;
+pub mod join_block;
 mod metrics;
 mod node;
 mod own_certificates;
-mod participation;
+pub mod participation;
 mod pull;
 mod registrar;
-mod submission;
+pub mod submission;
 mod writer;
 
 pub use node::{Orderer, OrdererError};

@@ -179,11 +179,14 @@ async fn update(State(registrar): State<Arc<Registrar>>, request: Request) -> Re
     }
 }
 
-/// The one file part that a request must consist of.
+/// The one file part that a request to join or to update must consist of (`multipart/form-data`, RFC 7578).
 ///
 /// The body is read to its end before it is parsed: the parser (multer 3.1, `poll_next_field`) takes a form for cut off whose last byte comes just after it has
 /// looked for the first boundary in vain, because it then looks whether the body has ended, and not once more for the boundary.
-async fn the_part(request: Request, name: &str) -> Result<Bytes, Response> {
+///
+/// # Errors
+/// The answer that says what is wrong with the form.
+pub async fn the_part(request: Request, name: &str) -> Result<Bytes, Response> {
     let bad = |text: String| error(StatusCode::BAD_REQUEST, text);
     let unread = |text: String| bad(format!("cannot read form from request body: {text}"));
     let (head, body) = request.into_parts();

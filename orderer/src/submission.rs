@@ -31,32 +31,36 @@ const NONCE_BYTES: usize = 24;
 
 /// A message that has passed the filters under one configuration.
 #[derive(Debug, Clone)]
-pub(crate) struct Submission {
+pub struct Submission {
     /// As the client sent it.
-    pub(crate) original: Envelope,
+    pub original: Envelope,
     /// The bytes that go into a block.
-    pub(crate) ordered: Bytes,
+    pub ordered: Bytes,
     /// What counts against the batch limits: payload and signature.
-    pub(crate) size: usize,
+    pub size: usize,
     /// Whether it stands alone in its block.
-    pub(crate) kind: Kind,
+    pub kind: Kind,
     /// The configuration sequence that it was judged under.
-    pub(crate) sequence: u64,
+    pub sequence: u64,
 }
 
 /// How a message is ordered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
+    /// With others, as a batch fills.
     Normal,
+    /// Alone: it changes the rules for all that follow.
     Config,
 }
 
 /// A message is not taken, and why; the form in which clients are told.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{info} ({status:?})")]
-pub(crate) struct Refusal {
-    pub(crate) status: Status,
-    pub(crate) info: String,
+pub struct Refusal {
+    /// Status of the answer.
+    pub status: Status,
+    /// Its text.
+    pub info: String,
 }
 
 impl Refusal {
@@ -75,14 +79,19 @@ impl Refusal {
 
 /// Judges messages under a channel's configuration, and wraps configurations in the orderer's name.
 #[derive(Debug, Clone)]
-pub(crate) struct Judge {
-    pub(crate) identity: Current<SigningIdentity>,
-    pub(crate) clock: Arc<dyn Clock>,
+pub struct Judge {
+    /// Signs configurations.
+    pub identity: Current<SigningIdentity>,
+    /// Tells whether certificates have expired.
+    pub clock: Arc<dyn Clock>,
 }
 
 impl Judge {
     /// Classifies an opened envelope and applies the filters of its kind. Pure but for the clock and the signature of a wrapped configuration.
-    pub(crate) fn judge(
+    ///
+    /// # Errors
+    /// The first filter that it does not pass.
+    pub fn judge(
         &self,
         bundle: &ChannelBundle,
         envelope: Envelope,
@@ -224,7 +233,10 @@ fn signer<'o>(bundle: &ChannelBundle, open: &'o OpenEnvelope) -> &'o Bytes {
 }
 
 /// Opens an envelope that a client sent.
-pub(crate) fn open(envelope: &Envelope) -> Result<OpenEnvelope, Refusal> {
+///
+/// # Errors
+/// It is empty, or its layers up to the channel's name cannot be read.
+pub fn open(envelope: &Envelope) -> Result<OpenEnvelope, Refusal> {
     if envelope.payload.is_empty() {
         return Err(Refusal::bad_request("Message was empty"));
     }

@@ -21,7 +21,7 @@ const DEPTH_MAX: usize = 64;
 
 /// What to do with bytes that should hold a message and do not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Broken {
+pub enum Broken {
     /// Say so.
     Refuse,
     /// Show them as Base64.
@@ -32,7 +32,7 @@ pub(crate) enum Broken {
 ///
 /// # Errors
 /// The type is unknown, or the bytes are no such message.
-pub(crate) fn to_json(message_type: &str, bytes: &[u8], broken: Broken) -> anyhow::Result<Value> {
+pub fn to_json(message_type: &str, bytes: &[u8], broken: Broken) -> anyhow::Result<Value> {
     let descriptor = descriptor(message_type)?;
     let message = DynamicMessage::decode(descriptor, bytes)
         .with_context(|| format!("the input is no {message_type}"))?;
@@ -43,7 +43,7 @@ pub(crate) fn to_json(message_type: &str, bytes: &[u8], broken: Broken) -> anyho
 ///
 /// # Errors
 /// The type is unknown, or the JSON does not describe one; the error names the place.
-pub(crate) fn from_json(message_type: &str, json: &Value) -> anyhow::Result<Vec<u8>> {
+pub fn from_json(message_type: &str, json: &Value) -> anyhow::Result<Vec<u8>> {
     let message = read::message(&descriptor(message_type)?, json, "", message_type, 0)?;
     Ok(message.encode_to_vec())
 }

@@ -279,6 +279,14 @@ pub(crate) struct Loaded {
     pub(crate) warnings: Vec<String>,
 }
 
+/// Reads the text of a topology file at `file` as `consort network up` does, and returns what is doubtful in it.
+///
+/// # Errors
+/// Everything that is wrong with it, a line each.
+pub fn check(text: &str, file: &Path) -> Result<Vec<String>, String> {
+    Topology::parse(text, file).map(|loaded| loaded.warnings).map_err(|faults| faults.to_string())
+}
+
 impl Topology {
     /// Reads `network.yaml` from a configuration folder (or the file itself).
     ///

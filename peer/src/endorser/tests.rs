@@ -579,4 +579,5 @@ mod agreement;
 mod evaluate;
 mod garbage;
 mod refusals;
+mod resources;
 mod upgrade;

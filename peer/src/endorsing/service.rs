@@ -8,9 +8,9 @@ use consort_protos::consort::endorsing::answered::Outcome;
 use consort_protos::consort::endorsing::endorsing_server::Endorsing;
 use consort_protos::consort::endorsing::{Answered, Asked};
 use consort_protos::fabric::protos::endorser_server::Endorser as EndorserRpc;
-use futures::StreamExt;
 use futures::future::{AbortHandle, Abortable};
 use futures::stream::BoxStream;
+use futures::{Stream, StreamExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -35,6 +35,29 @@ impl<E> EndorsingService<E> {
     }
 }
 
+impl<E: EndorserRpc> EndorsingService<E> {
+    /// Answers one stream of proposals, as they are done.
+    ///
+    /// # Errors
+    /// RESOURCE_EXHAUSTED when too many streams are served.
+    pub fn serve(
+        &self,
+        asked: impl Stream<Item = Result<Asked, Status>> + Send + 'static,
+    ) -> Result<BoxStream<'static, Result<Answered, Status>>, Status> {
+        let place = Arc::clone(&self.places).try_acquire_owned();
+        let place =
+            place.map_err(|_| Status::resource_exhausted("this peer serves no more streams of proposals"))?;
+        let served =
+            Served { endorser: Arc::clone(&self.endorser), running: Mutex::default(), _place: place };
+        let served = Arc::new(served);
+        let answers = asked
+            .map(move |asked| answer(Arc::clone(&served), asked))
+            .buffer_unordered(UNANSWERED_MAX)
+            .filter_map(ready);
+        Ok(answers.boxed())
+    }
+}
+
 #[tonic::async_trait]
 impl<E: EndorserRpc> Endorsing for EndorsingService<E> {
     type ProcessStream = BoxStream<'static, Result<Answered, Status>>;
@@ -43,18 +66,7 @@ impl<E: EndorserRpc> Endorsing for EndorsingService<E> {
         &self,
         request: Request<Streaming<Asked>>,
     ) -> Result<Response<Self::ProcessStream>, Status> {
-        let place = Arc::clone(&self.places).try_acquire_owned();
-        let place =
-            place.map_err(|_| Status::resource_exhausted("this peer serves no more streams of proposals"))?;
-        let served =
-            Served { endorser: Arc::clone(&self.endorser), running: Mutex::default(), _place: place };
-        let served = Arc::new(served);
-        let answers = request
-            .into_inner()
-            .map(move |asked| answer(Arc::clone(&served), asked))
-            .buffer_unordered(UNANSWERED_MAX)
-            .filter_map(ready);
-        Ok(Response::new(answers.boxed()))
+        self.serve(request.into_inner()).map(Response::new)
     }
 }
 

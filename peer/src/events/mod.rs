@@ -230,7 +230,8 @@ mod tests {
     use super::*;
     use crate::committer::golden_block;
     use crate::deliver_client::from_block;
-    use crate::testing::TestChannel;
+    use crate::testing::configuration::guard;
+    use crate::testing::{Network, TestChannel};
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_reader_that_takes_nothing_is_dropped_with_the_reason() {
@@ -262,6 +263,43 @@ mod tests {
         let reason = last.as_ref().expect_err("the last word is the reason");
         assert_eq!(reason.code(), tonic::Code::ResourceExhausted);
         assert!(reason.message().contains("no block was taken"), "{reason}");
+    }
+
+    /// What a reader gets first of the channel's blocks in a form.
+    async fn first<F>(test: &TestChannel, form: F, reader: &consort_msp::SigningIdentity) -> Type
+    where
+        F: Form<ChannelHandle, Response = DeliverResponse>,
+    {
+        let tasks = Tasks::new();
+        let deliver = Deliver::new(Arc::clone(&test.channels), Arc::new(SystemClock), tasks.clone(), false);
+        let request =
+            from_block(test.channel.id(), 0, reader, Bytes::new(), SystemClock.now()).expect("signed");
+        let requests = futures::stream::iter([Ok(request)]).chain(futures::stream::pending());
+        let mut answers = deliver.serve(form, requests.boxed(), None).expect("served");
+        let first = answers.next().await.expect("an answer").expect("a message").r#type.expect("content");
+        drop(answers);
+        tasks.shutdown(Duration::from_secs(10)).await.expect("everything ends");
+        first
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn blocks_and_summaries_are_guarded_each_as_the_channel_says() {
+        const GUARD: &str = "/Channel/Application/Org1MSP/Admins";
+        let refused =
+            |answer: &Type| matches!(answer, Type::Status(code) if *code == Status::Forbidden as i32);
+        let network = Network::altered(&[], |root| guard(root, &[BLOCKS], GUARD));
+        let test = TestChannel::of(network).await;
+        let (client, admin) = (Arc::clone(&test.network.org1.client), test.network.org1.identity("admin"));
+        assert!(refused(&first(&test, Whole, &client).await));
+        assert!(refused(&first(&test, WithPrivateData, &client).await));
+        assert!(matches!(first(&test, Filtered, &client).await, Type::FilteredBlock(_)));
+        assert!(matches!(first(&test, Whole, &admin).await, Type::Block(_)));
+        assert!(matches!(first(&test, WithPrivateData, &admin).await, Type::BlockAndPrivateData(_)));
+        let network = Network::altered(&[], |root| guard(root, &[FILTERED_BLOCKS], GUARD));
+        let test = TestChannel::of(network).await;
+        let client = Arc::clone(&test.network.org1.client);
+        assert!(refused(&first(&test, Filtered, &client).await));
+        assert!(matches!(first(&test, Whole, &client).await, Type::Block(_)));
     }
 
     #[test]

@@ -7,9 +7,10 @@ use consort_crypto::preimage;
 use consort_msp::SigningIdentity;
 use consort_protos::fabric::common::{
     Capabilities, Capability, ChannelHeader, ConfigEnvelope, ConfigGroup, ConfigSignature,
-    ConfigUpdateEnvelope, Envelope, Header, HeaderType, Payload, SignatureHeader,
+    ConfigUpdateEnvelope, ConfigValue, Envelope, Header, HeaderType, Payload, SignatureHeader,
 };
 use consort_protos::fabric::msp::{FabricMspConfig, MspConfig};
+use consort_protos::fabric::protos::{AcLs, ApiResource};
 use prost::Message;
 
 use super::{CHANNEL, Network};
@@ -73,6 +74,16 @@ pub(crate) fn demand(root: &mut ConfigGroup, name: &str) {
     let mut demanded = Capabilities::decode(entry.value.clone()).expect("capabilities");
     demanded.capabilities.insert(name.to_owned(), Capability {});
     entry.value = demanded.encode_to_vec().into();
+}
+
+/// Guards resources by a policy of this channel's own.
+pub(crate) fn guard(root: &mut ConfigGroup, resources: &[&str], policy: &str) {
+    let application = root.groups.get_mut("Application").expect("an application group");
+    let entry = ApiResource { policy_ref: policy.to_owned() };
+    let acls = resources.iter().map(|resource| ((*resource).to_owned(), entry.clone())).collect();
+    let value = AcLs { acls }.encode_to_vec().into();
+    let value = ConfigValue { version: 0, value, mod_policy: "Admins".to_owned() };
+    application.values.insert("ACLs".to_owned(), value);
 }
 
 /// Puts a list of revoked certificates into the definition of an organisation, wherever the channel has one.

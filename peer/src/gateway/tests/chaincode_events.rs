@@ -39,10 +39,61 @@ async fn chaincode_events_come_in_order_and_can_be_resumed() {
     let response = resumed.next().await.expect("an answer").expect("events");
     assert_eq!(response.events.len(), 1);
     assert_eq!(response.events[0].payload, Bytes::from_static(b"2"));
-    let request = events_request(&test, Some(seek_position::Type::Oldest(Default::default())), "");
-    let status = gateway.chaincode_events(Request::new(request)).await.map(drop).expect_err("not allowed");
-    assert_eq!(status.code(), Code::InvalidArgument);
-    assert!(status.message().starts_with("invalid start position type"), "{status}");
+    let positions = [
+        (seek_position::Type::Oldest(Default::default()), "Oldest"),
+        (seek_position::Type::Newest(Default::default()), "Newest"),
+    ];
+    for (position, name) in positions {
+        let request = events_request(&test, Some(position), "");
+        let status =
+            gateway.chaincode_events(Request::new(request)).await.map(drop).expect_err("not allowed");
+        let text = format!("invalid start position type: *orderer.SeekPosition_{name}");
+        assert_eq!((status.code(), status.message()), (Code::InvalidArgument, text.as_str()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_after_a_transaction_that_is_not_there_yet_begin_behind_it() {
+    let (gateway, mut test, _) = Bench::new().await.gateway();
+    let (early, known, late) = (
+        test.basic().event("early", b"1"),
+        test.basic().event("known", b"2"),
+        test.basic().event("late", b"3"),
+    );
+    let request = events_request(&test, None, &known.tx_id());
+    let mut stream = gateway.chaincode_events(Request::new(request)).await.expect("a stream").into_inner();
+    test.commit(vec![early.build()]).await;
+    test.commit(vec![known.build(), late.build()]).await;
+    let response = stream.next().await.expect("an answer").expect("events");
+    let names: Vec<&str> = response.events.iter().map(|event| event.event_name.as_str()).collect();
+    assert_eq!((response.block_number, names), (3, vec!["late"]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_of_other_chaincodes_and_without_a_name_are_left_out() {
+    let (gateway, mut test, _) = Bench::new().await.gateway();
+    let request = events_request(&test, None, "");
+    let stranger = SignedChaincodeEventsRequest {
+        signature: test.network.org2.client.sign(&request.request).expect("a signature").into(),
+        ..request.clone()
+    };
+    let refused = gateway.chaincode_events(Request::new(stranger)).await.map(drop).expect_err("forged");
+    assert_eq!(
+        (refused.code(), refused.message()),
+        (Code::PermissionDenied, "access denied: channel [mychannel]")
+    );
+    let mut stream = gateway.chaincode_events(Request::new(request)).await.expect("a stream").into_inner();
+    let policy = crate::testing::channel_policy("/Channel/Application/Endorsement");
+    let definition = test.network.definition("basic2", &policy, &Default::default()).build();
+    assert_eq!(test.commit(vec![definition]).await, [TxValidationCode::Valid]);
+    let endorsers = [&test.network.org1.peer, &test.network.org2.peer];
+    let other = test.network.transaction("basic2").endorsed_by(&endorsers).event("other", b"1");
+    let (nameless, named) = (test.basic().event("", b"2"), test.basic().event("named", b"3"));
+    let codes = test.commit(vec![other.build(), nameless.build(), named.build()]).await;
+    assert_eq!(codes, [TxValidationCode::Valid; 3]);
+    let response = stream.next().await.expect("an answer").expect("events");
+    let names: Vec<&str> = response.events.iter().map(|event| event.event_name.as_str()).collect();
+    assert_eq!(names, ["named"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,6 +1,7 @@
 //! Endorse: who is asked, what stands in, and how a refusal explains itself.
 
 use super::*;
+use crate::testing::spelled_policy;
 
 async fn endorse(
     gateway: &Gateway,
@@ -8,7 +9,15 @@ async fn endorse(
     organisations: &[&str],
     transient: bool,
 ) -> Result<Envelope, Status> {
-    let (transaction_id, signed) = proposal(test, "basic", transient);
+    let signed = proposal(test, "basic", transient);
+    endorse_proposal(gateway, signed, organisations).await
+}
+
+async fn endorse_proposal(
+    gateway: &Gateway,
+    (transaction_id, signed): (String, SignedProposal),
+    organisations: &[&str],
+) -> Result<Envelope, Status> {
     let request = EndorseRequest {
         transaction_id,
         channel_id: CHANNEL.to_owned(),
@@ -274,4 +283,71 @@ async fn secrets_stay_with_the_collections_members() {
         "{status}"
     );
     assert_eq!(*endorsers.asked.lock().expect("asked"), [LOCAL]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_peer_of_each_named_organisation_is_asked_and_its_alternate_when_it_fails() {
+    let mut bench = Bench::new().await;
+    for member in &mut bench.peers {
+        member.height = if member.endpoint == SECOND { 8 } else { 2 };
+    }
+    bench.behave(SECOND, Behaviour::Broken("no chaincode"));
+    let (gateway, test, endorsers) = bench.gateway();
+    // No policy is looked at: that of the chaincode needs both organisations.
+    endorse(&gateway, &test, &["Org1MSP"], false).await.expect("endorsed");
+    assert_eq!(*endorsers.asked.lock().expect("asked"), [SECOND, LOCAL], "the higher one first");
+    endorsers.asked.lock().expect("asked").clear();
+    endorse(&gateway, &test, &["Org2MSP"], false).await.expect("endorsed");
+    assert_eq!(*endorsers.asked.lock().expect("asked"), [OTHER]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chaincode_that_the_own_organisation_does_not_run_is_endorsed_by_others() {
+    let mut test = TestChannel::new().await;
+    let policy = spelled_policy("OR('Org2MSP.peer')");
+    let definition = test.network.definition("theirs", &policy, &Default::default()).build();
+    assert_eq!(test.commit(vec![definition]).await, [TxValidationCode::Valid]);
+    let mut bench = Bench::of(test);
+    for member in bench.peers.iter_mut().filter(|member| member.endpoint == OTHER) {
+        member.chaincodes.push(("theirs".to_owned(), "1".to_owned()));
+    }
+    bench.endorsers.interest.chaincodes[0].name = "theirs".to_owned();
+    let (gateway, test, endorsers) = bench.gateway();
+    let signed = proposal(&test, "theirs", false);
+    endorse_proposal(&gateway, signed, &[]).await.expect("Org2 endorses");
+    assert_eq!(*endorsers.asked.lock().expect("asked"), [OTHER]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chaincode_that_nobody_defined_is_named() {
+    let (gateway, test, _) = Bench::new().await.gateway();
+    let signed = proposal(&test, "nothing", false);
+    let status = endorse_proposal(&gateway, signed, &[]).await.expect_err("no such chaincode");
+    assert_eq!(
+        (status.code(), status.message()),
+        (
+            Code::FailedPrecondition,
+            "no combination of peers can be derived which satisfy the endorsement policy: No metadata was found for chaincode nothing in channel mychannel"
+        )
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_endorser_counts_once() {
+    let mut bench = Bench::new().await;
+    // Another endpoint of the same peer.
+    let mut again = bench.peers.iter().find(|member| member.endpoint == LOCAL).expect("a peer").clone();
+    SECOND.clone_into(&mut again.endpoint);
+    again.local = false;
+    bench.peers.retain(|member| member.endpoint != SECOND);
+    bench.peers.push(again);
+    let peer = Arc::clone(&bench.endorsers.identities[LOCAL]);
+    bench.endorsers.identities.insert(SECOND.to_owned(), peer);
+    let (gateway, test, _) = bench.gateway();
+    let envelope = endorse(&gateway, &test, &[], false).await.expect("endorsed");
+    let opened = Transaction::open(Bytes::from(envelope.encode_to_vec())).expect("a transaction");
+    let endorsements = &opened.endorser().expect("an invocation").endorsements;
+    let mut endorsers: Vec<&Bytes> = endorsements.iter().map(|endorsement| &endorsement.endorser).collect();
+    endorsers.dedup();
+    assert_eq!(endorsers.len(), 2, "one of each organisation");
 }

@@ -80,3 +80,41 @@ async fn all_peers_down_are_all_named() {
     assert_eq!(status.message(), "failed to evaluate transaction, see attached details for more info");
     assert_eq!(details(&status).len(), 3);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn peers_that_all_fail_by_themselves_abort() {
+    let mut bench = Bench::new().await;
+    for endpoint in [LOCAL, SECOND, OTHER] {
+        bench.behave(endpoint, Behaviour::Broken("out of memory"));
+    }
+    let (gateway, test, _) = bench.gateway();
+    let status = evaluate(&gateway, &test, &[]).await.expect_err("nobody can");
+    assert_eq!(status.code(), Code::Aborted);
+    assert_eq!(status.message(), "failed to evaluate transaction, see attached details for more info");
+    let details = details(&status);
+    assert!(
+        details.iter().all(|detail| detail.message == "chaincode response 500, out of memory"),
+        "{details:?}"
+    );
+    assert_eq!(details.len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proposal_that_the_own_peer_finds_invalid_goes_to_no_other() {
+    let mut bench = Bench::new().await;
+    bench.behave(LOCAL, Behaviour::Refuse("error validating proposal: epoch is non-zero"));
+    let (gateway, test, endorsers) = bench.gateway();
+    let status = evaluate(&gateway, &test, &[]).await.expect_err("invalid");
+    assert_eq!(status.code(), Code::FailedPrecondition);
+    let text = "evaluate call to endorser returned error: error validating proposal: epoch is non-zero";
+    assert_eq!(status.message(), text);
+    assert_eq!(details(&status)[0].message, "error validating proposal: epoch is non-zero");
+    assert_eq!(*endorsers.asked.lock().expect("asked"), [LOCAL]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn named_organisations_alone_are_asked() {
+    let (gateway, test, endorsers) = Bench::new().await.gateway();
+    evaluate(&gateway, &test, &["Org2MSP"]).await.expect("an answer");
+    assert_eq!(*endorsers.asked.lock().expect("asked"), [OTHER]);
+}

@@ -57,6 +57,8 @@ enum Behaviour {
     Down,
     /// The peer takes the call and never answers.
     Hang,
+    /// The peer finds the proposal invalid.
+    Refuse(&'static str),
 }
 
 pub(super) struct Endorsers {
@@ -82,6 +84,7 @@ impl EndorserNetwork for Endorsers {
         };
         match &self.behaviours[&member.endpoint] {
             Behaviour::Hang => std::future::pending().await,
+            Behaviour::Refuse(text) => Err(CallError::Refused((*text).to_owned())),
             Behaviour::Down => Err(CallError::Unreachable("connection refused".to_owned())),
             Behaviour::Broken(text) => Ok(status(500, text, b"")),
             Behaviour::Chaincode(code, text) => Ok(status(*code, text, b"payload")),
@@ -152,6 +155,9 @@ impl Directory for Peers {
     async fn refresh(&self, _: &ChannelHandle) {}
 }
 
+/// An orderer that takes a transaction and never answers.
+const SILENT: &str = "silent:1";
+
 /// Orderers by address, each with its answer.
 struct OrderersInMemory(BTreeMap<String, Result<(i32, &'static str), &'static str>>);
 
@@ -174,6 +180,9 @@ impl OrderingService for OrderersInMemory {
         orderer: &OrdererEndpoint,
         _: &Envelope,
     ) -> Result<BroadcastResponse, String> {
+        if orderer.address == SILENT {
+            return std::future::pending().await;
+        }
         match &self.0[&orderer.address] {
             Ok((status, info)) => Ok(BroadcastResponse { status: *status, info: (*info).to_owned() }),
             Err(text) => Err((*text).to_owned()),
@@ -196,7 +205,10 @@ const OTHER: &str = "peer0.org2:9051";
 
 impl Bench {
     pub(super) async fn new() -> Self {
-        let test = TestChannel::new().await;
+        Self::of(TestChannel::new().await)
+    }
+
+    fn of(test: TestChannel) -> Self {
         let identities = BTreeMap::from([
             (LOCAL.to_owned(), Arc::clone(&test.network.org1.peer)),
             (SECOND.to_owned(), test.network.org1.identity("peer")),

@@ -7,6 +7,8 @@ use consort_protos::fabric::common::{ChannelHeader, Header};
 use consort_protos::fabric::protos::{self, ChaincodeInvocationSpec, ChaincodeProposalPayload};
 
 use super::*;
+use crate::testing::Network;
+use crate::testing::configuration::guard;
 
 /// A proposal of which something was changed.
 fn altered(
@@ -72,6 +74,46 @@ async fn what_a_proposal_lacks_is_named_by_both_calls_that_take_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_channel_that_is_not_joined_is_named_and_to_strangers_it_is_access_denied() {
+    let (gateway, test, _) = Bench::new().await.gateway();
+    let signed = altered(&test, |header, _| "elsewhere".clone_into(&mut header.channel_id));
+    let text = "failed to get config for channel [elsewhere]: this peer has not joined the channel";
+    let request = EvaluateRequest { proposed_transaction: Some(signed.clone()), ..Default::default() };
+    let refused = gateway.evaluate(Request::new(request)).await.expect_err("refused");
+    assert_eq!(of(&refused), (Code::Unavailable, text));
+    let request = EndorseRequest { proposed_transaction: Some(signed), ..Default::default() };
+    let refused = gateway.endorse(Request::new(request)).await.expect_err("refused");
+    assert_eq!(of(&refused), (Code::FailedPrecondition, text));
+    let request = CommitStatusRequest {
+        transaction_id: "ab".to_owned(),
+        channel_id: "elsewhere".to_owned(),
+        identity: test.network.org1.client.serialized().clone(),
+    };
+    let request = SignedCommitStatusRequest { request: request.encode_to_vec().into(), ..Default::default() };
+    let refused = gateway.commit_status(Request::new(request)).await.expect_err("refused");
+    assert_eq!(of(&refused), (Code::PermissionDenied, "access denied: channel [elsewhere]"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_layer_that_cannot_be_read_is_named() {
+    let (gateway, _test, _) = Bench::new().await.gateway();
+    let refused = async |proposal_bytes: Bytes| {
+        let signed = SignedProposal { proposal_bytes, signature: Bytes::new() };
+        let request = EvaluateRequest { proposed_transaction: Some(signed), ..Default::default() };
+        gateway.evaluate(Request::new(request)).await.expect_err("refused")
+    };
+    let garbage = Bytes::from_static(b"\xff\xff");
+    let status = refused(garbage.clone()).await;
+    assert_eq!(status.code(), Code::InvalidArgument);
+    let text = "failed to unpack transaction proposal: error unmarshalling Proposal: ";
+    assert!(status.message().starts_with(text), "{status}");
+    let broken = protos::Proposal { header: garbage, ..protos::Proposal::default() };
+    let status = refused(broken.encode_to_vec().into()).await;
+    let text = "failed to unpack transaction proposal: error unmarshalling Header: ";
+    assert!(status.message().starts_with(text), "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_submission_lacks_is_named() {
     let (gateway, _test, _) = Bench::new().await.gateway();
     let submit = async |prepared_transaction, channel_id: &str| {
@@ -87,7 +129,8 @@ async fn what_a_submission_lacks_is_named() {
     let text = "prepared transaction must be signed";
     assert_eq!(of(&submit(Some(Envelope::default()), CHANNEL).await), (Code::InvalidArgument, text));
     let signed = Envelope { signature: Bytes::from_static(b"s"), ..Envelope::default() };
-    assert_eq!(submit(Some(signed), "elsewhere").await.code(), Code::FailedPrecondition);
+    let text = "failed to get config for channel [elsewhere]: this peer has not joined the channel";
+    assert_eq!(of(&submit(Some(signed), "elsewhere").await), (Code::FailedPrecondition, text));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -156,4 +199,49 @@ async fn an_evaluation_that_nobody_answers_ends_with_the_deadline() {
     request.set_timeout(Duration::from_millis(200));
     let late = gateway.evaluate(request).await.expect_err("nobody answers");
     assert_eq!(of(&late), (Code::DeadlineExceeded, "evaluate timeout expired"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn questions_about_transactions_and_events_are_guarded_each_as_the_channel_says() {
+    const GUARD: &str = "/Channel/Application/Org1MSP/Admins";
+    for resource in ["gateway/CommitStatus", "gateway/ChaincodeEvents"] {
+        let network = Network::altered(&[], |root| guard(root, &[resource], GUARD));
+        let mut test = TestChannel::of(network).await;
+        let known = test.basic();
+        test.commit(vec![known.build()]).await;
+        let (client, admin) = (Arc::clone(&test.network.org1.client), test.network.org1.identity("admin"));
+        let (gateway, _test, _) = Bench::of(test).gateway();
+        let status = async |who: &SigningIdentity| {
+            let request = CommitStatusRequest {
+                transaction_id: known.tx_id(),
+                channel_id: CHANNEL.to_owned(),
+                identity: who.serialized().clone(),
+            };
+            let request = Bytes::from(request.encode_to_vec());
+            let signature = who.sign(&request).expect("a signature").into();
+            gateway
+                .commit_status(Request::new(SignedCommitStatusRequest { request, signature }))
+                .await
+                .map(drop)
+        };
+        let events = async |who: &SigningIdentity| {
+            let request = ChaincodeEventsRequest {
+                channel_id: CHANNEL.to_owned(),
+                chaincode_id: "basic".to_owned(),
+                identity: who.serialized().clone(),
+                ..ChaincodeEventsRequest::default()
+            };
+            let request = Bytes::from(request.encode_to_vec());
+            let signature = who.sign(&request).expect("a signature").into();
+            gateway
+                .chaincode_events(Request::new(SignedChaincodeEventsRequest { request, signature }))
+                .await
+                .map(drop)
+        };
+        let guards_status = resource == "gateway/CommitStatus";
+        let allowed = [status(&client).await.is_ok(), events(&client).await.is_ok()];
+        assert_eq!(allowed, [!guards_status, guards_status], "{resource}: a client");
+        status(&admin).await.expect("the administrator may");
+        events(&admin).await.expect("the administrator may");
+    }
 }
