@@ -41,6 +41,7 @@ impl Directory for Peers {
 struct Bench {
     test: TestChannel,
     discovery: Discovery,
+    clock: Arc<ManualClock>,
 }
 
 fn member(endpoint: &str, organisation: &Organisation, height: u64, chaincodes: &[(&str, &str)]) -> Member {
@@ -65,14 +66,15 @@ async fn bench(second_runs: &[(&str, &str)], tls_binding: bool) -> Bench {
     ];
     let local = test.channel.bundle().msps().msp(&network.org1.msp_id).expect("Org1").config().clone();
     let msp = Msp::new(&local, MspVersion::V3_0).expect("an MSP");
+    let clock = Arc::new(ManualClock::new(datetime!(2026-01-01 00:00 UTC)));
     let discovery = Discovery::new(DiscoverySetup {
         channels: Arc::clone(&test.channels),
         directory: Arc::new(Peers(peers)),
         access: Arc::new(Access::new(Arc::new(MspManager::new(vec![msp])), network.org1.msp_id.clone())),
-        clock: Arc::new(ManualClock::new(datetime!(2026-01-01 00:00 UTC))) as Arc<dyn Clock>,
+        clock: Arc::clone(&clock) as Arc<dyn Clock>,
         tls_binding,
     });
-    Bench { test, discovery }
+    Bench { test, discovery, clock }
 }
 
 fn ask(channel: &str, query: query::Query) -> Query {
@@ -232,6 +234,21 @@ async fn strangers_and_unknown_channels_get_the_same_answer() {
     forged.signature = client.sign(b"something else").expect("a signature").into();
     let answer = bench.discovery.discover(Request::new(forged)).await.expect("an answer").into_inner();
     assert_eq!(error_text(answer.results[0].result.clone().expect("a result")), "access denied");
+}
+
+#[tokio::test]
+async fn an_expired_client_learns_nothing() {
+    const AGES: std::time::Duration = std::time::Duration::from_secs(3_000 * 366 * 24 * 3600);
+    let bench = bench(&[("basic", "1")], false).await;
+    let administrator = bench.test.network.org1.identity("admin");
+    bench.clock.advance(AGES);
+    let queries = [
+        ask(CHANNEL, query::Query::ConfigQuery(ConfigQuery {})),
+        ask("", query::Query::LocalPeers(LocalPeerQuery {})),
+    ];
+    for query in queries {
+        assert_eq!(error_text(bench.one(&administrator, query).await), "access denied");
+    }
 }
 
 #[tokio::test]

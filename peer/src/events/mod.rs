@@ -224,14 +224,19 @@ mod tests {
 
     use std::time::Duration;
 
-    use consort_node::SystemClock;
+    use consort_msp::SigningIdentity;
+    use consort_node::{ManualClock, SystemClock};
     use futures::StreamExt;
+    use time::OffsetDateTime;
+    use time::macros::datetime;
 
     use super::*;
     use crate::committer::golden_block;
     use crate::deliver_client::from_block;
     use crate::testing::configuration::guard;
     use crate::testing::{Network, TestChannel};
+
+    const NOW: OffsetDateTime = datetime!(2026-01-01 00:00 UTC);
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_reader_that_takes_nothing_is_dropped_with_the_reason() {
@@ -266,20 +271,53 @@ mod tests {
     }
 
     /// What a reader gets first of the channel's blocks in a form.
-    async fn first<F>(test: &TestChannel, form: F, reader: &consort_msp::SigningIdentity) -> Type
+    async fn first<F>(test: &TestChannel, form: F, reader: &SigningIdentity) -> Type
+    where
+        F: Form<ChannelHandle, Response = DeliverResponse>,
+    {
+        let clock = Arc::new(ManualClock::new(NOW));
+        let request = from_block(test.channel.id(), 0, reader, Bytes::new(), NOW).expect("signed");
+        answer(test, form, request, clock).await
+    }
+
+    /// What is answered first to a request at a time.
+    async fn answer<F>(test: &TestChannel, form: F, request: Envelope, clock: Arc<dyn Clock>) -> Type
     where
         F: Form<ChannelHandle, Response = DeliverResponse>,
     {
         let tasks = Tasks::new();
-        let deliver = Deliver::new(Arc::clone(&test.channels), Arc::new(SystemClock), tasks.clone(), false);
-        let request =
-            from_block(test.channel.id(), 0, reader, Bytes::new(), SystemClock.now()).expect("signed");
+        let deliver = Deliver::new(Arc::clone(&test.channels), clock, tasks.clone(), false);
         let requests = futures::stream::iter([Ok(request)]).chain(futures::stream::pending());
         let mut answers = deliver.serve(form, requests.boxed(), None).expect("served");
         let first = answers.next().await.expect("an answer").expect("a message").r#type.expect("content");
         drop(answers);
         tasks.shutdown(Duration::from_secs(10)).await.expect("everything ends");
         first
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn requests_that_come_late_early_or_with_an_expired_certificate_get_fabrics_statuses() {
+        const AGES: Duration = Duration::from_secs(3_000 * 366 * 24 * 3600);
+        let test = TestChannel::new().await;
+        let client = Arc::clone(&test.network.org1.client);
+        let at = |time: OffsetDateTime| {
+            from_block(test.channel.id(), 0, &client, Bytes::new(), time).expect("signed")
+        };
+        let clock = || Arc::new(ManualClock::new(NOW));
+        let status = |answer: Type| match answer {
+            Type::Status(code) => Status::try_from(code).expect("a status"),
+            other => panic!("blocks: {other:?}"),
+        };
+        for minutes in [-16, 16] {
+            let request = at(NOW + time::Duration::minutes(minutes));
+            assert_eq!(status(answer(&test, Whole, request, clock()).await), Status::BadRequest);
+        }
+        let near = at(NOW - time::Duration::minutes(14));
+        assert!(matches!(answer(&test, Whole, near, clock()).await, Type::Block(_)));
+        let later = clock();
+        later.advance(AGES);
+        let request = at(later.now());
+        assert_eq!(status(answer(&test, Whole, request, later).await), Status::Forbidden);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

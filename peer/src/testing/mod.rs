@@ -89,6 +89,16 @@ impl Organisation {
         issue(&self.authority, &self.msp_id, role, name)
     }
 
+    /// A client whose certificate counts from a year on.
+    pub(crate) fn client_from(&self, year: i32) -> Arc<SigningIdentity> {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = params(&self.msp_id, "client", "client");
+        params.not_before = rcgen::date_time_ymd(year, 1, 1);
+        let cert = params.signed_by(&key, &self.authority).expect("a certificate").pem();
+        let key = PrivateKey::from_pem(&key.serialize_pem()).expect("a P-256 key");
+        Arc::new(SigningIdentity::new(self.msp_id.clone(), cert.as_bytes(), key).expect("an identity"))
+    }
+
     /// A peer of this organisation whose certificate carries a BLS key.
     pub(crate) fn attesting_peer(&self) -> Arc<SigningIdentity> {
         let secret = bls::SecretKey::generate().expect("a key");

@@ -39,6 +39,17 @@ async fn an_expired_client_may_not_propose() {
     assert_eq!(refused, EndorserError::Unavailable("proposal client identity expired".to_owned()));
 }
 
+/// Fabric judges a chain a second after its certificate's own begin, whatever the clock says (`msp/mspimplvalidate.go`): an authority that
+/// issues ahead of time, or whose clock is fast, locks nobody out. TLS goes by the clock.
+#[tokio::test]
+async fn a_client_whose_certificate_counts_from_next_year_on_is_a_member_already_as_in_fabric() {
+    let network = Network::new(&[]);
+    let peer = Peer::new(&network, &network.org1);
+    let early = network.org1.client_from(2_028);
+    let signed = proposal(&early, CHANNEL, "qscc", &[b"GetChainInfo", CHANNEL.as_bytes()]);
+    assert_eq!(peer.call(&signed).await.response.unwrap().status, 200);
+}
+
 #[tokio::test]
 async fn a_proposal_whose_transaction_is_committed_is_refused_when_it_is_replayed() {
     let mut consortium = Consortium::new();

@@ -37,11 +37,9 @@ fn peer(guarded: &[&str]) -> Peer {
 }
 
 fn call(who: &Arc<SigningIdentity>, chaincode: &str, function: &str) -> Signed {
-    let mut args: Vec<&[u8]> = vec![function.as_bytes()];
-    if matches!(chaincode, "qscc" | "cscc") {
-        args.push(CHANNEL.as_bytes());
-    }
-    proposal(who, CHANNEL, chaincode, &args)
+    // A channel's name, or a message in which everything is left out.
+    let argument: &[u8] = if matches!(chaincode, "qscc" | "cscc") { CHANNEL.as_bytes() } else { b"" };
+    proposal(who, CHANNEL, chaincode, &[function.as_bytes(), argument])
 }
 
 /// Why the access rules refuse a call; none when they let it pass, whatever becomes of it.
