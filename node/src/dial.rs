@@ -43,6 +43,8 @@ pub struct Dialer {
     overrides: HostOverrides,
     identity: Arc<Shown>,
     connect_timeout: Duration,
+    /// Silence after which a connection is asked whether it still lives, and the time for the answer.
+    keepalive: (Duration, Duration),
 }
 
 impl fmt::Debug for Dialer {
@@ -146,13 +148,21 @@ impl Dialer {
     #[must_use]
     pub fn new(overrides: HostOverrides, identity: Option<ClientIdentity>) -> Self {
         let identity = Arc::new(Shown(RwLock::new(identity)));
-        Self { overrides, identity, connect_timeout: CONNECT_TIMEOUT }
+        let keepalive = (KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT);
+        Self { overrides, identity, connect_timeout: CONNECT_TIMEOUT, keepalive }
     }
 
     /// Another bound for one attempt to connect.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
+        self
+    }
+
+    /// Connections are asked after a silence of `interval` whether they still live, and given up when no answer comes for `timeout`.
+    #[must_use]
+    pub fn keepalive(mut self, interval: Duration, timeout: Duration) -> Self {
+        self.keepalive = (interval, timeout);
         self
     }
 
@@ -230,8 +240,8 @@ impl Dialer {
             .map_err(|_uri| not_an_endpoint())?
             .origin(origin)
             .connect_timeout(self.connect_timeout)
-            .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
-            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+            .http2_keep_alive_interval(self.keepalive.0)
+            .keep_alive_timeout(self.keepalive.1)
             .keep_alive_while_idle(true)
             .initial_stream_window_size(1024 * 1024)
             .initial_connection_window_size(8 * 1024 * 1024);

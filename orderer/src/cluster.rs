@@ -84,14 +84,12 @@ impl Cluster for ClusterService {
 
     /// The caller's authority may be as unknown here as the caller: what counts is who signed the block.
     async fn introduce(&self, request: Request<Introduction>) -> Result<Response<Introduced>, GrpcStatus> {
-        let Introduction { channel: name, configuration } = request.into_inner();
-        let channel = self.registrar.get(&name);
-        let channel =
-            channel.ok_or_else(|| GrpcStatus::not_found(format!("channel {name} doesn't exist")))?;
-        let configuration = configuration
-            .ok_or_else(|| GrpcStatus::invalid_argument("the configuration block is missing"))?;
-        channel.chain().introduce(configuration).await.map_err(GrpcStatus::invalid_argument)?;
-        Ok(Response::new(Introduced {}))
+        let introduction = request.into_inner();
+        let channel = self.registrar.get(&introduction.channel).ok_or_else(|| {
+            GrpcStatus::not_found(format!("channel {} doesn't exist", introduction.channel))
+        })?;
+        let introduced = channel.chain().introduce(introduction).await;
+        introduced.map(Response::new).map_err(GrpcStatus::invalid_argument)
     }
 }
 

@@ -7,10 +7,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use consort_protos::{
-    consort::orderer::{Hello, Standing, Verdict},
-    fabric::common::Block,
-};
+use consort_protos::consort::orderer::{Hello, Introduced, Introduction, Standing, Verdict};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -57,11 +54,11 @@ pub(crate) trait Chain: Send + Sync {
     /// When that certificate belongs to no other consenter.
     fn hello(&self, certificate: &[u8], hello: Hello) -> Result<oneshot::Receiver<Verdict>, StepError>;
 
-    /// A consenter that was refused as unknown shows the newest configuration block that it has.
+    /// A consenter that was refused as unknown asks where its blocks part from those here, or shows what is missing here. Anybody may call.
     ///
     /// # Errors
-    /// Why that is none of this channel.
-    async fn introduce(&self, configuration: Block) -> Result<(), String>;
+    /// Why what it shows proves nothing.
+    async fn introduce(&self, introduction: Introduction) -> Result<Introduced, String>;
 
     /// Has the channel go on with this node as the only voter, because an operator knows that most of the others have lost their memory.
     ///

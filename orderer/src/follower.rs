@@ -13,7 +13,7 @@ use consort_node::{
 };
 use consort_protos::{
     block,
-    consort::orderer::{Hello, Standing, Verdict},
+    consort::orderer::{Hello, Introduced, Introduction, Standing, Verdict},
     fabric::common::Block,
     ids::BlockNumber,
 };
@@ -206,8 +206,8 @@ impl Chain for FollowerChain {
     }
 
     /// It follows whatever its orderers deliver.
-    async fn introduce(&self, _configuration: Block) -> Result<(), String> {
-        Ok(())
+    async fn introduce(&self, _introduction: Introduction) -> Result<Introduced, String> {
+        Ok(Introduced::default())
     }
 
     async fn recover(&self) -> Result<(), String> {

@@ -38,7 +38,10 @@ mod simulation;
 mod transport;
 
 use std::{
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -49,8 +52,7 @@ use consort_crypto::certificate::Certificate;
 use consort_node::dial::{Dialer, with_causes};
 use consort_protos::{
     block,
-    consort::orderer::{Hello, Standing, Verdict},
-    fabric::common::Block,
+    consort::orderer::{Hello, Introduced, Introduction, Standing, Verdict},
     ids::BlockNumber,
 };
 use protobuf::Message as _;
@@ -153,7 +155,7 @@ impl Consenter for RaftConsenter {
         let (orders, orders_inbox) = mpsc::channel(ORDERS_QUEUE);
         let (steps, steps_inbox) = mpsc::channel(STEPS_QUEUE);
         let leadership = watch::Sender::new(Leadership::Nobody);
-        let stranger = Arc::default();
+        let (stranger, listens) = (Arc::default(), Arc::new(AtomicBool::new(true)));
         let chain = RaftChain {
             membership: Arc::clone(&membership),
             transport: Arc::clone(&transport),
@@ -161,6 +163,7 @@ impl Consenter for RaftConsenter {
             steps,
             leadership: leadership.subscribe(),
             stranger: Arc::clone(&stranger),
+            listens: Arc::clone(&listens),
             state: Arc::clone(&state),
             own_certificate: self.own_certificate.clone(),
             introducing: Mutex::default(),
@@ -169,8 +172,18 @@ impl Consenter for RaftConsenter {
         let settings = Settings { dialer: self.dialer.clone(), tick_interval: options.tick_interval };
         let tasks = state.tasks.clone();
         let name = format!("channel {}", state.id());
-        let parts =
-            Parts { state, machine, transport, membership, leadership, stranger, metrics, inbox, settings };
+        let parts = Parts {
+            state,
+            machine,
+            transport,
+            membership,
+            leadership,
+            stranger,
+            listens,
+            metrics,
+            inbox,
+            settings,
+        };
         tasks.spawn(name, false, Shell::new(parts).run());
         Ok(Arc::new(chain))
     }
@@ -205,10 +218,12 @@ struct RaftChain {
     steps: mpsc::Sender<Incoming>,
     leadership: watch::Receiver<Leadership>,
     /// Somebody called whom this node's configuration does not name: it may lack a newer one.
-    stranger: Arc<std::sync::atomic::AtomicBool>,
+    stranger: Arc<AtomicBool>,
     state: Arc<ChannelState>,
     own_certificate: Certificate,
-    /// One introduction is judged at a time: anybody may call.
+    /// Whether a consenter that the configuration does not name is heard.
+    listens: Arc<AtomicBool>,
+    /// One introduction is judged at a time; who comes meanwhile comes again.
     introducing: Mutex<()>,
 }
 
@@ -216,7 +231,7 @@ impl RaftChain {
     fn partner(&self, certificate: &[u8]) -> Result<u64, StepError> {
         let membership = self.membership.read().unwrap_or_else(PoisonError::into_inner);
         membership.partner_by_certificate(certificate).ok_or_else(|| {
-            self.stranger.store(true, std::sync::atomic::Ordering::Relaxed);
+            self.stranger.store(true, Ordering::Relaxed);
             StepError::NotAuthorized
         })
     }
@@ -259,18 +274,26 @@ impl Chain for RaftChain {
         Ok(verdict)
     }
 
-    async fn introduce(&self, configuration: Block) -> Result<(), String> {
-        // Who follows another leader hears from it who the consenters are.
-        if matches!(*self.leadership.borrow(), Leadership::Other(_)) {
-            return Ok(());
+    async fn introduce(&self, introduction: Introduction) -> Result<Introduced, String> {
+        // Who follows a leader, or leads others, hears in the log who the consenters are.
+        if !self.listens.load(Ordering::Relaxed) {
+            return Ok(Introduced::default());
         }
-        let _one_at_a_time = self.introducing.lock().await;
-        let judged = introduction::judge(&self.state, &self.own_certificate, &configuration)?;
-        if let Some((introduction, whereabouts)) = judged {
-            // Full or stopped: it is introduced again.
-            let _dropped = self.steps.try_send(Incoming::Introduction { introduction, whereabouts });
-        }
-        Ok(())
+        let Introduction { configuration, next, number, hash, .. } = introduction;
+        let (Some(configuration), Some(next)) = (configuration, next) else {
+            return introduction::answer(&self.state, number, &hash);
+        };
+        let listening = Introduced { listens: true, ..Introduced::default() };
+        let Some(evidence) = introduction::place(&self.state, &next)? else { return Ok(listening) };
+        let _one_at_a_time = self.introducing.try_lock().map_err(|_busy| "another one is being heard")?;
+        let (state, own) = (Arc::clone(&self.state), self.own_certificate.clone());
+        let judging = tokio::task::spawn_blocking(move || {
+            introduction::judge(&state, &own, &configuration, &next, evidence)
+        });
+        let (introduction, whereabouts) = judging.await.map_err(|fault| fault.to_string())??;
+        // Full or stopped: it is introduced again.
+        let _dropped = self.steps.try_send(Incoming::Introduction { introduction, whereabouts });
+        Ok(listening)
     }
 
     async fn recover(&self) -> Result<(), String> {

@@ -6,17 +6,21 @@
 //! # The rule
 //!
 //! * Whoever could lead with nobody's consent (the books name no other consenter, or Raft counts no other voter) waits for [`LONE_WAIT`] at each start before it
-//!   takes part, also when its log is new.
-//! * Every consenter keeps a stream to every consenter of its configuration, tries again at least every half second where there is none, and says hello first.
-//!   One that is refused as unknown **introduces** itself: with the newest configuration block that it has ([`super::introduction`]).
-//! * That block is proof when it lies beyond the books and satisfies their own rule for blocks: a lone consenter makes all blocks itself. Else the caller is only
-//!   believed so far that the wait goes on ([`HEARD_WAITS`]) while blocks are asked for where that block says that they are; the first one that continues the books
-//!   by their own rule is proof then.
+//!   takes part, also when its log is new: an empty disk that is joined by the genesis block looks like a new channel.
+//! * Every consenter keeps a stream to every consenter of its configuration, tries again half a second after an attempt has failed, and says hello first.
+//!   One that is refused as unknown **introduces** itself ([`super::introduction`]): it finds out where the blocks here end, or part from its own, and shows
+//!   the first one that is missing here.
+//! * That block is proof when it links to the books and satisfies their own rule for blocks: a lone consenter makes all blocks itself, so it made
+//!   this one, and has forgotten it. Nobody else's word counts, whatever configuration he shows.
 //! * With the proof the log is given up, on disk, before anything else: this node never goes on alone with it again, whatever crashes and whoever is out of reach
-//!   afterwards. It fetches the blocks, learns from them who the others are, and asks to be admitted anew ([`super::admission`]). The same proof counts while it
-//!   leads alone.
-//! * When the books themselves differ from what the others have, the node had gone on alone and the channel was forked here. The channel then stops on this node
-//!   for good and says so. It is left and joined again by an operator.
+//!   afterwards. It fetches the blocks from where the caller's configuration says that they are, judges each by the rule in force before it, learns from them who the
+//!   others are, and asks to be admitted anew ([`super::admission`]). The same proof counts while it leads alone.
+//! * When the books have another block in the place of that one, the node had gone on alone and the channel was forked here. The channel then
+//!   stops on this node for good and says so. It is left and joined again by an operator.
+//!
+//! Who cannot sign blocks for the channel cannot make it do anything: a stranger learns how many blocks it has, and no more. Who can (the policy `BlockValidation`:
+//! as usual, each member of an organisation that runs orderers) is believed, as he is by peers. An operator who knows better has the last word: after
+//! `recover` ([`super::recovery`]) the node goes on alone with what it has.
 //!
 //! # What this guarantees
 //!
@@ -36,30 +40,30 @@ use super::{
 };
 use crate::consensus::Leadership;
 
-/// How long a node that knows of no other consenter waits for one that knows of it: four attempts of [`super::transport`].
+/// How long a node that knows of no other consenter waits for one that knows of it. In this time [`super::transport`] tries twice or more to reach it: once a
+/// second while nothing answers, every half second when it is refused.
 pub(super) const LONE_WAIT: Duration = Duration::from_secs(2);
 
-/// So many times longer it waits, once per start, when somebody called whose word it cannot judge: blocks must come in this time.
+/// So many times longer a node waits that knows only former consenters, once per start, when another one has shown that there are more blocks: they must come in
+/// this time.
 const HEARD_WAITS: usize = 5;
 
 /// How a consenter introduces itself that the configuration here does not name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Introduction {
-    /// The newest configuration block that it has.
+    /// The first of its blocks that is not in the books here.
     pub(crate) number: u64,
-    /// The Raft ids of the consenters there.
+    /// The Raft ids of the consenters then, and as of the newest configuration that it has.
     pub(crate) ids: Vec<u64>,
     pub(crate) evidence: Evidence,
 }
 
-/// What that block says about the books here.
+/// What that block says about the books here, with which it shares all blocks before it, and whose rule its signatures satisfy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Evidence {
-    /// It lies beyond them, and its signatures satisfy the rule in force here.
+    /// It continues them.
     Proof,
-    /// It lies beyond them, and only the blocks between could show that it is the channel's.
-    Claim,
-    /// Its signatures satisfy that rule, and the books have another block with this number.
+    /// They have another block with this number.
     Contradiction,
 }
 
@@ -99,7 +103,7 @@ impl<D: Disk, B: Books> Machine<D, B> {
     pub(crate) fn introduced(&mut self, introduction: &Introduction) -> Result<bool, MachineError> {
         if !self.is_alone() {
             // Those whom it knows remember what it promised. It gives the caller's blocks the time to say who else does.
-            if introduction.evidence != Evidence::Contradiction {
+            if introduction.evidence == Evidence::Proof {
                 self.wait_for_blocks();
             }
             return Ok(self.leadership() == Leadership::Nobody);
@@ -109,7 +113,6 @@ impl<D: Disk, B: Books> Machine<D, B> {
         }
         match introduction.evidence {
             Evidence::Proof => self.supersede(introduction.number)?,
-            Evidence::Claim => self.wait_for_blocks(),
             Evidence::Contradiction => return self.contradicted(introduction.number).map(|()| true),
         }
         Ok(true)
@@ -120,7 +123,9 @@ impl<D: Disk, B: Books> Machine<D, B> {
         if self.own.takes_part() || std::mem::replace(&mut self.own.was_called, true) {
             return;
         }
-        info!("a consenter calls that the configuration here does not name: this node waits for its blocks");
+        info!(
+            "a consenter that the configuration here does not name has more blocks: this node waits for them"
+        );
         let ticks = HEARD_WAITS.saturating_mul(lone_ticks(self.books.raft_options().tick_interval));
         self.own.wait_at_least(ticks);
     }

@@ -113,6 +113,7 @@ pub(super) struct Parts {
     pub(super) membership: Arc<RwLock<Membership>>,
     pub(super) leadership: watch::Sender<Leadership>,
     pub(super) stranger: Arc<AtomicBool>,
+    pub(super) listens: Arc<AtomicBool>,
     pub(super) metrics: ChannelMetrics,
     pub(super) inbox: Inbox,
     pub(super) settings: Settings,
@@ -247,6 +248,8 @@ impl Shell {
         }
         self.show_lags();
         let machine = &mut self.parts.machine;
+        let listens = machine.leadership() == Leadership::Nobody || machine.is_alone();
+        self.parts.listens.store(listens, Ordering::Relaxed);
         if machine.has_unsynced_memory() {
             blocking(|| machine.keep_memory()).map_err(|error| with_causes(&error))?;
         }

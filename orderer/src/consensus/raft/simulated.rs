@@ -20,7 +20,6 @@ use super::{
     disk::{Batch, Disk, Visit},
     log::LogError,
     machine::Books,
-    simulated_node::Shown,
 };
 use crate::submission::{Refusal, Submission};
 
@@ -258,6 +257,13 @@ impl MemoryBooks {
         self.state.lock().unwrap().kept.get(usize::try_from(number).unwrap()).cloned()
     }
 
+    /// The first block that other books lack, or have otherwise.
+    pub(super) fn first_missing_in(&self, others: &Self) -> Option<Kept> {
+        let (own, others) = (self.headers(), others.headers());
+        let missing = (0..own.len()).find(|number| others.get(*number) != own.get(*number))?;
+        self.kept(missing as u64)
+    }
+
     /// Appends a block as another node has it.
     pub(super) fn append_fetched(&mut self, kept: &Kept) -> Result<(), String> {
         self.put(kept.block.clone(), kept.index, Some((kept.ids.clone(), kept.next_id)), true)
@@ -298,9 +304,8 @@ impl Kept {
         block::number(&self.block).get()
     }
 
-    pub(super) fn shown(&self) -> Shown {
-        let hash = block_hash(self.block.header.as_ref().unwrap());
-        Shown { number: self.number(), hash, ids: self.ids.clone() }
+    pub(super) fn ids(&self) -> &[u64] {
+        &self.ids
     }
 
     pub(super) fn offer(&self) -> Offer {

@@ -12,7 +12,7 @@ use super::{
     catch_up::{Fetched, NotAppended},
     machine::{Books as _, Machine, MachineError, Ticket},
     simulated::{Kept, MemoryBooks, configured},
-    simulated_node::{Collected, Node, Packet, Sent, Shown, SimulatedMachine},
+    simulated_node::{Collected, Node, Packet, Sent, SimulatedMachine},
     simulation::Tally,
 };
 use crate::{
@@ -145,7 +145,7 @@ impl Simulation {
         }
         let Some(from) = node.books.id_of(sent.from, &node.counted()) else {
             node.stranger = true;
-            return self.refuse(sent);
+            return self.refuse(&sent);
         };
         match sent.packet {
             Packet::Raft(message, standing) => self.with(sent.to, |machine| {
@@ -164,37 +164,40 @@ impl Simulation {
                 }
             }
             Packet::Verdict(verdict) => self.with(sent.to, |machine| machine.judged(from, &verdict)),
-            Packet::Introduction(_) => {}
+            Packet::Introduction => {}
         }
     }
 
-    /// A node called whom the other one's configuration does not name: it introduces itself by the newest configuration block that it has.
-    fn refuse(&mut self, sent: Sent) {
-        if let Packet::Introduction(shown) = sent.packet {
-            return self.introduced(sent.to, &shown);
+    /// A node called whom the other one's configuration does not name: it introduces itself.
+    fn refuse(&mut self, sent: &Sent) {
+        if matches!(sent.packet, Packet::Introduction) {
+            return self.introduced(sent.from, sent.to);
         }
         let sender = &mut self.nodes[position(sent.from)];
         sender.doubted = true;
         let newest = sender.books.newest_configuration();
         let names = |number| configured(&newest.block).is_some_and(|named| named.contains(&number));
         if sender.machine.is_some() && names(sent.from) && names(sent.to) {
-            let packet = Packet::Introduction(newest.shown());
-            self.wires.push(Sent { from: sent.from, to: sent.to, packet });
+            self.wires.push(Sent { from: sent.from, to: sent.to, packet: Packet::Introduction });
         }
     }
 
-    /// The block is one of this channel. Whether it satisfies the rule in force depends on who signed it.
-    fn introduced(&mut self, number: u64, shown: &Shown) {
+    /// It shows the first block that is missing here. A lone consenter has made that itself; else it depends on who signed it whether it satisfies the rule in force.
+    fn introduced(&mut self, from: u64, number: u64) {
         let is_signed = self.random.random_bool(0.5);
-        let node = &mut self.nodes[position(number)];
-        let evidence = match node.books.kept(shown.number) {
-            Some(kept) if kept.shown().hash == shown.hash => return,
-            Some(_) if is_signed => Evidence::Contradiction,
-            Some(_) => return,
-            None if is_signed => Evidence::Proof,
-            None => Evidence::Claim,
+        let (caller, node) = (&self.nodes[position(from)], &self.nodes[position(number)]);
+        let is_alone = node.machine.as_ref().is_some_and(Machine::is_alone);
+        let Some(next) = caller.books.first_missing_in(&node.books) else { return };
+        if caller.machine.is_none() || !(is_alone || is_signed) {
+            return;
+        }
+        let evidence = match next.number() < node.books.height() {
+            true => Evidence::Contradiction,
+            false => Evidence::Proof,
         };
-        let introduction = Introduction { number: shown.number, ids: shown.ids.clone(), evidence };
+        let newest = caller.books.newest_configuration();
+        let ids = [next.ids(), newest.ids()].concat();
+        let introduction = Introduction { number: next.number(), ids, evidence };
         let mut counts = false;
         self.with(number, |machine| {
             counts = machine.introduced(&introduction)?;

@@ -17,15 +17,7 @@ pub(super) enum Packet {
     Raft(Box<Message>, Standing),
     Hello(Hello),
     Verdict(Verdict),
-    Introduction(Shown),
-}
-
-/// What a node shows that was refused as unknown: the number, the header's hash and the consenters' ids of its newest configuration block.
-#[derive(Clone)]
-pub(super) struct Shown {
-    pub(super) number: u64,
-    pub(super) hash: [u8; 32],
-    pub(super) ids: Vec<u64>,
+    Introduction,
 }
 
 #[derive(Clone)]

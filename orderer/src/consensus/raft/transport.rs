@@ -10,13 +10,18 @@ use std::{
 
 use bytes::Bytes;
 use consort_channel_config::Consenter;
-use consort_node::{Tasks, dial::Dialer, server::MESSAGE_BYTES_MAX};
+use consort_node::{
+    Tasks,
+    dial::{Dialer, with_causes},
+    server::MESSAGE_BYTES_MAX,
+};
 use consort_protos::{
     consort::orderer::{
         Hello, Introduction, Standing, StepRequest, StepResponse, Verdict, cluster_client::ClusterClient,
         step_request::Content,
     },
     fabric::common::Envelope,
+    ids::BlockNumber,
 };
 use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -25,6 +30,7 @@ use tracing::{debug, info};
 
 use super::{
     forwarding::{ANSWER_PATIENCE, BATCH_MESSAGES, Forwarding, ROOM_PATIENCE, Waiting, batches},
+    introduction::Search,
     membership::Membership,
     shell::until,
 };
@@ -38,7 +44,12 @@ const QUEUE_MESSAGES: usize = 128;
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 
-/// How long the answer to an introduction may take; then it is made again.
+/// How long one attempt to reach a consenter may take, and after which silence a connection is asked whether it lives, and for how long: a machine that went
+/// without a word and is back with an old copy of its disk is reached while it waits, whatever the kernel still repeats on the former connection.
+const CONNECT_MAX: Duration = Duration::from_millis(1_500);
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(5));
+
+/// How long an introduction may take; then it is made again.
 const INTRODUCTION_MAX: Duration = Duration::from_secs(5);
 
 /// One thing to send that may be lost.
@@ -88,6 +99,7 @@ impl Transport {
         dialer: Dialer,
         events: mpsc::Sender<LinkEvent>,
     ) -> Arc<Self> {
+        let dialer = dialer.connect_timeout(CONNECT_MAX).keepalive(KEEPALIVE.0, KEEPALIVE.1);
         let (channel, tasks) = (state.id().as_str().to_owned(), state.tasks.lasting());
         let state = Arc::downgrade(state);
         Arc::new(Self { channel, state, dialer, tasks, events, peers: Mutex::default() })
@@ -293,7 +305,7 @@ impl Link {
         let responses = client
             .step(ReceiverStream::new(stream))
             .await
-            .map_err(|status| consort_node::dial::with_causes(&status))?
+            .map_err(|status| with_causes(&status))?
             .into_inner();
         debug!(channel = self.channel, endpoint = self.endpoint, "consenter reached");
         self.tell(LinkEvent::Open(self.id));
@@ -306,14 +318,33 @@ impl Link {
     }
 
     /// The other consenter does not take this node for one: the configuration of one of the two is older.
-    async fn introduce(&self, mut client: ClusterClient<Channel>) {
-        let newest = || {
-            let state = self.state.upgrade()?;
-            state.block(state.last_config()).ok()?
-        };
-        let introduction = Introduction { channel: self.channel.clone(), configuration: newest() };
-        let answer = tokio::time::timeout(INTRODUCTION_MAX, client.introduce(introduction)).await;
-        debug!(channel = self.channel, endpoint = self.endpoint, ?answer, "introduced to a consenter");
+    async fn introduce(&self, client: ClusterClient<Channel>) {
+        let shown = tokio::time::timeout(INTRODUCTION_MAX, self.show_what_is_missing(client)).await;
+        debug!(channel = self.channel, endpoint = self.endpoint, ?shown, "introduced to a consenter");
+    }
+
+    /// Finds out where the other one's blocks end, or part from those here, and shows it the first one that it lacks; the number of that.
+    async fn show_what_is_missing(&self, mut client: ClusterClient<Channel>) -> Result<Option<u64>, String> {
+        let of_channel = || Introduction { channel: self.channel.clone(), ..Introduction::default() };
+        let mut search = Search::new(self.state()?.store().height());
+        while let Some(number) = search.question() {
+            let hash = self.state()?.store().header_hash(BlockNumber::new(number));
+            let hash = hash.map_err(|error| with_causes(&error))?.unwrap_or_default();
+            let question = Introduction { number, hash, ..of_channel() };
+            let answer = client.introduce(question).await.map_err(|status| with_causes(&status))?;
+            search.told(answer.get_ref());
+        }
+        let Some(number) = search.found() else { return Ok(None) };
+        let state = self.state()?;
+        let (configuration, next) =
+            (state.block(state.last_config())?, state.block(BlockNumber::new(number))?);
+        drop(state);
+        let shown = client.introduce(Introduction { configuration, next, ..of_channel() }).await;
+        shown.map(|_heard| Some(number)).map_err(|status| with_causes(&status))
+    }
+
+    fn state(&self) -> Result<Arc<ChannelState>, String> {
+        self.state.upgrade().ok_or_else(|| "the channel has stopped".to_owned())
     }
 
     async fn exchange(
