@@ -1,6 +1,6 @@
 //! Discovery over a real channel on which chaincode `basic` is defined.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use consort_protos::fabric::discovery::{
 };
 use consort_protos::fabric::gossip::{GossipMessage, gossip_message};
 use consort_protos::fabric::protos::{ChaincodeCall, ChaincodeInterest};
-use proptest::prelude::{ProptestConfig, proptest};
+use proptest::prelude::any;
 use prost::Message;
 use time::macros::datetime;
 use tonic::{Request, Status};
@@ -25,7 +25,7 @@ use super::{Discovery, DiscoverySetup};
 use crate::channel::ChannelHandle;
 use crate::endorser::Access;
 use crate::gateway::{Directory, Member};
-use crate::testing::{CHANNEL, Organisation, TestChannel};
+use crate::testing::{CHANNEL, Organisation, TestChannel, for_all};
 
 struct Peers(Vec<Member>);
 
@@ -294,17 +294,12 @@ async fn a_malformed_request_is_refused_with_a_text() {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
-
-    #[test]
-    fn no_bytes_panic_the_service(payload: Vec<u8>, signature: Vec<u8>, queries in 0_usize..40) {
-        static BENCH: OnceLock<(tokio::runtime::Runtime, Bench)> = OnceLock::new();
-        let (runtime, bench) = BENCH.get_or_init(|| {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            let bench = runtime.block_on(bench(&[("basic", "1")], false));
-            (runtime, bench)
-        });
+#[test]
+fn no_bytes_panic_the_service() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let bench = runtime.block_on(bench(&[("basic", "1")], false));
+    let messages = (any::<Vec<u8>>(), any::<Vec<u8>>(), 0_usize..40);
+    for_all(64, &messages, |(payload, signature, queries)| {
         let raw = SignedRequest { payload: payload.clone().into(), signature: signature.into() };
         let _any = runtime.block_on(bench.discovery.discover(Request::new(raw)));
         // Signed garbage: names and collections that mean nothing, in any number.
@@ -312,5 +307,6 @@ proptest! {
         let query = endorsers(interest(&name, &[&name]));
         let request = signed(&bench.test.network.org1.client, vec![query; queries]);
         let _any = runtime.block_on(bench.discovery.discover(Request::new(request)));
-    }
+        Ok(())
+    });
 }

@@ -1,7 +1,5 @@
 //! Whatever a client sends, the gateway answers with a code and never panics: every message, broken at every layer.
 
-use std::sync::OnceLock;
-
 use bytes::Bytes;
 use consort_protos::fabric::common::{ChannelHeader, Envelope, Header};
 use consort_protos::fabric::gateway::gateway_server::Gateway as _;
@@ -12,26 +10,25 @@ use consort_protos::fabric::gateway::{
 use consort_protos::fabric::orderer::{SeekPosition, SeekSpecified, seek_position};
 use consort_protos::fabric::protos::{ChaincodeProposalPayload, Proposal, SignedProposal};
 use proptest::collection::vec;
-use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_assert, prop_oneof, proptest};
+use proptest::prelude::{Just, Strategy, any, prop_assert, prop_oneof};
+use proptest::test_runner::TestCaseResult;
 use prost::Message;
 use tokio::runtime::Runtime;
 use tonic::{Code, Request};
 
 use super::Gateway;
 use super::tests::Bench;
-use crate::testing::{CHANNEL, TestChannel};
+use crate::testing::{CHANNEL, for_all};
 
-fn bench() -> &'static (Runtime, Gateway, TestChannel) {
-    static BENCH: OnceLock<(Runtime, Gateway, TestChannel)> = OnceLock::new();
-    BENCH.get_or_init(|| {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .expect("a runtime");
-        let (gateway, test, _) = runtime.block_on(Bench::new()).gateway();
-        (runtime, gateway, test)
-    })
+/// Sends many messages to one gateway, which is gone with its books afterwards.
+fn at_a_gateway<S: Strategy>(messages: &S, check: impl Fn(&Runtime, &Gateway, S::Value) -> TestCaseResult) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let (gateway, _test, _) = runtime.block_on(Bench::new()).gateway();
+    for_all(128, messages, |message| check(&runtime, &gateway, message));
 }
 
 fn bytes() -> impl Strategy<Value = Bytes> {
@@ -64,12 +61,10 @@ fn proposal() -> impl Strategy<Value = Option<SignedProposal>> {
     })
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
-
-    #[test]
-    fn a_broken_proposal_is_an_invalid_argument(signed in proposal(), channel_id in channel(), organisations: Vec<String>) {
-        let (runtime, gateway, _) = bench();
+#[test]
+fn a_broken_proposal_is_an_invalid_argument() {
+    let messages = (proposal(), channel(), any::<Vec<String>>());
+    at_a_gateway(&messages, |runtime, gateway, (signed, channel_id, organisations)| {
         let evaluate = EvaluateRequest {
             channel_id: channel_id.clone(),
             proposed_transaction: signed.clone(),
@@ -86,24 +81,28 @@ proptest! {
         };
         let refused = runtime.block_on(gateway.endorse(Request::new(endorse))).expect_err("refused");
         prop_assert!(refused.code() == Code::InvalidArgument, "{refused}");
-    }
+        Ok(())
+    });
+}
 
-    #[test]
-    fn a_broken_envelope_is_refused(payload in bytes(), signature in bytes(), channel_id in channel(), there in any::<bool>()) {
-        let (runtime, gateway, _) = bench();
+#[test]
+fn a_broken_envelope_is_refused() {
+    let messages = (bytes(), bytes(), channel(), any::<bool>());
+    at_a_gateway(&messages, |runtime, gateway, (payload, signature, channel_id, there)| {
         let prepared_transaction = there.then_some(Envelope { payload, signature, ..Envelope::default() });
         let request = SubmitRequest { channel_id, prepared_transaction, ..SubmitRequest::default() };
         let refused = runtime.block_on(gateway.submit(Request::new(request))).expect_err("refused");
         let codes = [Code::InvalidArgument, Code::FailedPrecondition, Code::Unavailable];
         prop_assert!(codes.contains(&refused.code()), "{refused}");
-    }
+        Ok(())
+    });
+}
 
-    #[test]
-    fn a_broken_question_is_refused(
-        garbage in bytes(), signature in bytes(), channel_id in channel(), name: String, whole in any::<bool>(),
-        number: u64,
-    ) {
-        let (runtime, gateway, _) = bench();
+#[test]
+fn a_broken_question_is_refused() {
+    let names = (channel(), any::<String>());
+    let messages = (bytes(), bytes(), names, any::<bool>(), any::<u64>());
+    at_a_gateway(&messages, |runtime, gateway, (garbage, signature, (channel_id, name), whole, number)| {
         let status = CommitStatusRequest {
             transaction_id: name.clone(),
             channel_id: channel_id.clone(),
@@ -127,7 +126,8 @@ proptest! {
         let answer = runtime.block_on(gateway.chaincode_events(Request::new(request))).map(|_| ());
         let refused = answer.expect_err("refused");
         prop_assert!(codes.contains(&refused.code()), "{refused}");
-    }
+        Ok(())
+    });
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -29,6 +29,8 @@ use consort_protos::fabric::protos::{
 use consort_protos::ids::{BlockNumber, MspId};
 use consort_protos::proposal::chaincode_proposal_payload_without_transient;
 use consort_protos::rwset::{NamespaceReadWriteSet, TxReadWriteSet, Write};
+use proptest::prelude::{ProptestConfig, Strategy};
+use proptest::test_runner::{TestCaseResult, TestRunner};
 use prost::Message;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CustomExtension, DnType,
@@ -39,6 +41,13 @@ use rcgen::{
 use crate::channel::ChannelHandle;
 use crate::committer::block::header_hash;
 use crate::registry::Channels;
+
+/// A property of many inputs, as `proptest!` checks it, but of something that is set up once and dropped at the end: what a
+/// static holds leaves its folders behind.
+pub(crate) fn for_all<S: Strategy>(cases: u32, inputs: &S, check: impl Fn(S::Value) -> TestCaseResult) {
+    let outcome = TestRunner::new(ProptestConfig::with_cases(cases)).run(inputs, check);
+    assert!(outcome.is_ok(), "{}", outcome.err().map(|found| found.to_string()).unwrap_or_default());
+}
 
 /// One organisation with an identity of each kind that tests need.
 pub(crate) struct Organisation {

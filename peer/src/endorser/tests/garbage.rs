@@ -1,12 +1,10 @@
 //! Whatever stands in the arguments of a system chaincode, the peer answers: every function, with messages of every shape.
 
-use std::sync::OnceLock;
-
 use proptest::collection::vec;
-use proptest::prelude::{ProptestConfig, Strategy, any, prop, prop_assert, prop_oneof, proptest};
-use tokio::runtime::Runtime;
+use proptest::prelude::{Strategy, any, prop, prop_assert, prop_oneof};
 
 use super::*;
+use crate::testing::for_all;
 
 /// Every function of every system chaincode, and whether its first argument is the channel's name.
 const FUNCTIONS: [(&str, &[&str]); 5] = [
@@ -42,22 +40,6 @@ const FUNCTIONS: [(&str, &[&str]); 5] = [
     ("_sealed", &["CreateDomain", "PutRecord", "Grant", "Revoke", "Request", "Respond"]),
 ];
 
-fn peer() -> &'static (Runtime, Peer) {
-    static PEER: OnceLock<(Runtime, Peer)> = OnceLock::new();
-    PEER.get_or_init(|| {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .expect("a runtime");
-        let capabilities =
-            [consort_channel_config::REGISTERED_IDENTITIES, consort_channel_config::SEALED_DATA];
-        let network = Network::with(&[], &capabilities);
-        let peer = runtime.block_on(async { Peer::new(&network, &network.org1) });
-        (runtime, peer)
-    })
-}
-
 /// Bytes that look like a message: fields with small numbers, of all wire types, with messages in messages.
 fn message() -> impl Strategy<Value = Vec<u8>> {
     let leaf = prop_oneof![
@@ -85,19 +67,20 @@ fn message() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(192))]
-
-    #[test]
-    fn system_chaincodes_answer_whatever_their_arguments_are(
-        chaincode in prop::sample::select(FUNCTIONS.to_vec()),
-        function in any::<prop::sample::Index>(),
-        arguments in vec(message(), 0..4),
-        administrator in any::<bool>(),
-        on_channel in any::<bool>(),
-    ) {
-        let (runtime, peer) = peer();
-        let (name, functions) = chaincode;
+#[test]
+fn system_chaincodes_answer_whatever_their_arguments_are() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let capabilities = [consort_channel_config::REGISTERED_IDENTITIES, consort_channel_config::SEALED_DATA];
+    let network = Network::with(&[], &capabilities);
+    let peer = runtime.block_on(async { Peer::new(&network, &network.org1) });
+    let chaincode = prop::sample::select(FUNCTIONS.to_vec());
+    let function = any::<prop::sample::Index>();
+    let calls = (chaincode, function, vec(message(), 0..4), any::<bool>(), any::<bool>());
+    for_all(192, &calls, |((name, functions), function, arguments, administrator, on_channel)| {
         let function = functions[function.index(functions.len())];
         let mut args: Vec<&[u8]> = vec![function.as_bytes()];
         // These take the channel's name first.
@@ -111,5 +94,6 @@ proptest! {
         let response = answer.map(|answer| answer.response.expect("a response"));
         let unexpected = response.as_ref().is_ok_and(|one| one.message.contains("ended unexpectedly"));
         prop_assert!(!unexpected, "{name} {function}: {response:?}");
-    }
+        Ok(())
+    });
 }
