@@ -141,6 +141,9 @@ impl Seek {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use consort_protos::envelope;
+    use consort_protos::fabric::common::{ChannelHeader, SignatureHeader};
     use consort_protos::fabric::orderer::seek_position::Type;
     use consort_protos::fabric::orderer::{SeekNewest, SeekNextCommit, SeekOldest, SeekSpecified};
 
@@ -158,6 +161,31 @@ mod tests {
         let position = |r#type| Some(SeekPosition { r#type: Some(r#type) });
         let (start, stop) = (position(start), position(stop));
         Seek { fail_if_not_ready: false, best_effort: false, headers_only: false, start, stop }.bounds(height)
+    }
+
+    /// A request signed by nobody, for the connection with this certificate.
+    fn request(certificate: Option<&[u8]>) -> Envelope {
+        let header = ChannelHeader {
+            timestamp: Some(Default::default()),
+            tls_cert_hash: certificate.map(|der| sha256(der).to_vec().into()).unwrap_or_default(),
+            ..ChannelHeader::default()
+        };
+        let payload = envelope::payload(&header, &SignatureHeader::default(), Bytes::new());
+        Envelope { payload, ..Envelope::default() }
+    }
+
+    #[test]
+    fn where_requests_are_bound_to_connections_the_certificate_must_be_that_of_the_connection() {
+        let now = OffsetDateTime::UNIX_EPOCH;
+        let opens = |certificate: Option<&[u8]>, binding: Option<Option<&PeerCertificate>>| {
+            Request::open(request(certificate), now, Duration::from_secs(900), binding).map(|_opened| ())
+        };
+        let own = PeerCertificate(Some(Bytes::from_static(b"own")));
+        assert_eq!(opens(Some(b"own"), Some(Some(&own))), Ok(()));
+        assert_eq!(opens(Some(b"another"), Some(Some(&own))), Err(Status::BadRequest));
+        assert_eq!(opens(None, Some(Some(&own))), Err(Status::BadRequest));
+        assert_eq!(opens(Some(b"own"), Some(Some(&PeerCertificate(None)))), Err(Status::BadRequest));
+        assert_eq!(opens(None, None), Ok(()), "they are not bound");
     }
 
     #[test]

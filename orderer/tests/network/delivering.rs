@@ -2,7 +2,7 @@
 
 use consort_msp::policy::parse;
 use consort_protos::fabric::{
-    common::{ConfigGroup, Envelope, HeaderType, Policy, Status},
+    common::{ChannelHeader, ConfigGroup, Envelope, HeaderType, Policy, Status},
     orderer::{
         ConsensusType, SeekInfo, SeekNewest, SeekNextCommit, SeekOldest, SeekPosition, SeekSpecified,
         consensus_type::State,
@@ -15,7 +15,7 @@ use prost::Message;
 
 use crate::{
     set_batch,
-    support::{CHANNEL, Choices, Network, eventually, sign},
+    support::{CHANNEL, Choices, Network, clients::sign_named, eventually, sign},
 };
 
 fn seek(network: &Network, info: &SeekInfo) -> Envelope {
@@ -61,6 +61,32 @@ async fn ranges_are_answered_by_their_blocks_and_one_status() {
     let info = SeekInfo { start: oldest, stop: newest, ..SeekInfo::default() };
     let request = sign(&expired, CHANNEL, HeaderType::DeliverSeekInfo, info.encode_to_vec());
     assert_eq!(network.range(0, request).await, (vec![], Status::Forbidden));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_for_blocks_holds_for_a_quarter_of_an_hour() {
+    let network = Network::up(1, Choices::default()).await;
+    network.order(0, &network.message("fine")).await;
+    let client = network.members.identity("client");
+    let info = SeekInfo { start: number(1), stop: number(1), ..SeekInfo::default() };
+    let minute = 60;
+    for (age, expected) in [
+        (14 * minute, (vec![1], Status::Success)),
+        (-14 * minute, (vec![1], Status::Success)),
+        (16 * minute, (vec![], Status::BadRequest)),
+        (-16 * minute, (vec![], Status::BadRequest)),
+        (i64::MAX, (vec![], Status::BadRequest)),
+    ] {
+        let seconds = crate::now().unix_timestamp().saturating_sub(age);
+        let header = ChannelHeader {
+            r#type: HeaderType::DeliverSeekInfo as i32,
+            channel_id: CHANNEL.to_owned(),
+            timestamp: Some(prost_types::Timestamp { seconds, nanos: 0 }),
+            ..ChannelHeader::default()
+        };
+        let request = sign_named(&client, client.serialized().clone(), &header, info.encode_to_vec());
+        assert_eq!(network.range(0, request).await, expected, "{age} seconds old");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

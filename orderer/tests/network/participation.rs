@@ -236,6 +236,45 @@ async fn each_request_of_osnadmin_is_answered_as_its_users_expect() {
     assert_eq!((status, body.as_ref()), (404, br#"{"error":"channel does not exist"}"#.as_slice()));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_api_does_not_offer_is_refused_with_what_it_does() {
+    let network = Network::up(1, Choices::default()).await;
+    let (client, base) = network.admin(0);
+    let one = format!("{base}/{CHANNEL}");
+    let newest = format!("{one}/blocks/newest");
+    for (method, url, allowed) in [
+        (reqwest::Method::DELETE, &base, "GET, POST, PUT"),
+        (reqwest::Method::POST, &one, "GET, DELETE"),
+        (reqwest::Method::PUT, &newest, "GET"),
+    ] {
+        let response = client.request(method.clone(), url).send().await.unwrap();
+        assert_eq!(response.status(), 405, "{method} {url}");
+        assert_eq!(response.headers()["allow"], allowed);
+        assert_eq!(response.text().await.unwrap(), r#"{"error":"invalid request method"}"#);
+    }
+    for (accepted, status) in
+        [("text/html", 406), ("text/html, application/json", 200), ("application/*", 200), ("*/*", 200)]
+    {
+        for url in [&base, &one] {
+            let response = client.get(url).header("Accept", accepted).send().await.unwrap();
+            assert_eq!(response.status(), status, "{accepted} of {url}");
+        }
+    }
+    let above = base.trim_end_matches("channels");
+    let response = client.get(above).send().await.unwrap();
+    assert_eq!((response.status().as_u16(), response.url().as_str()), (200, base.as_str()), "a redirect");
+
+    let (status, body) = network.join(0, Vec::new()).await;
+    assert_eq!((status, body.contains("is not a config block")), (400, true), "{body}");
+    let form = reqwest::multipart::Form::new().text("another-part", "a block");
+    let response = client.post(&base).multipart(form).send().await.unwrap();
+    assert_eq!(response.status(), 400);
+    assert_eq!(
+        response.text().await.unwrap(),
+        r#"{"error":"form must contain exactly one file part, config-block"}"#
+    );
+}
+
 /// Numbers that are spread out (xorshift64*), the same in every run.
 fn numbers() -> impl FnMut(usize) -> usize {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;

@@ -37,8 +37,10 @@
 //!   may be lost. It goes on only by the word of an operator ([`super::recovery`]).
 //! * *Removed and added again* (Fabric #3992): the configuration gives the consenter a fresh id; an old log of it is refused as replaced, and
 //!   begins anew.
-//! * *What is left*: a node restored from an old copy of its disk, while every node that remembers its promises is unreachable for an election timeout. It
-//!   takes part then; it is found out as soon as one of them is heard. A copy from the time when the node was the only consenter knows nobody to ask, and lets
+//! * *What is left*: a node restored from an old copy of its disk, while every node that remembers its promises is unreachable for an election timeout, or has lost its
+//!   own memory. It takes part then; in the first case it is found out as soon as one of them is heard. What a follower acknowledged is remembered by the leader to
+//!   whom it said so, and what a leader has in its own log by whoever heard from it afterwards. So orderers are restored one at a time, each when the one before votes again;
+//!   and the copy of a leader's disk from just before an entry that it counted itself, put back before anybody heard from it again, is not found out. A copy from the time when the node was the only consenter knows nobody to ask, and lets
 //!   itself be told: [`super::alone`] says by whom, and what is left there.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -219,6 +221,15 @@ impl<D: Disk, B: Books> Machine<D, B> {
         self.others().difference(&self.own.accepted).copied().collect()
     }
 
+    /// Whether this node leads, or has heard from its leader of late. One without a vote never asks for an election, and holds on to a leader that is none any more.
+    pub(crate) fn is_led(&self) -> bool {
+        match self.leadership() {
+            Leadership::Nobody => false,
+            Leadership::Own => true,
+            Leadership::Other(id) => self.is_active(id),
+        }
+    }
+
     /// A way to this consenter was opened: it may not have heard the last hello. Also one that accepted this node is greeted: its disk may have been set back
     /// to a copy that does not know this node, and then it hears of it before it takes part.
     pub(crate) fn reached(&mut self, id: u64) {
@@ -233,12 +244,7 @@ impl<D: Disk, B: Books> Machine<D, B> {
             self.greetings.extend(self.unaware());
         }
         // Who accepted this node long ago may know better by now: that it was removed, and added again under another id.
-        let is_led = match self.leadership() {
-            Leadership::Nobody => false,
-            Leadership::Own => true,
-            Leadership::Other(id) => self.is_active(id),
-        };
-        if self.ticks.is_multiple_of(DOUBT_TICKS) && !is_led {
+        if self.ticks.is_multiple_of(DOUBT_TICKS) && !self.is_led() {
             self.greetings.extend(self.others());
         }
         if let Phase::Asking { ticks } = &mut self.own.phase {
@@ -369,20 +375,21 @@ impl<D: Disk, B: Books> Machine<D, B> {
     fn objected(&mut self, from: u64, made_promises: bool, what: &str) -> Result<(), MachineError> {
         let reason = format!("consenter {from} remembers that this consenter {what}");
         if made_promises {
-            return self.relapse(reason);
+            return self.relapse(reason, true);
         }
         self.own.objection.get_or_insert(reason);
         Ok(())
     }
 
-    /// Gives up the log: it cannot keep what was promised with it.
-    pub(super) fn relapse(&mut self, reason: String) -> Result<(), MachineError> {
+    /// Gives up the log: it cannot keep what was promised with it. When another consenter has told so, the channel went on without it, also when the books name nobody
+    /// else.
+    pub(super) fn relapse(&mut self, reason: String, is_told: bool) -> Result<(), MachineError> {
         error!(
             reason,
             "the Raft log of this node is older than its promises (an old backup, or another disk): it is given up, and this node asks to be \
              admitted anew"
         );
-        self.begin_anew(false)?;
+        self.begin_anew(is_told && self.books.own_id().is_some_and(|own| self.books.ids().0 == [own]))?;
         self.own.objection = Some(reason);
         Ok(())
     }

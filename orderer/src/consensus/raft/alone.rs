@@ -38,8 +38,6 @@ use super::{
     disk::Disk,
     machine::{Books, Machine, MachineError},
 };
-use crate::consensus::Leadership;
-
 /// How long a node that knows of no other consenter waits for one that knows of it. In this time [`super::transport`] tries twice or more to reach it: once a
 /// second while nothing answers, every half second when it is refused.
 pub(super) const LONE_WAIT: Duration = Duration::from_secs(2);
@@ -80,6 +78,15 @@ impl<D: Disk, B: Books> Machine<D, B> {
         is_only_voter || (self.books.own_id().is_some() && self.others().is_empty())
     }
 
+    /// Raft's members as far as they matter to this node: those of a new log that has no id are the ones of the first block, whom the books may have left behind.
+    pub(crate) fn counted(&self) -> Vec<u64> {
+        if self.id().is_none() && self.is_alone() {
+            return Vec::new();
+        }
+        let (voters, learners) = self.members();
+        voters.iter().chain(learners).copied().collect()
+    }
+
     /// Whether nothing speaks against that any more.
     pub(super) fn may_go_on(&self) -> bool {
         !self.is_alone() || (self.own.lone_ticks == 0 && !self.is_superseded())
@@ -106,7 +113,7 @@ impl<D: Disk, B: Books> Machine<D, B> {
             if introduction.evidence == Evidence::Proof {
                 self.wait_for_blocks();
             }
-            return Ok(self.leadership() == Leadership::Nobody);
+            return Ok(!self.is_led());
         }
         if self.is_of_given_up_history(&introduction.ids) {
             return Ok(false);

@@ -8,7 +8,6 @@ use super::{
     disk::Disk,
     machine::{Books, Machine, MachineError},
 };
-use crate::consensus::Leadership;
 
 /// What is read at once when entries are applied late, in bytes.
 const READ_BYTES: u64 = 4 * 1024 * 1024;
@@ -45,10 +44,9 @@ impl<D: Disk, B: Books> Machine<D, B> {
     /// its eyes, wants whatever they have while it knows no leader: it may lack a configuration. One that leads alone wants it when somebody whom it does not know
     /// has introduced himself of late (`is_called`), and one that must not go on alone, always.
     pub(crate) fn wanted(&self, is_doubted: bool, is_called: bool) -> Option<u64> {
-        let leaderless = self.leadership() == Leadership::Nobody;
-        let is_wanted = match leaderless {
-            true => is_doubted || is_called || self.is_superseded(),
-            false => is_called && self.is_alone(),
+        let is_wanted = match self.is_led() {
+            false => is_doubted || is_called || self.is_superseded(),
+            true => is_called && self.is_alone(),
         };
         self.behind.or_else(|| is_wanted.then_some(u64::MAX))
     }

@@ -306,7 +306,7 @@ impl<D: Disk, B: Books> Machine<D, B> {
             cuts: Vec::new(),
         };
         if let Some(reason) = opened.lost {
-            machine.relapse(reason)?;
+            machine.relapse(reason, false)?;
         }
         machine.greetings.extend(machine.unaware());
         machine.consider()?;
@@ -492,7 +492,7 @@ impl<D: Disk, B: Books> Machine<D, B> {
         }
         self.begin_to_lead();
         if self.replaced || self.is_readded() {
-            self.relapse("another log was admitted in the place of this node's".to_owned())?;
+            self.relapse("another log was admitted in the place of this node's".to_owned(), false)?;
         }
         self.follow_options()?;
         for to in std::mem::take(&mut self.greetings) {
@@ -580,6 +580,19 @@ impl<D: Disk, B: Books> Machine<D, B> {
     #[cfg(test)]
     pub(crate) fn last_applied(&self) -> u64 {
         self.applied
+    }
+
+    /// Its id, term and last entry, if this node leads.
+    #[cfg(test)]
+    pub(crate) fn led_with(&self) -> Option<(u64, (u64, u64))> {
+        let leads = self.node.raft.state == StateRole::Leader;
+        self.id().filter(|_| leads).map(|id| (id, self.log().promised()))
+    }
+
+    /// What this node remembers to have heard from another one.
+    #[cfg(test)]
+    pub(crate) fn remembers(&self, id: u64) -> Option<(u64, u64)> {
+        self.log().memory().promised(id)
     }
 
     /// What a failed simulation shows.

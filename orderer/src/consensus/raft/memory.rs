@@ -86,6 +86,12 @@ impl Memory {
         self.peers.get(&id).filter(|known| known.has_id).map(|known| known.incarnation)
     }
 
+    /// Term and entry up to which an id has promised.
+    #[cfg(test)]
+    pub(crate) fn promised(&self, id: u64) -> Option<(u64, u64)> {
+        self.peers.get(&id).map(Remembered::promised)
+    }
+
     /// The start of the log that was accepted last under this id.
     pub(crate) fn boot(&self, id: u64) -> Option<u64> {
         self.peers.get(&id).map(|known| known.boot)

@@ -4,6 +4,8 @@
 //! Raft's members and proposes the next step. A node that comes is a learner until it has caught up, so that it never stands
 //! in a quorum that it cannot serve. Source of the rule on one change at a time: the Raft dissertation, section 4.
 
+use std::collections::BTreeSet;
+
 use protobuf::Message as _;
 use raft::{
     ProgressState, StateRole,
@@ -84,7 +86,7 @@ impl<D: Disk, B: Books> Machine<D, B> {
     /// Whether this node, when it is none of Raft's members any more, is still needed: the others may not know that its removal was agreed on. One that led when
     /// it was agreed on has told nobody yet, and nobody else may know after a crash; they then need its vote once more to find out. It has done its part when all
     /// voters have answered, or another leader has said so. Who is refused by the others need not wait for either: they do not count it.
-    pub(crate) fn is_needed(&self) -> bool {
+    fn is_needed(&self) -> bool {
         let (raft, (_, changed_at)) = (&self.node.raft, self.log().roster());
         if raft.state != StateRole::Leader {
             return self.told_commit < changed_at;
@@ -93,6 +95,18 @@ impl<D: Disk, B: Books> Machine<D, B> {
         raft.prs().iter().any(|(id, progress)| {
             *id != raft.id && voters.contains(id) && progress.committed_index < changed_at
         })
+    }
+
+    /// Whether the configuration names this node no more, and nobody needs it: it has heard in the log from somebody who goes on that Raft does not count it, or most
+    /// consenters do not take it for one (`doubters`). One of them alone may be an old copy that knows nobody.
+    pub(crate) fn is_removed(&self, doubters: &BTreeSet<u64>) -> bool {
+        if self.books.own_id().is_some() {
+            return false;
+        }
+        let (consenters, _) = self.books.ids();
+        let doubting = consenters.iter().filter(|id| doubters.contains(id)).count();
+        let is_counted = self.id().is_some_and(|id| self.is_member(id));
+        doubting > consenters.len() / 2 || !is_counted && !self.is_needed()
     }
 
     /// A member that is no consenter any more.

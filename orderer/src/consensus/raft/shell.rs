@@ -1,7 +1,7 @@
 //! The task around a channel's Raft machine: time, mailboxes, disk and network.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
@@ -138,8 +138,8 @@ pub(super) struct Shell {
     fetching: Option<(Vec<String>, Instant)>,
     /// Where unknown consenters say that blocks are, and until when that counts.
     introduced: Option<(Whereabouts, Instant)>,
-    /// Another consenter does not take this node for one: a configuration that it lacks may have removed it.
-    is_doubted: bool,
+    /// Consenters that do not take this node for one: a configuration that it lacks may have removed it.
+    doubters: BTreeSet<u64>,
     obstacle: Option<String>,
 }
 
@@ -180,7 +180,7 @@ impl Shell {
             fetched: None,
             fetching: None,
             introduced: None,
-            is_doubted: false,
+            doubters: BTreeSet::new(),
             obstacle: None,
         }
     }
@@ -248,7 +248,7 @@ impl Shell {
         }
         self.show_lags();
         let machine = &mut self.parts.machine;
-        let listens = machine.leadership() == Leadership::Nobody || machine.is_alone();
+        let listens = !machine.is_led() || machine.is_alone();
         self.parts.listens.store(listens, Ordering::Relaxed);
         if machine.has_unsynced_memory() {
             blocking(|| machine.keep_memory()).map_err(|error| with_causes(&error))?;
@@ -264,16 +264,12 @@ impl Shell {
 
     /// The configuration names this node no more, and Raft does not count it: it has heard so in the log from somebody who goes on, or the others do not listen any more.
     fn is_removed(&self) -> bool {
-        let machine = &self.parts.machine;
-        let (voters, learners) = machine.members();
-        let is_counted = machine.id().is_some_and(|id| voters.contains(&id) || learners.contains(&id));
-        machine.books().own_id().is_none() && (self.is_doubted || !is_counted && !machine.is_needed())
+        self.parts.machine.is_removed(&self.doubters)
     }
 
     /// A removal that was agreed on before a restart may still have to be carried out with the one who leaves.
     fn keep_leaving(&mut self) -> Result<(), String> {
-        let (voters, learners) = self.parts.machine.members();
-        let counted: Vec<u64> = voters.iter().chain(learners).copied().collect();
+        let counted = self.parts.machine.counted();
         let Some(earlier) = self.parts.machine.books().membership_before()? else { return Ok(()) };
         let mut membership = self.parts.membership.write().unwrap_or_else(PoisonError::into_inner);
         membership.keep_leaving(&earlier, &counted);
@@ -348,7 +344,9 @@ impl Shell {
         match *event {
             LinkEvent::Open(id) => self.parts.machine.reached(id),
             LinkEvent::Broken(id) => self.parts.machine.unreachable(id),
-            LinkEvent::Refused => self.is_doubted = true,
+            LinkEvent::Refused(id) => {
+                self.doubters.insert(id);
+            }
             LinkEvent::Verdict(id, ref verdict) => {
                 let machine = &mut self.parts.machine;
                 return blocking(|| machine.judged(id, verdict)).map_err(|error| with_causes(&error));
@@ -434,7 +432,9 @@ impl Shell {
         };
         if leadership != Leadership::Nobody {
             self.election = None;
-            self.is_doubted = false;
+        }
+        if self.parts.machine.is_led() {
+            self.doubters.clear();
             self.parts.stranger.store(false, Ordering::Relaxed);
         }
         let changed = self
@@ -465,9 +465,9 @@ impl Shell {
     fn connect(&mut self) {
         let books = self.parts.machine.books();
         let (sequence, own) = (books.sequence(), books.own_id());
-        let (voters, learners) = self.parts.machine.members();
-        let counted: Vec<u64> = voters.iter().chain(learners).copied().collect();
-        self.parts.metrics.voters.set(i64::try_from(voters.len()).unwrap_or(i64::MAX));
+        let voters = self.parts.machine.members().0.len();
+        let counted = self.parts.machine.counted();
+        self.parts.metrics.voters.set(i64::try_from(voters).unwrap_or(i64::MAX));
         let mut shared = self.parts.membership.write().unwrap_or_else(PoisonError::into_inner);
         shared.let_go(&counted);
         let at = (sequence, shared.ids().0, shared.has_leaving());
@@ -492,7 +492,7 @@ impl Shell {
     fn fetch(&mut self) {
         let now = Instant::now();
         self.introduced.take_if(|(_, until)| *until < now);
-        let is_doubted = self.is_doubted || self.parts.stranger.load(Ordering::Relaxed);
+        let is_doubted = !self.doubters.is_empty() || self.parts.stranger.load(Ordering::Relaxed);
         let Some(last) = self.parts.machine.wanted(is_doubted, self.introduced.is_some()) else {
             self.fetched = None;
             return;

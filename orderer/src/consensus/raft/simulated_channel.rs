@@ -15,10 +15,7 @@ use super::{
     simulated_node::{Collected, Node, Packet, Sent, SimulatedMachine},
     simulation::Tally,
 };
-use crate::{
-    consensus::Leadership,
-    submission::{Kind, Submission},
-};
+use crate::submission::{Kind, Submission};
 
 /// Nodes that can be consenters.
 pub(super) const NODES: u64 = 6;
@@ -174,7 +171,7 @@ impl Simulation {
             return self.introduced(sent.from, sent.to);
         }
         let sender = &mut self.nodes[position(sent.from)];
-        sender.doubted = true;
+        sender.doubters.extend(sender.books.id_of(sent.to, &sender.counted()));
         let newest = sender.books.newest_configuration();
         let names = |number| configured(&newest.block).is_some_and(|named| named.contains(&number));
         if sender.machine.is_some() && names(sent.from) && names(sent.to) {
@@ -310,6 +307,7 @@ impl Simulation {
             machine.cut_if_idle();
         }
         let outcome = outcome.and_then(|()| machine.drive(&mut collected));
+        node.led_with = machine.led_with();
         for outcome in machine.take_outcomes() {
             if let Some(message) = self.waiting.remove(&(number, outcome.ticket))
                 && outcome.result.is_ok()
@@ -356,8 +354,9 @@ impl Simulation {
     pub(super) fn fetch_one(&mut self, number: u64) {
         let node = &mut self.nodes[position(number)];
         let Some(machine) = &mut node.machine else { return };
-        if machine.leadership() != Leadership::Nobody {
-            (node.stranger, node.doubted) = (false, false);
+        if machine.is_led() {
+            node.stranger = false;
+            node.doubters.clear();
         }
         let (wanted, height) = (machine.wanted(node.stranger, node.called), machine.books().height());
         if wanted.is_none_or(|last| height > last) {
@@ -409,14 +408,12 @@ impl Simulation {
     fn leave(&mut self, number: u64) {
         let node = &mut self.nodes[position(number)];
         let Some(machine) = &node.machine else { return };
-        let is_counted = machine.id().is_some_and(|id| node.counted().contains(&id));
-        let is_named = node.books.own_id().is_some();
-        let may_go = node.doubted || !is_counted && !machine.is_needed();
+        let may_go = machine.is_removed(&node.doubters);
         let is_voter = node.is_voter();
         if is_voter {
             self.forgetful.remove(&number);
         }
-        if !is_named && may_go {
+        if may_go {
             node.stop();
             node.joined = false;
             self.tally.reconfigured += 1;

@@ -22,7 +22,9 @@ impl Simulation {
         for header in headers.iter().skip(known.saturating_sub(1)) {
             let (place, hash) = (usize::try_from(header.number).unwrap(), block_hash(header));
             match self.agreed.get(place) {
-                Some(agreed) => assert_eq!(*agreed, hash, "two blocks with number {place}"),
+                Some(agreed) => {
+                    assert_eq!(*agreed, hash, "two blocks with number {place}: {}", self.describe());
+                }
                 None => {
                     self.agreed.push(hash);
                     let kept = self.nodes[position(number)].books.kept(header.number).unwrap();

@@ -127,9 +127,27 @@ impl Simulation {
         panic!("node {number} was alone in its old copy, and nobody has told it: {}", self.describe());
     }
 
+    /// Whether somebody is there to remember what a node promised: those to whom it said so have their memory, and a leader was heard since its last entry.
+    fn is_remembered(&self, number: u64) -> bool {
+        let consenters = self.longest().consenters();
+        let all_remember = !consenters.iter().any(|one| self.forgetful.contains(one));
+        let node = &self.nodes[position(number)];
+        let is_known = node.led_with.is_none_or(|(id, promised)| {
+            let others = self.nodes.iter().filter(|other| other.number != number);
+            others
+                .filter_map(|other| other.machine.as_ref())
+                .any(|other| other.remembers(id) >= Some(promised))
+        });
+        all_remember && is_known
+    }
+
     /// An operator puts the copy back.
     pub(super) fn set_back(&mut self, number: u64) {
-        if self.loses_unsynced || !self.may_forget(number) || self.nodes[position(number)].copy.is_none() {
+        if self.loses_unsynced
+            || !self.may_forget(number)
+            || !self.is_remembered(number)
+            || self.nodes[position(number)].copy.is_none()
+        {
             return;
         }
         self.gather();

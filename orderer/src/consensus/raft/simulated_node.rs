@@ -1,5 +1,7 @@
 //! One orderer of a simulation: its machine, what it stands on, and what it sends.
 
+use std::collections::BTreeSet;
+
 use consort_protos::consort::orderer::{Hello, Standing, Verdict};
 use raft::eraftpb::Message;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
@@ -55,10 +57,12 @@ pub(super) struct Node {
     pub(super) joined: bool,
     /// Somebody called whom its configuration does not name.
     pub(super) stranger: bool,
-    /// Another node did not take it for a consenter.
-    pub(super) doubted: bool,
+    /// The ids of those who did not take it for a consenter.
+    pub(super) doubters: BTreeSet<u64>,
     /// A consenter that its configuration does not name has introduced itself.
     pub(super) called: bool,
+    /// Its id, term and last entry, if it led when it was last looked at.
+    pub(super) led_with: Option<(u64, (u64, u64))>,
     /// The orderer that it fetches blocks from, and the next one of that stream.
     pub(super) stream: Option<(u64, u64)>,
 }
@@ -75,8 +79,9 @@ impl Node {
             copy: None,
             joined: false,
             stranger: false,
-            doubted: false,
+            doubters: BTreeSet::new(),
             called: false,
+            led_with: None,
             stream: None,
         }
     }
@@ -84,7 +89,8 @@ impl Node {
     pub(super) fn start(&mut self, random: &mut StdRng) {
         self.power.restore();
         self.books.reopen();
-        (self.doubted, self.called) = (false, false);
+        self.doubters.clear();
+        self.called = false;
         let ticks = 10 + 3 * usize::try_from(self.number).unwrap() + random.random_range(0..3);
         let mut own = StdRng::seed_from_u64(random.random());
         let settings =
@@ -109,10 +115,7 @@ impl Node {
 
     /// Raft's members as this node knows them.
     pub(super) fn counted(&self) -> Vec<u64> {
-        self.machine.as_ref().map_or_else(Vec::new, |machine| {
-            let (voters, learners) = machine.members();
-            voters.iter().chain(learners).copied().collect()
-        })
+        self.machine.as_ref().map_or_else(Vec::new, Machine::counted)
     }
 
     pub(super) fn is_voter(&self) -> bool {

@@ -65,8 +65,8 @@ pub(crate) enum LinkEvent {
     Open(u64),
     /// There is none any more.
     Broken(u64),
-    /// It does not take this node for a consenter.
-    Refused,
+    /// This one does not take this node for a consenter.
+    Refused(u64),
     /// It answers the hello.
     Verdict(u64, Verdict),
 }
@@ -311,7 +311,7 @@ impl Link {
         self.tell(LinkEvent::Open(self.id));
         let ended = self.exchange(outgoing, waiting, &requests, responses, said).await;
         if let Err(Ended { is_unknown: true, .. }) = &ended {
-            self.tell(LinkEvent::Refused);
+            self.tell(LinkEvent::Refused(self.id));
             self.introduce(client).await;
         }
         ended.map_err(|ended| ended.reason)
