@@ -106,6 +106,22 @@ async fn without_a_leader_only_who_asked_for_best_effort_is_served() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_reader_who_reads_nothing_holds_up_neither_writers_nor_other_readers() {
+    let network = Network::up(1, Choices::default()).await;
+    let stalled = network.read_from(0, 0).await;
+    // More than its connection takes without being read.
+    let large = "x".repeat(512 * 1024);
+    for message in 0..32 {
+        network.order(0, &network.message(&format!("{message} {large}"))).await;
+    }
+    let (oldest, newest) = (at(Oldest(SeekOldest {})), at(Newest(SeekNewest {})));
+    let info = SeekInfo { start: oldest, stop: newest, ..SeekInfo::default() };
+    let all: Vec<u64> = (0..=32).collect();
+    assert_eq!(network.range(0, seek(&network, &info)).await, (all, Status::Success));
+    drop(stalled);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_reader_who_loses_the_right_to_read_sees_no_block_from_then_on() {
     let network = Network::up(1, Choices::default()).await;
     network.order(0, &network.message("one")).await;

@@ -267,9 +267,31 @@ mod tests {
             self.exchange();
         }
 
+        fn send(&mut self, text: &'static str, ticket: Ticket) {
+            let original = Envelope { payload: Bytes::from_static(text.as_bytes()), ..Envelope::default() };
+            let ordered = original.encode_to_vec().into();
+            let submission = Submission { original, ordered, size: 7, kind: Kind::Normal, sequence: 0 };
+            self.machine(0).submit(submission, ticket);
+            self.machine(0).cut_if_idle();
+        }
+
         fn outcomes(&mut self) -> Vec<Outcome> {
             self.machine(0).take_outcomes()
         }
+    }
+
+    #[test]
+    fn a_free_leader_cuts_at_once_and_no_message_waits_longer_than_the_batch_timeout() {
+        let mut elected = Elected::new();
+        elected.machine(0).take_cuts();
+        elected.send("first", 1);
+        elected.send("behind the first", 2);
+        assert_eq!(elected.machine(0).take_cuts(), [(CutReason::Idle, 1)], "a block is being agreed on");
+        assert!(elected.machine(0).is_waiting());
+        elected.machine(0).batch_expired();
+        assert_eq!(elected.machine(0).take_cuts(), [(CutReason::Timeout, 1)]);
+        elected.exchange();
+        assert_eq!(elected.outcomes().len(), 2);
     }
 
     #[test]
