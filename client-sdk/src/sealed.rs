@@ -74,7 +74,8 @@ const NOT_FOUND: i32 = 404;
 /// Status of the chaincode for a call that comes too late, or too early.
 const CONFLICT: i32 = 409;
 
-/// How long a step is tried again: an endorser may be a few blocks behind the step before, which this client has seen committed.
+/// How long a step is tried again: a peer may be a few blocks behind the step before, which this client, or another one who told it,
+/// has seen committed.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Pause between two tries: about the time of a block.
@@ -167,7 +168,7 @@ impl SealedData {
     /// # Errors
     /// Those of an evaluation.
     pub async fn domain(&self, domain: &str) -> Result<Domain, Error> {
-        self.ask("GetDomain", &DomainName { domain: domain.to_owned() }).await
+        self.ask_patiently("GetDomain", &DomainName { domain: domain.to_owned() }).await
     }
 
     /// Seals a record of at most 64 KiB as the next version of its key, in a domain of the caller's. Only the domain's public key is
@@ -245,7 +246,7 @@ impl SealedData {
     /// # Errors
     /// Those of an evaluation.
     pub async fn record(&self, name: &RecordName) -> Result<Record, Error> {
-        self.ask("GetRecord", name).await
+        self.ask_patiently("GetRecord", name).await
     }
 
     /// The records of a domain, with their newest versions.
@@ -298,7 +299,7 @@ impl SealedData {
     /// # Errors
     /// Those of an evaluation.
     pub async fn grant_status(&self, grant: &str) -> Result<GrantAnswer, Error> {
-        self.ask("GetGrant", &GrantName { grant: grant.to_owned() }).await
+        self.ask_patiently("GetGrant", &GrantName { grant: grant.to_owned() }).await
     }
 
     /// A request with the answers that were put on record.
@@ -306,7 +307,7 @@ impl SealedData {
     /// # Errors
     /// Those of an evaluation.
     pub async fn request_status(&self, request: &str) -> Result<RequestAnswer, Error> {
-        self.ask("GetRequest", &RequestName { tx_id: request.to_owned() }).await
+        self.ask_patiently("GetRequest", &RequestName { tx_id: request.to_owned() }).await
     }
 
     /// Who could read what, when; who did; by whose leave. All pages.
@@ -346,6 +347,23 @@ impl SealedData {
             }
         };
         Ok(endorsed.submit().await?.committed().await?.into_valid()?)
+    }
+
+    /// Asks for something that is there, as far as the caller knows: the peer that is asked may not have its block yet.
+    async fn ask_patiently<M: Message + Default>(
+        &self,
+        function: &'static str,
+        message: &impl Message,
+    ) -> Result<M, Error> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.ask(function, message).await {
+                Err(Error::Call(error)) if has_status(&error, NOT_FOUND) && Instant::now() < deadline => {
+                    sleep(PAUSE).await;
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
     async fn ask<M: Message + Default>(

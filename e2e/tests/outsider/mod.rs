@@ -1,7 +1,7 @@
 //! What somebody gets who must learn nothing: files, logs, metrics, blocks, answers to discovery; and the search for secrets in it.
 #![allow(unreachable_pub, reason = "a module of tests has no crate to be public in")]
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
 
@@ -60,18 +60,27 @@ pub fn check(secrets: &[Secret], whose: &str, bytes: &[u8]) {
 /// The files below a folder that hold one of the secrets.
 pub fn holders(folder: &Path, secrets: &[Secret]) -> Result<Vec<String>> {
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
+    // A running node may remove a file or a folder at any time.
+    let Some(entries) = present(std::fs::read_dir(folder), folder)? else { return Ok(found) };
+    for entry in entries {
         let path = entry?.path();
         if path.is_dir() {
             found.extend(holders(&path, secrets)?);
             continue;
         }
-        // A running node may remove a file at any time.
-        let Ok(bytes) = std::fs::read(&path) else { continue };
+        let Some(bytes) = present(std::fs::read(&path), &path)? else { continue };
         let held = secrets.iter().filter(|secret| secret.is_in(&bytes));
         found.extend(held.map(|secret| format!("{} is in {}", secret.what, path.display())));
     }
     Ok(found)
+}
+
+/// What was read, unless it is not there any more.
+fn present<T>(read: std::io::Result<T>, path: &Path) -> Result<Option<T>> {
+    match read {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        read => read.map(Some).with_context(|| format!("cannot read {}", path.display())),
+    }
 }
 
 /// The ports at which the nodes of a network are operated.
