@@ -1,8 +1,9 @@
 //! What an administrator and a curious user do from the command line, on a running network.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use consort_e2e::{Network, Outcome};
 
 fn batch_size(network: &Network) -> Result<u64> {
@@ -71,6 +72,79 @@ fn a_channel_is_changed_from_a_readable_file() -> Result<()> {
     as_administrator(&network, "apply", &update, "org2.example.com")?.expect_success()?;
     let config = network.consort(&["block", "show", "config", "--output", "json"])?.expect_success()?;
     assert!(config.contains("\"Org3\""), "the new organisation is not in the configuration");
+    Ok(())
+}
+
+/// Plans a change, signs and applies it. A leader refuses to change the consenters until it has heard from the others: then once more.
+fn change(network: &Network, name: &str, text: &str, administrators: [&str; 2]) -> Result<String> {
+    let change = write(network, name, text)?;
+    let [one, other] = administrators;
+    let planned = as_administrator(network, "plan", &change, one)?.expect_success()?;
+    let update = change.replace(".yaml", ".update");
+    as_administrator(network, "sign", &update, one)?.expect_success()?;
+    until(&format!("{name} is applied"), || {
+        let applied = as_administrator(network, "apply", &update, other)?;
+        if !applied.success && applied.stderr.contains("nodes are alive") {
+            return Ok(false);
+        }
+        applied.expect_success().map(|_| true)
+    })?;
+    Ok(planned)
+}
+
+fn until(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
+    let limit = Instant::now() + Duration::from_secs(60);
+    while !holds()? {
+        ensure!(Instant::now() < limit, "in vain: {what}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_consenter_and_rules_of_access_are_changed_from_readable_files() -> Result<()> {
+    const ORDERERS: [&str; 2] = ["example.com", "example.com"];
+    const PEERS: [&str; 2] = ["org1.example.com", "org2.example.com"];
+    let network = Network::start("two-org-raft")?;
+    let (host, port) = ("orderer3.example.com", network.port(9050));
+    let planned =
+        change(&network, "leaves.yaml", &format!("consenters: {{ remove: ['{host}:{port}'] }}\n"), ORDERERS)?;
+    assert!(planned.contains(host) && planned.contains("OrdererMSP"), "{planned}");
+    let is = |relation: &str| {
+        let status = network.json(&["orderer", "status"])?;
+        let rows = status["channels"].as_array().context("no list of channels")?.clone();
+        Ok(rows.iter().any(|row| row["orderer"] == host && row["relation"] == relation))
+    };
+    until("it follows", || is("follower"))?;
+    let tls = network.data().join("organizations/ordererOrganizations/example.com/orderers").join(host);
+    let certificate = tls.join("tls/server.crt").display().to_string();
+    let returns = format!(
+        "consenters:\n  add: [{{ host: {host}, port: {port}, client_tls_cert: {certificate}, server_tls_cert: {certificate} }}]\n"
+    );
+    change(&network, "returns.yaml", &returns, ORDERERS)?;
+    until("it takes part", || is("consenter"))?;
+
+    // Each resource by itself, on the peers of all organisations.
+    let may = |question: &[&str], user: &str| -> Result<Outcome> {
+        network.consort(&[question, &["--as", user, "--peer", "peer0.org1.example.com"]].concat())
+    };
+    let evaluate = ["tx", "evaluate", "basic", "GetAllAssets"];
+    let show = ["block", "show", "newest"];
+    let (client, administrator) = ("User1@org1.example.com", "Admin@org1.example.com");
+    let rules = "policies: { Application/Auditors: \"OR('Org1MSP.admin', 'Org2MSP.admin')\" }\n\
+                 acls: { peer/Propose: /Channel/Application/Auditors, event/Block: Auditors }\n";
+    let planned = change(&network, "rules.yaml", rules, PEERS)?;
+    let told = "access to peer/Propose: the default -> /Channel/Application/Auditors";
+    assert!(planned.contains(told) && planned.contains("Org1MSP and Org2MSP"), "{planned}");
+    until("clients may not propose any more", || Ok(!may(&evaluate, client)?.success))?;
+    let refused = may(&evaluate, client)?.expect_failure()?;
+    assert!(refused.contains("/Channel/Application/Auditors"), "{refused}");
+    let refused = may(&show, client)?.expect_failure()?;
+    assert!(refused.contains("FORBIDDEN"), "{refused}");
+    may(&evaluate, administrator)?.expect_success()?;
+    may(&show, administrator)?.expect_success()?;
+    change(&network, "again.yaml", "acls: { peer/Propose: '', event/Block: '' }\n", PEERS)?;
+    until("clients may propose again", || Ok(may(&evaluate, client)?.success))?;
+    may(&show, client)?.expect_success()?;
     Ok(())
 }
 

@@ -4,9 +4,14 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use consort_client_sdk::{ClientIdentity, ConnectionProfile, Contract, Gateway};
+use bytes::Bytes;
+use consort_client_sdk::configuration::broadcast;
+use consort_client_sdk::{ClientIdentity, ConnectionProfile, Contract, Endpoint, Gateway};
 use consort_e2e::{Network, repository};
+use consort_protos::fabric::common::{Envelope, Payload};
+use consort_protos::fabric::protos::{ChaincodeActionPayload, Transaction};
 use futures::future::try_join_all;
+use prost::Message;
 
 fn deploy(network: &Network, name: &str, example: &str, more: &[&str]) -> Result<()> {
     let path = repository().join("chaincode-sdk/examples").join(example).display().to_string();
@@ -90,8 +95,9 @@ async fn conflicts(network: &Network) -> Result<()> {
     let profile = ConnectionProfile::load(organisation.join("connection-org1.json"))?;
     let user = organisation.join("users/User1@org1.example.com/msp");
     let identity = ClientIdentity::from_folder(&user, profile.msp_id()?)?;
-    let contract =
-        Gateway::connect(&profile.gateways()?[0], identity).await?.network("mychannel").contract("basic");
+    let contract = Gateway::connect(&profile.gateways()?[0], identity.clone()).await?;
+    let contract = contract.network("mychannel").contract("basic");
+    damaged(network, &contract, &identity).await?;
     contract.submit("CreateAsset", ["wanted", "blue", "5", "Tomoko", "300"]).await?;
     let update = |owner: &str| contract.call("TransferAsset").arguments(["wanted", owner].map(str::to_owned));
     let (first, second) = (update("Ada").endorse().await?, update("Max").endorse().await?);
@@ -105,6 +111,40 @@ async fn conflicts(network: &Network) -> Result<()> {
         "{said}"
     );
     phantoms(network, &contract).await
+}
+
+/// An endorser's signature is changed before the transaction is sent: it does not count, and the policy misses it.
+async fn damaged(network: &Network, contract: &Contract, identity: &ClientIdentity) -> Result<()> {
+    let asset = ["damaged", "blue", "5", "Ada", "1"].map(str::to_owned);
+    let endorsed = contract.call("CreateAsset").arguments(asset).endorse().await?;
+    let mut payload = Payload::decode(endorsed.payload().clone())?;
+    let mut transaction = Transaction::decode(payload.data)?;
+    let mut body = ChaincodeActionPayload::decode(transaction.actions[0].payload.clone())?;
+    let endorsements = &mut body.action.as_mut().context("no action")?.endorsements;
+    let of_another = endorsements[0].signature.clone();
+    endorsements[1].signature = of_another;
+    transaction.actions[0].payload = body.encode_to_vec().into();
+    payload.data = transaction.encode_to_vec().into();
+    let payload = Bytes::from(payload.encode_to_vec());
+    let envelope = Envelope { signature: identity.sign(&payload)?, payload, ..Envelope::default() };
+    let roots = network
+        .data()
+        .join("organizations/ordererOrganizations/example.com/tlsca/tlsca.example.com-cert.pem");
+    let port = network.port(7050);
+    let orderer = Endpoint::new(format!("orderer.example.com:{port}"), std::fs::read(roots)?)
+        .connect_to(([127, 0, 0, 1], port).into());
+    broadcast(&orderer, envelope).await?;
+    let fate = contract.network().commit_status(endorsed.tx_id()).await?;
+    assert!(!fate.is_valid(), "{fate:?}");
+    let said = network.consort(&["tx", "explain", endorsed.tx_id()])?.expect_success()?;
+    assert!(said.contains("ENDORSEMENT_POLICY_FAILURE"), "{said}");
+    assert!(said.contains("the policy of chaincode basic is not met"), "{said}");
+    let is_note = |line: &str| {
+        line.contains("the signature of peer0.org")
+            && line.ends_with("does not count: The signature is invalid")
+    };
+    assert!(said.lines().any(is_note), "{said}");
+    Ok(())
 }
 
 /// A range of more keys than are recorded one by one (50 in Fabric) is read, and changed before the reader is ordered.

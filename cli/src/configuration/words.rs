@@ -5,13 +5,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use consort_channel_config::update::Demand;
 use consort_msp::policy::{self, Policy};
 use consort_protos::fabric::common::{
-    Config, ConfigGroup, ConfigPolicy, ImplicitMetaPolicy, SignaturePolicyEnvelope, policy::PolicyType,
+    Config, ConfigGroup, ConfigPolicy, ConfigValue, ImplicitMetaPolicy, SignaturePolicyEnvelope,
+    policy::PolicyType,
 };
+use consort_protos::fabric::protos::{AcLs, ApiResource};
 use consort_protos::ids::MspId;
 use prost::Message;
 use serde_json::Value;
 
 use crate::messages;
+
+/// The value that holds a channel's rules of access.
+const ACCESS: &str = "ACLs";
 
 /// Characters of a value that are shown; a certificate is recognised by its beginning, and the line stays a line.
 const VALUE_CHARACTERS: usize = 60;
@@ -43,7 +48,11 @@ fn group(path: &str, old: &ConfigGroup, new: &ConfigGroup, lines: &mut Vec<Strin
         if old.map(|value| &value.value) == new.map(|value| &value.value) {
             continue;
         }
-        let json = |value: Option<&consort_protos::fabric::common::ConfigValue>| {
+        if name == ACCESS {
+            lines.extend(rules_of_access(old, new));
+            continue;
+        }
+        let json = |value: Option<&ConfigValue>| {
             value.map_or(Value::Null, |value| messages::configuration_value(name, &value.value))
         };
         compare(&within(name), &json(old), &json(new), lines);
@@ -56,10 +65,27 @@ fn group(path: &str, old: &ConfigGroup, new: &ConfigGroup, lines: &mut Vec<Strin
     }
 }
 
-fn names<'a, T>(
-    old: &'a std::collections::BTreeMap<String, T>,
-    new: &'a std::collections::BTreeMap<String, T>,
-) -> BTreeSet<&'a String> {
+/// Who may do what: each resource with the policy that guarded it and that will. Without an entry it has the default of Fabric.
+fn rules_of_access(old: Option<&ConfigValue>, new: Option<&ConfigValue>) -> Vec<String> {
+    let entries = |value: Option<&ConfigValue>| {
+        value.and_then(|value| AcLs::decode(value.value.clone()).ok()).unwrap_or_default().acls
+    };
+    let (old, new) = (entries(old), entries(new));
+    let policy = |entry: Option<&ApiResource>| {
+        let named = entry.map(|entry| entry.policy_ref.as_str()).filter(|policy| !policy.is_empty());
+        named.unwrap_or("the default").to_owned()
+    };
+    names(&old, &new)
+        .into_iter()
+        .filter(|resource| old.get(*resource) != new.get(*resource))
+        .map(|resource| {
+            let (before, after) = (policy(old.get(resource)), policy(new.get(resource)));
+            format!("access to {resource}: {before} -> {after}")
+        })
+        .collect()
+}
+
+fn names<'a, T>(old: &'a BTreeMap<String, T>, new: &'a BTreeMap<String, T>) -> BTreeSet<&'a String> {
     old.keys().chain(new.keys()).collect()
 }
 
@@ -183,6 +209,26 @@ mod tests {
         );
         assert!(lines[1].starts_with("Orderer/BatchSize.max_message_count: "), "{lines:?}");
         assert!(lines[1].ends_with(" -> 77"), "{lines:?}");
+    }
+
+    #[test]
+    fn rules_of_access_are_told_one_by_one() {
+        let old = golden();
+        let rule = |resource: &str, policy: &str| (resource.to_owned(), policy.to_owned());
+        let some = [rule("event/Block", "Auditors"), rule("peer/Propose", "/Channel/Application/Admins")];
+        let guarded = Change { acls: some.into(), ..Change::default() }.apply(&old).unwrap();
+        assert_eq!(
+            changes(&old, &guarded),
+            [
+                "access to event/Block: the default -> Auditors",
+                "access to peer/Propose: the default -> /Channel/Application/Admins"
+            ]
+        );
+        let back = Change { acls: [rule("event/Block", "")].into(), ..Change::default() };
+        assert_eq!(
+            changes(&guarded, &back.apply(&guarded).unwrap()),
+            ["access to event/Block: Auditors -> the default"]
+        );
     }
 
     #[test]
