@@ -664,6 +664,18 @@ fn the_consensus_type_changes_only_in_maintenance() {
         ),
         "{outside}"
     );
+    // And what it changes to must be something that the orderers know: Fabric's BFT is nothing of theirs.
+    let signers = [&network.orderer_admin];
+    let maintenance =
+        |root: &mut ConfigGroup| change_consensus(root, |consensus| consensus.set_state(State::Maintenance));
+    let (_, inside) = network.propose(&signers, maintenance).unwrap();
+    let mut wanted = inside.config().clone();
+    change_consensus(wanted.channel_group.as_mut().unwrap(), |consensus| {
+        consensus.r#type = "BFT".to_owned();
+    });
+    let update = compute(inside.config(), &wanted, inside.channel()).unwrap();
+    let refused = inside.propose(&envelope(&update, &signers)).map(|_| ()).unwrap_err().to_string();
+    assert!(refused.contains("consensus type \"BFT\" is not supported, only etcdraft is"), "{refused}");
 }
 
 fn hashing(name: &str, key_algorithms: &[&str]) -> HashingAlgorithm {

@@ -1,8 +1,12 @@
 //! Channels joined, followed and left while orderers run.
 
+use consort_crypto::hash::HashAlgorithm;
 use consort_protos::{
     block,
-    fabric::common::{Block, Envelope, HeaderType, Status},
+    fabric::{
+        common::{Block, ConfigEnvelope, Envelope, HeaderType, Payload, Status},
+        orderer::ConsensusType,
+    },
 };
 use prost::Message;
 
@@ -146,6 +150,27 @@ async fn a_channel_that_was_left_can_be_joined_again_at_once_whoever_reads_it() 
     }
 }
 
+/// The first block of a channel whose orderers would have to be those of Fabric's BFT.
+fn with_bft(genesis: &Block) -> Block {
+    let mut altered = genesis.clone();
+    let data = altered.data.as_mut().unwrap();
+    let mut envelope = Envelope::decode(data.data[0].clone()).unwrap();
+    let mut payload = Payload::decode(envelope.payload).unwrap();
+    let mut whole = ConfigEnvelope::decode(payload.data).unwrap();
+    let root = whole.config.as_mut().unwrap().channel_group.as_mut().unwrap();
+    let orderer = root.groups.get_mut("Orderer").unwrap();
+    let entry = orderer.values.get_mut("ConsensusType").unwrap();
+    let mut consensus = ConsensusType::decode(entry.value.clone()).unwrap();
+    consensus.r#type = "BFT".to_owned();
+    entry.value = consensus.encode_to_vec().into();
+    payload.data = whole.encode_to_vec().into();
+    envelope.payload = payload.encode_to_vec().into();
+    data.data[0] = envelope.encode_to_vec().into();
+    let data_hash = HashAlgorithm::default().block_data_hash(data);
+    altered.header.as_mut().unwrap().data_hash = data_hash.to_vec().into();
+    altered
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn joining_refuses_what_is_no_configuration_block_of_a_channel() {
     let network = Network::up(1, Choices::default()).await;
@@ -155,6 +180,9 @@ async fn joining_refuses_what_is_no_configuration_block_of_a_channel() {
         (status, body.as_str()),
         (400, r#"{"error":"invalid join block: block is not a config block"}"#)
     );
+    let (status, body) = network.join(0, with_bft(&network.genesis).encode_to_vec()).await;
+    assert_eq!(status, 400, "{body}");
+    assert!(body.contains(r#"consensus type \"BFT\" is not supported, only etcdraft is"#), "{body}");
     assert_eq!(network.describe(0, "NoChannel").await.0, 400);
     assert_eq!(network.describe(0, "elsewhere").await.0, 404);
     assert_eq!(network.describe(0, "elsewhere/blocks/newest").await.0, 404);
