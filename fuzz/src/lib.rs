@@ -17,6 +17,7 @@ mod membership;
 mod network;
 mod orderer;
 mod peer;
+mod sealed;
 mod seeds;
 mod services;
 

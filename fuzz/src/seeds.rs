@@ -9,9 +9,7 @@ use consort_protos::consort::endorsing::Asked;
 use consort_protos::consort::identities::{GetArgs, ListArgs, RegisterArgs};
 use consort_protos::consort::peer::{Chaincode, PeerState, SignedMembership};
 use consort_protos::consort::privatedata::{Body, Fetch, Push, Signed, Wanted, body};
-use consort_protos::consort::sealed::{
-    CreateDomain, DepositRequest, DescribeRequest, PutRecord, Question, RecordName, SignedQuestion,
-};
+use consort_protos::consort::sealed::{DescribeRequest, PutRecord};
 use consort_protos::envelope;
 use consort_protos::fabric::common::{ChannelHeader, Envelope, HeaderType, SignatureHeader};
 use consort_protos::fabric::discovery::{
@@ -24,7 +22,8 @@ use consort_protos::fabric::gateway::{
 };
 use consort_protos::fabric::lifecycle::{
     ApproveChaincodeDefinitionForMyOrgArgs, CheckCommitReadinessArgs, CommitChaincodeDefinitionArgs,
-    InstallChaincodeArgs, QueryChaincodeDefinitionArgs, QueryChaincodeDefinitionsArgs,
+    GetInstalledChaincodePackageArgs, InstallChaincodeArgs, QueryApprovedChaincodeDefinitionArgs,
+    QueryChaincodeDefinitionArgs, QueryChaincodeDefinitionsArgs, QueryInstalledChaincodeArgs,
 };
 use consort_protos::fabric::orderer::{SeekNextCommit, SeekPosition, SeekSpecified, seek_position};
 use consort_protos::fabric::protos::{
@@ -35,9 +34,10 @@ use prost::Message;
 
 use crate::network::{CHANNEL, NETWORK, signature, timestamp};
 use crate::orderer::BOUNDARY;
+use crate::sealed;
 
 /// A transaction id.
-const TX_ID: &str = "6f142589e4ef6a1e62c9c816e2074f70baa9f7cf67c2f0c287d4ef907d6d2015";
+pub(crate) const TX_ID: &str = "6f142589e4ef6a1e62c9c816e2074f70baa9f7cf67c2f0c287d4ef907d6d2015";
 
 /// Well-formed input of a function; none for those that the tests have other input for.
 #[must_use]
@@ -55,11 +55,11 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "cscc_arguments" => cscc_arguments(),
         "qscc_arguments" => qscc_arguments(),
         "identities_arguments" => identities_arguments(),
-        "sealed_arguments" => sealed_arguments(),
+        "sealed_arguments" => sealed::arguments(),
         "endorsing_stream" => endorsing_streams(),
         "sealed_describe" => vec![DescribeRequest { channel: CHANNEL.to_owned() }.encode_to_vec()],
-        "sealed_deposit" => sealed_deposits(),
-        "sealed_question" => sealed_questions(),
+        "sealed_deposit" => sealed::deposits(),
+        "sealed_question" => sealed::questions(),
         "membership_statement" => vec![membership_statement()],
         "private_data_call" => private_data_calls(),
         "broadcast_envelope" => vec![transaction().encode_to_vec(), update().encode_to_vec()],
@@ -96,7 +96,8 @@ fn texts(target: &str) -> &'static [&'static str] {
     }
 }
 
-fn input(args: &[&[u8]]) -> Vec<u8> {
+/// The arguments of a call.
+pub(crate) fn input(args: &[&[u8]]) -> Vec<u8> {
     let args = args.iter().map(|argument| Bytes::copy_from_slice(argument)).collect();
     ChaincodeInput { args, ..ChaincodeInput::default() }.encode_to_vec()
 }
@@ -245,13 +246,14 @@ fn discovery_requests() -> Vec<Vec<u8>> {
 }
 
 fn proposal_payloads() -> Vec<Vec<u8>> {
-    let record = PutRecord { name: Some(record_name()), ..PutRecord::default() }.encode_to_vec();
+    let record = PutRecord { name: Some(sealed::record_name()), ..PutRecord::default() }.encode_to_vec();
     let calls: [(&str, &[&[u8]]); 2] = [("basic", &[b"Put", b"key"]), ("_sealed", &[b"PutRecord", &record])];
     calls.map(|(chaincode, args)| unsigned_proposal(chaincode, CHANNEL, args).payload.to_vec()).to_vec()
 }
 
 fn lifecycle_arguments() -> Vec<Vec<u8>> {
     let (name, version) = ("basic".to_owned(), "1".to_owned());
+    let id = format!("basic_1:{}", "ab".repeat(32));
     let package = package::pack("basic_1", b"\0asm\r\0\x01\0").unwrap_or_default();
     let calls = [
         (
@@ -288,8 +290,15 @@ fn lifecycle_arguments() -> Vec<Vec<u8>> {
             }
             .encode_to_vec(),
         ),
-        ("QueryChaincodeDefinition", QueryChaincodeDefinitionArgs { name }.encode_to_vec()),
+        ("QueryChaincodeDefinition", QueryChaincodeDefinitionArgs { name: name.clone() }.encode_to_vec()),
         ("QueryChaincodeDefinitions", Vec::new()),
+        (
+            "QueryApprovedChaincodeDefinition",
+            QueryApprovedChaincodeDefinitionArgs { name, sequence: 1 }.encode_to_vec(),
+        ),
+        ("QueryApprovedChaincodeDefinitions", Vec::new()),
+        ("QueryInstalledChaincode", QueryInstalledChaincodeArgs { package_id: id.clone() }.encode_to_vec()),
+        ("GetInstalledChaincodePackage", GetInstalledChaincodePackageArgs { package_id: id }.encode_to_vec()),
         ("QueryInstalledChaincodes", Vec::new()),
     ];
     calls.iter().map(|(function, args)| input(&[function.as_bytes(), args])).collect()
@@ -331,40 +340,10 @@ fn identities_arguments() -> Vec<Vec<u8>> {
     ]
 }
 
-fn record_name() -> RecordName {
-    RecordName { domain: "clinic".to_owned(), key: "one".to_owned(), ..RecordName::default() }
-}
-
-fn sealed_arguments() -> Vec<Vec<u8>> {
-    let domain = CreateDomain { domain: "clinic".to_owned(), ..CreateDomain::default() };
-    let record = PutRecord { name: Some(record_name()), ..PutRecord::default() };
-    vec![
-        input(&[b"CreateDomain", &domain.encode_to_vec()]),
-        input(&[b"PutRecord", &record.encode_to_vec()]),
-        input(&[b"GetRecord", &record_name().encode_to_vec()]),
-    ]
-}
-
 fn endorsing_streams() -> Vec<Vec<u8>> {
     let asked = |number, proposal| Asked { number, proposal }.encode_length_delimited_to_vec();
     let chain = proposal("qscc", CHANNEL, &[b"GetChainInfo", CHANNEL.as_bytes()]);
     vec![[asked(1, Some(chain.clone())), asked(2, Some(chain)), asked(1, None)].concat()]
-}
-
-fn sealed_deposits() -> Vec<Vec<u8>> {
-    let deposit = DepositRequest {
-        channel: CHANNEL.to_owned(),
-        grant: TX_ID.to_owned(),
-        index: 1,
-        sealed_share: Bytes::from_static(&[3; 113]),
-    };
-    vec![deposit.encode_to_vec()]
-}
-
-fn sealed_questions() -> Vec<Vec<u8>> {
-    let question = Question { channel: CHANNEL.to_owned(), request: TX_ID.to_owned() };
-    let question = Bytes::from(question.encode_to_vec());
-    vec![question.to_vec(), SignedQuestion { question, ..SignedQuestion::default() }.encode_to_vec()]
 }
 
 fn membership_statement() -> Vec<u8> {
@@ -446,6 +425,7 @@ mod tests {
         for seed in [&lifecycle[2], &lifecycle[5]] {
             assert!(succeed("_lifecycle", CHANNEL, seed));
         }
+        assert!(succeed("_sealed", CHANNEL, &seeds("sealed_arguments")[0]), "a domain is made");
         assert!(succeed("_identities", CHANNEL, &seeds("identities_arguments")[2]));
         assert!(orderer::judged(&first("broadcast_envelope")).is_ok(), "a transaction is taken");
         assert!(NETWORK.bundle.check_consenters().is_ok());

@@ -413,9 +413,12 @@ async fn what_is_not_defined_or_not_installed_is_a_failure_of_this_peer() {
         consortium.one.call(&proposal(&consortium.one.client, CHANNEL, "elsewhere", &[b"Run"])).await;
     let answer = response.response.unwrap();
     assert!(
-        answer
-            .message
-            .ends_with("chaincode definition for 'elsewhere' exists, but chaincode is not installed")
+        answer.message.starts_with("error in simulation: failed to execute transaction ")
+            && answer
+                .message
+                .ends_with("chaincode definition for 'elsewhere' exists, but chaincode is not installed"),
+        "{}",
+        answer.message
     );
 }
 
