@@ -15,10 +15,7 @@ use std::{
     panic::Location,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -147,15 +144,30 @@ fn host(index: usize) -> String {
     format!("orderer{index}.example.com")
 }
 
-/// Ports that are free now, below those that the system gives away by itself, and apart from those of tests in other processes.
+/// Ports below those that the system gives away by itself, in blocks. A process has a block for as long as it listens on the first port of it: the numbers of
+/// processes alone would give two tests the same block from time to time.
+const FIRST_PORT: u32 = 10_000;
+const BLOCK_PORTS: u32 = 40;
+const BLOCKS: u32 = 500;
+
+/// Ports that are free now, and that no test in another process is given.
 fn free_ports(count: usize) -> Vec<u16> {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let first = 10_000 + std::process::id() % 500 * 40;
-    let candidates = std::iter::repeat_with(|| first + NEXT.fetch_add(1, Ordering::Relaxed));
-    let free = candidates
-        .map(|port| u16::try_from(port).unwrap())
-        .filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
-    free.take(count).collect()
+    static CLAIMED: Mutex<(Vec<TcpListener>, Vec<u16>)> = Mutex::new((Vec::new(), Vec::new()));
+    let mut claimed = CLAIMED.lock().unwrap();
+    let (held, left) = &mut *claimed;
+    let listen = |port: u32| TcpListener::bind(("127.0.0.1", u16::try_from(port).unwrap()));
+    while left.len() < count {
+        let blocks = (0..BLOCKS).map(|step| (std::process::id() + step) % BLOCKS);
+        let firsts = blocks.map(|block| FIRST_PORT + block * BLOCK_PORTS);
+        let (holder, first) = firsts
+            .filter_map(|first| Some((listen(first).ok()?, first)))
+            .next()
+            .expect("a block of ports is free");
+        held.push(holder);
+        let free = (first + 1..first + BLOCK_PORTS).filter(|port| listen(*port).is_ok());
+        left.extend(free.map(|port| u16::try_from(port).unwrap()));
+    }
+    left.drain(..count).collect()
 }
 
 fn write(path: &Path, content: impl AsRef<[u8]>) -> PathBuf {
