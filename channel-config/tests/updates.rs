@@ -28,7 +28,7 @@ use consort_protos::{
             ImplicitMetaPolicy, OrdererAddresses, Payload, Policy, SignatureHeader,
         },
         etcdraft::ConfigMetadata,
-        msp::{FabricMspConfig, FabricNodeOUs, FabricOuIdentifier, MspConfig},
+        msp::{FabricMspConfig, FabricNodeOUs, MspConfig},
         orderer::{BatchSize, ConsensusType, consensus_type::State},
     },
     ids::{ChannelId, MspId},
@@ -82,23 +82,11 @@ impl Organisation {
     }
 
     fn msp(&self) -> FabricMspConfig {
-        let unit = |name: &str| {
-            Some(FabricOuIdentifier {
-                certificate: Bytes::new(),
-                organizational_unit_identifier: name.to_owned(),
-            })
-        };
         FabricMspConfig {
             name: self.id.as_str().to_owned(),
             root_certs: vec![pem(self.ca.certificate())],
             tls_root_certs: vec![pem(self.tls_ca.certificate())],
-            fabric_node_ous: Some(FabricNodeOUs {
-                enable: true,
-                client_ou_identifier: unit("client"),
-                peer_ou_identifier: unit("peer"),
-                admin_ou_identifier: unit("admin"),
-                orderer_ou_identifier: unit("orderer"),
-            }),
+            fabric_node_ous: Some(FabricNodeOUs::named(&Bytes::new())),
             ..FabricMspConfig::default()
         }
     }

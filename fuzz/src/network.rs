@@ -1,5 +1,6 @@
 //! A consortium whose keys are here: so that what a member sends can be signed by one.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
@@ -14,9 +15,10 @@ use consort_crypto::issue::{CertificateAuthority, DistinguishedName, NamePart, T
 use consort_crypto::key::PrivateKey;
 use consort_msp::SigningIdentity;
 use consort_protos::fabric::common::{Block, ChannelHeader, Envelope, Header, Payload, SignatureHeader};
-use consort_protos::fabric::msp::{FabricMspConfig, FabricNodeOUs, FabricOuIdentifier};
+use consort_protos::fabric::msp::{FabricMspConfig, FabricNodeOUs};
 use consort_protos::fabric::protos::{Proposal, SignedProposal};
 use consort_protos::ids::{ChannelId, MspId};
+use consort_protos::proposal::ProposalParts;
 use prost::Message;
 use prost_types::Timestamp;
 use time::OffsetDateTime;
@@ -96,21 +98,11 @@ impl Organisation {
     }
 
     fn profile(&self, orderer_endpoints: Vec<String>) -> OrganisationProfile {
-        let unit = |name: &str| {
-            let organizational_unit_identifier = name.to_owned();
-            Some(FabricOuIdentifier { certificate: Bytes::new(), organizational_unit_identifier })
-        };
         let msp = FabricMspConfig {
             name: self.id.as_str().to_owned(),
             root_certs: vec![pem(self.authority.certificate())],
             tls_root_certs: vec![pem(self.tls_authority.certificate())],
-            fabric_node_ous: Some(FabricNodeOUs {
-                enable: true,
-                client_ou_identifier: unit("client"),
-                peer_ou_identifier: unit("peer"),
-                admin_ou_identifier: unit("admin"),
-                orderer_ou_identifier: unit("orderer"),
-            }),
+            fabric_node_ous: Some(FabricNodeOUs::named(&Bytes::new())),
             ..FabricMspConfig::default()
         };
         OrganisationProfile {
@@ -170,7 +162,7 @@ fn profile(org1: &Organisation, org2: &Organisation, orderers: &Organisation) ->
             capabilities: ["V2_5", REGISTERED_IDENTITIES, SEALED_DATA].map(str::to_owned).to_vec(),
             organisations: vec![org1.profile(Vec::new()), org2.profile(Vec::new())],
             policies: Policies::new(),
-            acls: std::collections::BTreeMap::new(),
+            acls: BTreeMap::new(),
         },
     }
 }
@@ -183,6 +175,28 @@ pub(crate) fn timestamp() -> Timestamp {
 /// Signs as a member.
 pub(crate) fn signature(by: &SigningIdentity, message: &[u8]) -> Bytes {
     by.sign(message).expect("invariant: the key is a good one").into()
+}
+
+/// What a member asks a chaincode, without transient data.
+pub(crate) fn parts(by: &SigningIdentity, chaincode: &str, channel: &str, args: Vec<Bytes>) -> ProposalParts {
+    let (nonce, creator) = (Bytes::from_static(b"a nonce of 24 bytes, yes"), by.serialized().clone());
+    ProposalParts {
+        channel: channel.to_owned(),
+        tx_id: HashAlgorithm::Sha256.tx_id(&nonce, &creator),
+        creator,
+        nonce,
+        timestamp: timestamp(),
+        chaincode: chaincode.to_owned(),
+        args,
+        transient: BTreeMap::new(),
+        is_init: false,
+    }
+}
+
+/// A proposal with a member's signature over it.
+pub(crate) fn signed_proposal(by: &SigningIdentity, proposal: &Proposal) -> SignedProposal {
+    let proposal_bytes = Bytes::from(proposal.encode_to_vec());
+    SignedProposal { signature: signature(by, &proposal_bytes), proposal_bytes }
 }
 
 /// The headers with another author: time, transaction id and creator are right, the rest is as it was.
@@ -202,9 +216,7 @@ fn authored(header: &Header, by: &SigningIdentity) -> Option<Header> {
 pub(crate) fn proposal_by(by: &SigningIdentity, signed: &SignedProposal) -> Option<SignedProposal> {
     let proposal = Proposal::decode(signed.proposal_bytes.clone()).ok()?;
     let header = authored(&Header::decode(proposal.header.clone()).ok()?, by)?;
-    let proposal_bytes =
-        Bytes::from(Proposal { header: header.encode_to_vec().into(), ..proposal }.encode_to_vec());
-    Some(SignedProposal { signature: signature(by, &proposal_bytes), proposal_bytes })
+    Some(signed_proposal(by, &Proposal { header: header.encode_to_vec().into(), ..proposal }))
 }
 
 /// The same for an envelope.

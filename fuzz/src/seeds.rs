@@ -32,7 +32,7 @@ use consort_protos::fabric::protos::{
 use consort_protos::proposal::{ProposalParts, new_proposal};
 use prost::Message;
 
-use crate::network::{CHANNEL, NETWORK, signature, timestamp};
+use crate::network::{CHANNEL, NETWORK, parts, signature, signed_proposal, timestamp};
 use crate::orderer::BOUNDARY;
 use crate::sealed;
 
@@ -103,24 +103,13 @@ pub(crate) fn input(args: &[&[u8]]) -> Vec<u8> {
 }
 
 fn unsigned_proposal(chaincode: &str, channel: &str, args: &[&[u8]]) -> Proposal {
-    let (creator, nonce) =
-        (NETWORK.client.serialized().clone(), Bytes::from_static(b"a nonce of 24 bytes, yes"));
-    new_proposal(ProposalParts {
-        channel: channel.to_owned(),
-        tx_id: HashAlgorithm::Sha256.tx_id(&nonce, &creator),
-        creator,
-        nonce,
-        timestamp: timestamp(),
-        chaincode: chaincode.to_owned(),
-        args: args.iter().map(|argument| Bytes::copy_from_slice(argument)).collect(),
-        transient: BTreeMap::from([("secret".to_owned(), Bytes::from_static(b"s"))]),
-        is_init: false,
-    })
+    let args = args.iter().map(|argument| Bytes::copy_from_slice(argument)).collect();
+    let transient = BTreeMap::from([("secret".to_owned(), Bytes::from_static(b"s"))]);
+    new_proposal(ProposalParts { transient, ..parts(&NETWORK.client, chaincode, channel, args) })
 }
 
 fn proposal(chaincode: &str, channel: &str, args: &[&[u8]]) -> SignedProposal {
-    let proposal_bytes = Bytes::from(unsigned_proposal(chaincode, channel, args).encode_to_vec());
-    SignedProposal { signature: signature(&NETWORK.client, &proposal_bytes), proposal_bytes }
+    signed_proposal(&NETWORK.client, &unsigned_proposal(chaincode, channel, args))
 }
 
 fn evaluate_requests() -> Vec<Vec<u8>> {

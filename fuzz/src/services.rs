@@ -1,7 +1,7 @@
 //! The peer's other services: discovery, endorsers and their system chaincodes, proxies, and what other peers send.
 
 use bytes::Bytes;
-use consort_crypto::hash::{HashAlgorithm, sha256};
+use consort_crypto::hash::sha256;
 use consort_node::server::PeerCertificate;
 use consort_protos::consort::endorsing::Asked;
 use consort_protos::consort::peer::membership_server::Membership as _;
@@ -18,14 +18,14 @@ use consort_protos::fabric::protos::endorser_server::Endorser as _;
 use consort_protos::fabric::protos::{
     ChaincodeInput, ChaincodeProposalPayload, Proposal, ProposalResponse, SignedProposal,
 };
-use consort_protos::proposal::{ProposalParts, new_proposal};
+use consort_protos::proposal::new_proposal;
 use consort_protos::sealed::{QUESTION_TAG, signed_message};
 use futures::StreamExt;
 use prost::Message;
 use tonic::{Code, Request, Response};
 
 use crate::gateway::{documented, sound};
-use crate::network::{CHANNEL, NETWORK, NOW, proposal_by, signature, timestamp};
+use crate::network::{CHANNEL, NETWORK, NOW, parts, proposal_by, signature, signed_proposal};
 use crate::peer::{peer, told_peer};
 
 /// What the connections of other peers show.
@@ -90,27 +90,6 @@ pub fn proposal(bytes: &[u8]) {
     by_member.map(processed);
 }
 
-/// A member's proposal for a chaincode.
-fn parts(chaincode: &str, channel: &str, args: Vec<Bytes>) -> ProposalParts {
-    let (nonce, creator) = (Bytes::from_static(b"nonce"), NETWORK.admin.serialized().clone());
-    ProposalParts {
-        channel: channel.to_owned(),
-        tx_id: HashAlgorithm::Sha256.tx_id(&nonce, &creator),
-        creator,
-        nonce,
-        timestamp: timestamp(),
-        chaincode: chaincode.to_owned(),
-        args,
-        transient: std::collections::BTreeMap::new(),
-        is_init: false,
-    }
-}
-
-fn signed(proposal: &Proposal) -> SignedProposal {
-    let proposal_bytes = Bytes::from(proposal.encode_to_vec());
-    SignedProposal { signature: signature(&NETWORK.admin, &proposal_bytes), proposal_bytes }
-}
-
 /// A `protos.ChaincodeProposalPayload` with arguments and transient data, in an otherwise good proposal for an application's
 /// chaincode and for one of the peer's.
 ///
@@ -121,15 +100,19 @@ pub fn proposal_payload(bytes: &[u8]) {
         return;
     }
     for chaincode in ["basic", "_sealed", "_lifecycle"] {
-        let proposal = new_proposal(parts(chaincode, CHANNEL, Vec::new()));
-        processed(signed(&Proposal { payload: Bytes::copy_from_slice(bytes), ..proposal }));
+        let proposal = new_proposal(parts(&NETWORK.admin, chaincode, CHANNEL, Vec::new()));
+        processed(signed_proposal(
+            &NETWORK.admin,
+            &Proposal { payload: Bytes::copy_from_slice(bytes), ..proposal },
+        ));
     }
 }
 
 /// The arguments (`protos.ChaincodeInput`) of a call of a system chaincode by an administrator.
 pub(crate) fn called(chaincode: &str, channel: &str, bytes: &[u8]) -> Option<ProposalResponse> {
     let input = ChaincodeInput::decode(bytes).ok()?;
-    processed(signed(&new_proposal(parts(chaincode, channel, input.args))))
+    let proposal = new_proposal(parts(&NETWORK.admin, chaincode, channel, input.args));
+    processed(signed_proposal(&NETWORK.admin, &proposal))
 }
 
 /// Arguments of `_lifecycle`, on a channel and without one.

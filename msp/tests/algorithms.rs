@@ -14,7 +14,7 @@ use consort_crypto::{
 };
 use consort_msp::{Msp, MspManager, MspVersion, SigningIdentity, folder, policy, serialize};
 use consort_protos::{
-    fabric::msp::{FabricCryptoConfig, FabricMspConfig, FabricNodeOUs, FabricOuIdentifier},
+    fabric::msp::{FabricCryptoConfig, FabricMspConfig, FabricNodeOUs},
     ids::MspId,
 };
 use std::sync::Arc;
@@ -51,10 +51,6 @@ fn pem(certificate: &Certificate) -> Bytes {
 }
 
 fn config(authorities: &[&CertificateAuthority], family: &str, algorithms: &[&str]) -> FabricMspConfig {
-    let unit = |name: &str| {
-        let organizational_unit_identifier = name.to_owned();
-        Some(FabricOuIdentifier { certificate: Bytes::new(), organizational_unit_identifier })
-    };
     let of = |root: bool| {
         let of_kind = authorities.iter().filter(|authority| {
             let certificate = authority.certificate();
@@ -71,13 +67,7 @@ fn config(authorities: &[&CertificateAuthority], family: &str, algorithms: &[&st
             identity_identifier_hash_function: String::new(),
             key_algorithms: algorithms.iter().map(|name| (*name).to_owned()).collect(),
         }),
-        fabric_node_ous: Some(FabricNodeOUs {
-            enable: true,
-            client_ou_identifier: unit("client"),
-            peer_ou_identifier: unit("peer"),
-            admin_ou_identifier: unit("admin"),
-            orderer_ou_identifier: unit("orderer"),
-        }),
+        fabric_node_ous: Some(FabricNodeOUs::named(&Bytes::new())),
         ..FabricMspConfig::default()
     }
 }

@@ -15,7 +15,7 @@ use consort_crypto::{
 };
 use consort_msp::{IdentityError, Msp, MspManager, MspVersion, serialize};
 use consort_protos::{
-    fabric::msp::{FabricMspConfig, FabricNodeOUs, FabricOuIdentifier},
+    fabric::msp::{FabricMspConfig, FabricNodeOUs},
     ids::MspId,
 };
 use time::{Duration, OffsetDateTime, macros::datetime};
@@ -62,22 +62,12 @@ fn pem(certificate: &Certificate) -> Bytes {
 }
 
 fn config(roots: &[&CertificateAuthority], intermediates: &[&CertificateAuthority]) -> FabricMspConfig {
-    let unit = |name: &str| {
-        let organizational_unit_identifier = name.to_owned();
-        Some(FabricOuIdentifier { certificate: Bytes::new(), organizational_unit_identifier })
-    };
     let pems = |list: &[&CertificateAuthority]| list.iter().map(|one| pem(one.certificate())).collect();
     FabricMspConfig {
         name: "Org1MSP".to_owned(),
         root_certs: pems(roots),
         intermediate_certs: pems(intermediates),
-        fabric_node_ous: Some(FabricNodeOUs {
-            enable: true,
-            client_ou_identifier: unit("client"),
-            peer_ou_identifier: unit("peer"),
-            admin_ou_identifier: unit("admin"),
-            orderer_ou_identifier: unit("orderer"),
-        }),
+        fabric_node_ous: Some(FabricNodeOUs::named(&Bytes::new())),
         ..FabricMspConfig::default()
     }
 }

@@ -19,7 +19,7 @@ use consort_protos::{
             CombinedPrincipal, MspIdentityAnonymity, MspPrincipal, OrganizationUnit,
             msp_principal::Classification,
         },
-        msp::{FabricMspConfig, FabricNodeOUs, FabricOuIdentifier, SerializedIdentity},
+        msp::{FabricMspConfig, FabricNodeOUs, SerializedIdentity},
     },
     ids::MspId,
 };
@@ -76,29 +76,13 @@ fn id() -> MspId {
     MspId::parse("Org1MSP").unwrap()
 }
 
-fn node_units(certificate: &Bytes) -> FabricNodeOUs {
-    let unit = |name: &str| {
-        Some(FabricOuIdentifier {
-            certificate: certificate.clone(),
-            organizational_unit_identifier: name.to_owned(),
-        })
-    };
-    FabricNodeOUs {
-        enable: true,
-        client_ou_identifier: unit("client"),
-        peer_ou_identifier: unit("peer"),
-        admin_ou_identifier: unit("admin"),
-        orderer_ou_identifier: unit("orderer"),
-    }
-}
-
 fn config(roots: &[&CertificateAuthority], intermediates: &[&CertificateAuthority]) -> FabricMspConfig {
     let pems = |list: &[&CertificateAuthority]| list.iter().map(|one| pem(one.certificate())).collect();
     FabricMspConfig {
         name: "Org1MSP".to_owned(),
         root_certs: pems(roots),
         intermediate_certs: pems(intermediates),
-        fabric_node_ous: Some(node_units(&Bytes::new())),
+        fabric_node_ous: Some(FabricNodeOUs::named(&Bytes::new())),
         ..FabricMspConfig::default()
     }
 }
@@ -146,13 +130,13 @@ fn units_bound_to_a_root_do_not_match_what_an_intermediate_issued() {
     let lower = intermediate(&root, "lower", None);
     let mut config = config(&[&root], &[&lower]);
     let peer = member(&lower, "peer0", &["peer"]).certificate;
-    config.fabric_node_ous = Some(node_units(&pem(root.certificate())));
+    config.fabric_node_ous = Some(FabricNodeOUs::named(&pem(root.certificate())));
     assert!(
         verdict(&manager(&config), &peer)
             .unwrap_err()
             .contains("certifiersIdentifier does not match: [peer(")
     );
-    config.fabric_node_ous = Some(node_units(&pem(lower.certificate())));
+    config.fabric_node_ous = Some(FabricNodeOUs::named(&pem(lower.certificate())));
     assert_eq!(verdict(&manager(&config), &peer), Ok(()));
 }
 
@@ -379,7 +363,7 @@ fn a_folder_gives_back_the_configuration_and_the_signing_identity() {
     let lower = intermediate(&root, "lower", None);
     let mut config = config(&[&root], &[&lower]);
     config.tls_root_certs = vec![pem(tls.certificate())];
-    config.fabric_node_ous = Some(node_units(&pem(lower.certificate())));
+    config.fabric_node_ous = Some(FabricNodeOUs::named(&pem(lower.certificate())));
     config.crypto_config = Some(consort_protos::fabric::msp::FabricCryptoConfig {
         signature_hash_family: "SHA2".to_owned(),
         identity_identifier_hash_function: "SHA256".to_owned(),

@@ -17,7 +17,7 @@ use consort_msp::{
     serialize,
 };
 use consort_protos::{
-    fabric::msp::{FabricMspConfig, FabricNodeOUs, FabricOuIdentifier},
+    fabric::msp::{FabricMspConfig, FabricNodeOUs},
     ids::MspId,
 };
 use time::macros::datetime;
@@ -39,20 +39,10 @@ impl Organisation {
     }
 
     fn msp(&self) -> Msp {
-        let unit = |name: &str| {
-            let organizational_unit_identifier = name.to_owned();
-            Some(FabricOuIdentifier { certificate: Bytes::new(), organizational_unit_identifier })
-        };
         let config = FabricMspConfig {
             name: self.id.to_string(),
             root_certs: vec![self.authority.certificate().pem().into_bytes().into()],
-            fabric_node_ous: Some(FabricNodeOUs {
-                enable: true,
-                client_ou_identifier: unit("client"),
-                peer_ou_identifier: unit("peer"),
-                admin_ou_identifier: unit("admin"),
-                orderer_ou_identifier: unit("orderer"),
-            }),
+            fabric_node_ous: Some(FabricNodeOUs::named(&Bytes::new())),
             ..FabricMspConfig::default()
         };
         Msp::new(&config, MspVersion::V1_4_3).unwrap()

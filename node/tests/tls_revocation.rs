@@ -22,7 +22,7 @@ use consort_node::{
     trust::ClientTrust,
 };
 use consort_protos::{
-    fabric::msp::{FabricMspConfig, FabricNodeOUs, FabricOuIdentifier},
+    fabric::msp::{FabricMspConfig, FabricNodeOUs},
     ids::MspId,
 };
 use rustls::{CertificateError, Error, server::danger::ClientCertVerifier};
@@ -66,22 +66,12 @@ fn list(authority: &CertificateAuthority, revoked: &Certificate) -> Bytes {
 
 /// The MSP of an organisation whose authority issues identities and TLS certificates.
 fn msps(authority: &CertificateAuthority, lists: Vec<Bytes>) -> Arc<MspManager> {
-    let unit = |name: &str| {
-        let organizational_unit_identifier = name.to_owned();
-        Some(FabricOuIdentifier { certificate: Bytes::new(), organizational_unit_identifier })
-    };
     let config = FabricMspConfig {
         name: "Org1MSP".to_owned(),
         root_certs: vec![pem(authority)],
         tls_root_certs: vec![pem(authority)],
         revocation_list: lists,
-        fabric_node_ous: Some(FabricNodeOUs {
-            enable: true,
-            client_ou_identifier: unit("client"),
-            peer_ou_identifier: unit("peer"),
-            admin_ou_identifier: unit("admin"),
-            orderer_ou_identifier: unit("orderer"),
-        }),
+        fabric_node_ous: Some(FabricNodeOUs::named(&Bytes::new())),
         ..FabricMspConfig::default()
     };
     Arc::new(MspManager::new(vec![Msp::new(&config, MspVersion::V1_4_3).unwrap()]))

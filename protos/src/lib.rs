@@ -17,6 +17,7 @@ pub mod entry;
 pub mod envelope;
 mod generated;
 pub mod ids;
+mod node_units;
 pub mod proposal;
 pub mod rwset;
 pub mod sealed;

@@ -14,7 +14,7 @@ use consort_msp::{
     serialize,
 };
 use consort_protos::{
-    fabric::msp::{FabricMspConfig, FabricNodeOUs, FabricOuIdentifier},
+    fabric::msp::{FabricMspConfig, FabricNodeOUs},
     ids::MspId,
 };
 use time::macros::datetime;
@@ -27,20 +27,10 @@ fn organisation(number: usize) -> (Msp, Bytes) {
     let key = PrivateKey::generate_p256().expect("a key");
     let authority = CertificateAuthority::new_root(&DistinguishedName::common_name(&name), key, VALIDITY)
         .expect("a root");
-    let unit = |name: &str| {
-        let organizational_unit_identifier = name.to_owned();
-        Some(FabricOuIdentifier { certificate: Bytes::new(), organizational_unit_identifier })
-    };
     let config = FabricMspConfig {
         name: name.clone(),
         root_certs: vec![authority.certificate().pem().into_bytes().into()],
-        fabric_node_ous: Some(FabricNodeOUs {
-            enable: true,
-            client_ou_identifier: unit("client"),
-            peer_ou_identifier: unit("peer"),
-            admin_ou_identifier: unit("admin"),
-            orderer_ou_identifier: unit("orderer"),
-        }),
+        fabric_node_ous: Some(FabricNodeOUs::named(&Bytes::new())),
         ..FabricMspConfig::default()
     };
     let key = PrivateKey::generate_p256().expect("a key");

@@ -14,7 +14,7 @@ use consort_crypto::{
 use consort_msp::SigningIdentity;
 use consort_node::{Clock as _, SystemClock};
 use consort_protos::{
-    fabric::msp::{FabricMspConfig, FabricNodeOUs, FabricOuIdentifier},
+    fabric::msp::{FabricMspConfig, FabricNodeOUs},
     ids::MspId,
 };
 use time::OffsetDateTime;
@@ -86,24 +86,12 @@ impl Organisation {
     }
 
     pub(super) fn msp(&self) -> FabricMspConfig {
-        let unit = |name: &str| {
-            Some(FabricOuIdentifier {
-                organizational_unit_identifier: name.to_owned(),
-                ..FabricOuIdentifier::default()
-            })
-        };
         let pem = |authority: &CertificateAuthority| Bytes::from(authority.certificate().pem());
         FabricMspConfig {
             name: self.msp_id.as_str().to_owned(),
             root_certs: vec![pem(&self.ca)],
             tls_root_certs: vec![pem(&self.tls_ca)],
-            fabric_node_ous: Some(FabricNodeOUs {
-                enable: true,
-                client_ou_identifier: unit("client"),
-                peer_ou_identifier: unit("peer"),
-                admin_ou_identifier: unit("admin"),
-                orderer_ou_identifier: unit("orderer"),
-            }),
+            fabric_node_ous: Some(FabricNodeOUs::named(&Bytes::new())),
             ..FabricMspConfig::default()
         }
     }
