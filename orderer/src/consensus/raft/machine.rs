@@ -205,6 +205,10 @@ fn open<D: Disk>(
 ) -> Result<Opened<D>, MachineError> {
     let fresh = Origin { incarnation: (settings.random)(), floor: books.last_index(), ..Origin::default() };
     let mut log = DiskLog::open(disk.clone(), genesis, fresh)?;
+    // Nothing came through a log that has no id yet: what is new in the books was fetched while this node only followed the channel.
+    if log.origin().id == 0 {
+        log.raise_floor(books.last_index())?;
+    }
     let (beginning, beginning_block) = log.beginning();
     let (mut roster, roster_index) = (log.roster().0.clone(), log.roster().1);
     let in_books = books.last_index();
