@@ -15,6 +15,10 @@ const RETRY_TYPE: &str = "google.rpc.RetryInfo";
 /// Trailer that says the same in milliseconds (gRFC A6).
 const PUSHBACK: &str = "grpc-retry-pushback-ms";
 
+/// Parts of what a gateway says of an orderer that certainly did not order a transaction: it turns all of them away (Fabric
+/// `orderer/common/msgprocessor/maintenancefilter.go`), or there was no connection to it.
+const NEVER_TAKEN: [&str; 2] = ["normal transactions are rejected: maintenance mode", "tcp connect error"];
+
 /// A failed call.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -243,6 +247,12 @@ impl Error {
             Self::RestRefused { status, .. } => *status == 503,
             _ => false,
         }
+    }
+
+    /// Whether a transaction that was submitted in vain was certainly not ordered: each orderer said so, or could not be connected to.
+    pub(crate) fn was_never_taken(&self) -> bool {
+        let never = |detail: &ErrorDetail| NEVER_TAKEN.iter().any(|text| detail.message.contains(text));
+        !self.details().is_empty() && self.details().iter().all(never)
     }
 }
 

@@ -128,7 +128,7 @@ impl Gateways {
         let submitted = self
             .attempt(|gateway| async move {
                 let answer = signed.submit_through(&gateway).await;
-                if answer.as_ref().is_err_and(Error::is_transient) {
+                if answer.as_ref().is_err_and(|error| error.is_transient() && !error.was_never_taken()) {
                     perhaps_ordered.store(true, Ordering::Relaxed);
                 }
                 answer

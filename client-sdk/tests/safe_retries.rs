@@ -9,12 +9,13 @@ use consort_client_sdk::{ClientIdentity, Deadlines, Error, Gateway, Gateways, Re
 use consort_protos::fabric::gateway::gateway_server::{Gateway as GatewayService, GatewayServer};
 use consort_protos::fabric::gateway::{
     ChaincodeEventsResponse, CommitStatusRequest, CommitStatusResponse, EndorseRequest, EndorseResponse,
-    EvaluateRequest, EvaluateResponse, SignedChaincodeEventsRequest, SignedCommitStatusRequest,
+    ErrorDetail, EvaluateRequest, EvaluateResponse, SignedChaincodeEventsRequest, SignedCommitStatusRequest,
     SubmitRequest, SubmitResponse,
 };
 use consort_protos::fabric::protos::{
     ChaincodeAction, ChaincodeId, ProposalResponsePayload, Response, TxValidationCode,
 };
+use consort_protos::fabric::rpc;
 use consort_protos::proposal::{Proposal, prepared_envelope};
 use consort_protos::rwset::TxReadWriteSet;
 use futures::stream::{self, BoxStream};
@@ -30,6 +31,8 @@ struct Forgetful {
     lost: usize,
     /// Whether the transaction is committed after all.
     commits: bool,
+    /// What each orderer says that does not take the transaction, if there is one.
+    reasons: Vec<&'static str>,
 }
 
 #[derive(Default)]
@@ -74,6 +77,9 @@ impl GatewayService for Forgetful {
         let envelope = request.into_inner().prepared_transaction.expect("as the test sets it up");
         let mut seen = self.seen.lock().expect("no panic before");
         seen.submitted.push(envelope.encode_to_vec().into());
+        if !self.reasons.is_empty() {
+            return Err(turned_away(&self.reasons));
+        }
         if seen.submitted.len() <= self.lost {
             return Err(Status::unavailable("the connection was lost"));
         }
@@ -106,6 +112,18 @@ impl GatewayService for Forgetful {
     ) -> Result<GrpcResponse<Self::ChaincodeEventsStream>, Status> {
         Err(Status::unimplemented("not asked here"))
     }
+}
+
+/// The refusal of a gateway whose orderers do not take a transaction.
+fn turned_away(reasons: &[&str]) -> Status {
+    let detail = |reason: &&str| ErrorDetail { message: (*reason).to_owned(), ..ErrorDetail::default() };
+    let details = reasons.iter().map(|reason| prost_types::Any {
+        type_url: "type.googleapis.com/gateway.ErrorDetail".to_owned(),
+        value: detail(reason).encode_to_vec(),
+    });
+    let message = "no orderers could successfully process transaction";
+    let status = rpc::Status { details: details.collect(), ..rpc::Status::default() };
+    Status::with_details(Code::Unavailable, message, status.encode_to_vec().into())
 }
 
 /// Serves the gateway for as long as the work takes.
@@ -170,4 +188,22 @@ async fn a_transaction_that_was_taken_and_forgotten_is_reported_as_unknown_with_
     let seen = seen.lock().expect("no panic before");
     assert!(seen.asked.iter().all(|asked| *asked == tx_id));
     assert_eq!((seen.endorsed, seen.submitted.len()), (1, 1), "what may be ordered is not made again");
+}
+
+#[tokio::test]
+async fn what_every_orderer_turned_away_is_refused_and_not_asked_about() {
+    const MAINTENANCE: &str = "received unsuccessful response from orderer: status=SERVICE_UNAVAILABLE, info=normal transactions are rejected: maintenance mode";
+    const DOWN: &str = "tcp connect error: Connection refused (os error 111)";
+    for (reasons, is_known) in
+        [(vec![MAINTENANCE, DOWN], true), (vec![MAINTENANCE, "the connection was lost"], false)]
+    {
+        let gateway = Forgetful { reasons, ..Forgetful::default() };
+        let seen = Arc::clone(&gateway.seen);
+        let refused = with(gateway, async |gateways: Gateways| {
+            gateways.submit("mychannel", "basic", |contract| contract.call("Create")).await
+        });
+        let refused = refused.await.expect_err("no orderer took it");
+        assert_eq!(!matches!(refused, Error::Unknown { .. }), is_known, "{refused}");
+        assert_eq!(seen.lock().expect("no panic before").asked.is_empty(), is_known);
+    }
 }

@@ -12,12 +12,15 @@ use super::{Accepted, Endorser, EndorserError, answer, is_system};
 use crate::identities;
 use crate::registry::with_causes;
 
+/// How long a proposal waits for the block with its signer's entry: several blocks of a busy channel.
+const ENTRY_WAIT: Duration = Duration::from_millis(500);
+
 /// Access rule of proposals to an application's chaincode.
 const PROPOSE: &str = "peer/Propose";
 
 impl Endorser {
     /// Opens and checks a proposal. The inner error is a response: the channel is not here.
-    pub(super) fn accept(
+    pub(super) async fn accept(
         &self,
         signed: &SignedProposal,
     ) -> Result<Result<Accepted, ProposalResponse>, EndorserError> {
@@ -39,7 +42,9 @@ impl Endorser {
             None => self.surroundings.access.local_msps(),
         };
         let signer = match &channel {
-            Some(channel) => identities::with_certificate(channel, &proposal.creator),
+            Some(channel) => {
+                identities::with_certificate_within(channel, &proposal.creator, ENTRY_WAIT).await
+            }
             None => proposal.creator.clone(),
         };
         let creator = creator(&msps, &signer, &proposal, self.clock.now())?;

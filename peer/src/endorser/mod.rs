@@ -184,7 +184,7 @@ impl Endorser {
         signed: &SignedProposal,
         purpose: Purpose,
     ) -> Result<ProposalResponse, EndorserError> {
-        let accepted = match self.accept(signed)? {
+        let accepted = match self.accept(signed).await? {
             Ok(accepted) => accepted,
             Err(response) => return Ok(response),
         };

@@ -105,40 +105,48 @@ impl Gateway {
         envelope: &common::Envelope,
     ) -> Result<SubmitResponse, Status> {
         let limit = Instant::now() + self.limits.orderer_wait();
+        // What each orderer said in any round: a client must hear of an answer that was lost, also when the next round was refused.
+        let mut reasons = Vec::new();
         loop {
-            let answer = self.offer(channel, orderers, envelope).await;
-            let passes = answer.as_ref().is_err_and(|status| status.code() == Code::Unavailable);
-            if !passes || Instant::now() + ROUND_PAUSE >= limit {
+            if let Some(answer) = self.offer(channel, orderers, envelope, &mut reasons).await {
                 return answer;
+            }
+            if Instant::now() + ROUND_PAUSE >= limit {
+                let message = "no orderers could successfully process transaction";
+                return Err(status(Code::Unavailable, message, &reasons));
             }
             tokio::time::sleep(ROUND_PAUSE).await;
         }
     }
 
+    /// One round. No answer when none of them can take the transaction now; their reasons join those of the rounds before.
     async fn offer(
         &self,
         channel: &ChannelHandle,
         orderers: &[OrdererEndpoint],
         envelope: &common::Envelope,
-    ) -> Result<SubmitResponse, Status> {
-        let mut details = Vec::new();
+        reasons: &mut Vec<ErrorDetail>,
+    ) -> Option<Result<SubmitResponse, Status>> {
         for orderer in orderers {
             let reason = match self.orderers.broadcast(channel, orderer, envelope).await {
                 Ok(answer) if answer.status == common::Status::Success as i32 => {
-                    return Ok(SubmitResponse {});
+                    return Some(Ok(SubmitResponse {}));
                 }
                 Ok(answer) => {
                     let reason = unsuccessful(answer.status, &answer.info);
                     if (400..500).contains(&answer.status) {
-                        return Err(Status::aborted(reason));
+                        return Some(Err(Status::aborted(reason)));
                     }
                     reason
                 }
                 Err(reason) => reason,
             };
-            details.push(refused_by(orderer, reason));
+            let refused = refused_by(orderer, reason);
+            if !reasons.contains(&refused) {
+                reasons.push(refused);
+            }
         }
-        Err(status(Code::Unavailable, "no orderers could successfully process transaction", &details))
+        None
     }
 }
 

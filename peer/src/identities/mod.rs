@@ -28,7 +28,10 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
+use std::time::Duration;
+
 use bytes::Bytes;
+use consort_protos::entry::EntryNumber;
 
 use crate::channel::ChannelHandle;
 use table::Table;
@@ -40,7 +43,7 @@ pub const IDENTITIES: &str = "_identities";
 /// What the table does not have stays as it is, and is refused wherever a certificate is needed.
 #[must_use]
 pub fn with_certificate(channel: &ChannelHandle, signer: &Bytes) -> Bytes {
-    if consort_protos::entry::EntryNumber::of_serialized(signer).is_none() {
+    if EntryNumber::of_serialized(signer).is_none() {
         return signer.clone();
     }
     let (bundle, snapshot) = (channel.bundle(), channel.ledger().snapshot());
@@ -50,4 +53,22 @@ pub fn with_certificate(channel: &ChannelHandle, signer: &Bytes) -> Bytes {
         tracing::error!(channel = %channel.id(), %error, "the table of identities cannot be read");
     }
     found.unwrap_or_else(|| signer.clone())
+}
+
+/// The same; an entry that is not here yet is waited for: a client knows its entry from the first peer that has the block.
+pub(crate) async fn with_certificate_within(
+    channel: &ChannelHandle,
+    signer: &Bytes,
+    limit: Duration,
+) -> Bytes {
+    let mut heights = channel.watch_height();
+    let named = async {
+        loop {
+            let found = with_certificate(channel, signer);
+            if EntryNumber::of_serialized(&found).is_none() || heights.changed().await.is_err() {
+                return found;
+            }
+        }
+    };
+    tokio::time::timeout(limit, named).await.unwrap_or_else(|_| signer.clone())
 }

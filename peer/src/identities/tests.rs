@@ -2,6 +2,7 @@
 //! block after the other as on one that judges them ahead.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use consort_channel_config::REGISTERED_IDENTITIES;
@@ -21,7 +22,7 @@ use consort_protos::ids::BlockNumber;
 use prost::Message;
 
 use super::testing::{change, number_of};
-use super::{IDENTITIES, state};
+use super::{IDENTITIES, state, with_certificate_within};
 use crate::committer::feed;
 use crate::testing::configuration::revoke;
 use crate::testing::{
@@ -165,6 +166,19 @@ async fn an_entry_counts_from_the_block_after_its_registration() {
     let later = vec![story.by_numbers([1, 0]), created_by(story.test.basic(), 2).build()];
     assert_eq!(story.commit(later).await, [Valid, Valid]);
     story.check_replay().await;
+}
+
+#[tokio::test]
+async fn a_number_is_waited_for_until_its_block_is_here() {
+    let mut story = Story::with_peers().await;
+    let client = Arc::clone(&story.test.network.org1.client);
+    let (channel, registration) = (Arc::clone(&story.test.channel), story.register(&story.admin1, &client));
+    let number = entry(2);
+    let named = with_certificate_within(&channel, &number, Duration::from_secs(60));
+    let (named, codes) = tokio::join!(named, story.commit(vec![registration]));
+    assert_eq!((&named, codes), (client.serialized(), vec![Valid]));
+    let nobody = entry(9);
+    assert_eq!(with_certificate_within(&channel, &nobody, Duration::from_millis(1)).await, nobody);
 }
 
 #[tokio::test]

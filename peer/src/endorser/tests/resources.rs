@@ -82,14 +82,14 @@ async fn proposals_and_calls_between_chaincodes_are_guarded_as_the_channel_says(
     assert_eq!(refusal(&guarded, &call(&guarded.admin, "basic", "Run")).await, None);
 
     let guarded = peer(&["peer/ChaincodeToChaincode"]);
-    let callee = |who: &Arc<SigningIdentity>| {
+    let callee = async |who: &Arc<SigningIdentity>| {
         let signed = call(who, "basic", "Run");
-        let accepted = guarded.endorser.accept(&signed.message).unwrap().unwrap();
+        let accepted = guarded.endorser.accept(&signed.message).await.unwrap().unwrap();
         let host = guarded.endorser.host(&accepted, accepted.channel.as_ref().unwrap());
         host.callee("basic", "other").err().unwrap().to_string()
     };
-    let refused = callee(&guarded.client);
+    let refused = callee(&guarded.client).await;
     assert!(refused.contains(GUARD), "{refused}");
-    let absent = callee(&guarded.admin);
+    let absent = callee(&guarded.admin).await;
     assert!(absent.contains("chaincode other not found"), "{absent}");
 }
