@@ -152,6 +152,11 @@ impl Own {
 }
 
 impl<D: Disk, B: Books> Machine<D, B> {
+    /// Whether this node sends and takes Raft messages.
+    pub(crate) fn takes_part(&self) -> bool {
+        self.own.takes_part()
+    }
+
     /// Why this node does not take part, in words for an operator.
     pub(crate) fn obstacle(&self) -> Option<String> {
         match self.own.phase {
