@@ -9,6 +9,8 @@ mod apply;
 mod books;
 mod catch_up;
 mod disk;
+#[cfg(test)]
+mod elected;
 mod fetch;
 mod forwarding;
 mod incoming;
@@ -35,6 +37,7 @@ mod simulated_faults;
 mod simulated_node;
 #[cfg(test)]
 mod simulation;
+mod ticks;
 mod transport;
 
 use std::{
@@ -69,7 +72,7 @@ use self::{
     forwarding::ROOM_PATIENCE,
     machine::Machine,
     membership::Membership,
-    shell::{Inbox, Incoming, Order, Parts, Settings, Shell},
+    shell::{Inbox, Incoming, Order, Parts, Shell},
     transport::Transport,
 };
 use crate::{
@@ -115,8 +118,7 @@ fn consenters(state: &ChannelState) -> Result<Vec<ConfiguredConsenter>, StartErr
     Ok(orderer.consenters.clone())
 }
 
-fn options(state: &ChannelState) -> Result<RaftOptions, StartError> {
-    let options = state.bundle().orderer().raft_options;
+fn check_timing(options: Option<RaftOptions>) -> Result<(), StartError> {
     let options =
         options.ok_or_else(|| StartError::Configuration("nil Raft config metadata options".to_owned()))?;
     if options.tick_interval.is_zero()
@@ -125,12 +127,12 @@ fn options(state: &ChannelState) -> Result<RaftOptions, StartError> {
     {
         return Err(StartError::Configuration("the Raft timing is not usable".to_owned()));
     }
-    Ok(options)
+    Ok(())
 }
 
 impl Consenter for RaftConsenter {
     fn start(&self, state: Arc<ChannelState>) -> Result<Arc<dyn Chain>, StartError> {
-        let options = options(&state)?;
+        check_timing(state.bundle().orderer().raft_options)?;
         let membership = Self::membership(&state)?;
         if membership.id_by_key(&self.own_certificate).is_none() {
             return Err(StartError::Configuration("this orderer is no consenter of the channel".to_owned()));
@@ -169,7 +171,6 @@ impl Consenter for RaftConsenter {
             introducing: Mutex::default(),
         };
         let inbox = Inbox { orders: orders_inbox, steps: steps_inbox, events: events_inbox };
-        let settings = Settings { dialer: self.dialer.clone(), tick_interval: options.tick_interval };
         let tasks = state.tasks.clone();
         let name = format!("channel {}", state.id());
         let parts = Parts {
@@ -182,7 +183,7 @@ impl Consenter for RaftConsenter {
             listens,
             metrics,
             inbox,
-            settings,
+            dialer: self.dialer.clone(),
         };
         tasks.spawn(name, false, Shell::new(parts).run());
         Ok(Arc::new(chain))

@@ -186,7 +186,7 @@ mod tests {
     fn lead(disk: MemoryDisk, books: MemoryBooks) -> Machine<MemoryDisk, MemoryBooks> {
         let mut machine = open(disk, books);
         while machine.obstacle().is_some() {
-            machine.tick().unwrap();
+            machine.pass(1).unwrap();
         }
         machine.campaign();
         machine.drive(&mut Nobody).unwrap();

@@ -198,87 +198,8 @@ fn no_leader() -> Refusal {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-    use consort_protos::fabric::common::Envelope;
-    use prost::Message as _;
-    use rand::{SeedableRng as _, rngs::StdRng};
-
     use super::*;
-    use crate::consensus::raft::{
-        simulated::CONSENTERS,
-        simulated_node::{Collected, Node, SimulatedMachine},
-    };
-
-    /// Three consenters of which the first was just elected, by the vote of the second.
-    struct Elected {
-        nodes: Vec<Node>,
-        /// Nobody hears the third one, and it hears nobody.
-        third_is_silent: bool,
-    }
-
-    impl Elected {
-        fn new() -> Self {
-            let mut random = StdRng::seed_from_u64(7);
-            let mut nodes: Vec<Node> = (1..=3).map(|number| Node::new(number, &[1, 2, 3])).collect();
-            nodes.iter_mut().for_each(|node| node.start(&mut random));
-            let mut elected = Self { nodes, third_is_silent: false };
-            elected.exchange();
-            elected.third_is_silent = true;
-            elected.machine(0).campaign();
-            elected.exchange();
-            assert!(elected.machine(0).leads());
-            elected
-        }
-
-        fn machine(&mut self, index: usize) -> &mut SimulatedMachine {
-            self.nodes[index].machine.as_mut().unwrap()
-        }
-
-        /// Lets the nodes talk until nothing is left to be said.
-        fn exchange(&mut self) {
-            let mut is_quiet = false;
-            while !std::mem::replace(&mut is_quiet, true) {
-                for index in 0..3 {
-                    let mut sent = Collected::default();
-                    self.machine(index).drive(&mut sent).unwrap();
-                    let from = index as u64 + 1;
-                    for (to, message, standing) in sent.raft {
-                        is_quiet = false;
-                        if !(self.third_is_silent && (from == 3 || to == 3)) {
-                            self.machine(to as usize - 1).step(from, &standing, message);
-                        }
-                    }
-                    for (to, hello) in sent.hellos {
-                        is_quiet = false;
-                        let verdict = self.machine(to as usize - 1).hear(from, &hello).unwrap();
-                        self.machine(index).judged(to, &verdict).unwrap();
-                    }
-                }
-            }
-        }
-
-        /// An operator takes the second consenter away.
-        fn remove_second(&mut self, ticket: Ticket) {
-            let payload = Bytes::from(format!("{CONSENTERS} 1 3"));
-            let original = Envelope { payload, ..Envelope::default() };
-            let ordered = original.encode_to_vec().into();
-            let submission = Submission { original, ordered, size: 7, kind: Kind::Config, sequence: 0 };
-            self.machine(0).submit(submission, ticket);
-            self.exchange();
-        }
-
-        fn send(&mut self, text: &'static str, ticket: Ticket) {
-            let original = Envelope { payload: Bytes::from_static(text.as_bytes()), ..Envelope::default() };
-            let ordered = original.encode_to_vec().into();
-            let submission = Submission { original, ordered, size: 7, kind: Kind::Normal, sequence: 0 };
-            self.machine(0).submit(submission, ticket);
-            self.machine(0).cut_if_idle();
-        }
-
-        fn outcomes(&mut self) -> Vec<Outcome> {
-            self.machine(0).take_outcomes()
-        }
-    }
+    use crate::consensus::raft::elected::Elected;
 
     #[test]
     fn a_free_leader_cuts_at_once_and_no_message_waits_longer_than_the_batch_timeout() {
@@ -300,10 +221,10 @@ mod tests {
         elected.remove_second(1);
         assert!(elected.outcomes().is_empty(), "it has not heard of the third one yet");
 
-        elected.third_is_silent = false;
-        elected.machine(0).tick().unwrap();
+        elected.silent = None;
+        elected.machine(0).pass(1).unwrap();
         elected.exchange();
-        elected.machine(0).tick().unwrap();
+        elected.machine(0).pass(1).unwrap();
         elected.exchange();
         let outcomes = elected.outcomes();
         assert!(matches!(&outcomes[..], [Outcome { ticket: 1, result: Ok(()) }]), "{outcomes:?}");
@@ -315,7 +236,7 @@ mod tests {
         elected.remove_second(1);
         for _ in 0..10 {
             assert!(elected.outcomes().is_empty());
-            elected.machine(0).tick().unwrap();
+            elected.machine(0).pass(1).unwrap();
             elected.exchange();
         }
         let outcomes = elected.outcomes();

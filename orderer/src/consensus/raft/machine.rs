@@ -350,18 +350,6 @@ impl<D: Disk, B: Books> Machine<D, B> {
         self.node.store()
     }
 
-    /// One tick of Raft's clock.
-    ///
-    /// # Errors
-    /// When the log cannot be written.
-    pub(crate) fn tick(&mut self) -> Result<(), MachineError> {
-        if self.tick_admission()? {
-            self.node.tick();
-        }
-        self.judge_held();
-        Ok(())
-    }
-
     /// Asks for an election, unless a leader is known or the votes of an election are still being counted.
     pub(crate) fn campaign(&mut self) {
         if self.own.takes_part()

@@ -16,7 +16,7 @@ use tracing::{debug, info, warn};
 use crate::submission::{Refusal, Submission};
 
 use super::{
-    admission::HELLO_TICKS,
+    admission::{HELLO_TICKS, Knock},
     disk::Disk,
     machine::{Books, Machine, MachineError},
     roster::RosterChange,
@@ -70,6 +70,14 @@ impl<D: Disk, B: Books> Machine<D, B> {
 
     fn next_step(&self) -> Option<Step> {
         self.leaving().or_else(|| self.owning()).or_else(|| self.knocking()).or_else(|| self.joining())
+    }
+
+    /// Whether a step is due, or will be when a node has knocked for long enough.
+    pub(super) fn is_change_due(&self) -> bool {
+        let is_unanswered = |(id, knock): (&u64, &Knock)| {
+            self.roster.ids.contains(id) && !self.roster.is_owned_by(*id, knock.incarnation)
+        };
+        self.knocks.iter().any(is_unanswered) || self.next_step().is_some()
     }
 
     fn is_member(&self, id: u64) -> bool {

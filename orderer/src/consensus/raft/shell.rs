@@ -26,7 +26,7 @@ use raft::eraftpb::Message;
 use rand::seq::SliceRandom as _;
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::{Instant, MissedTickBehavior, sleep_until},
+    time::{Instant, sleep_until},
 };
 use tracing::{info, warn};
 
@@ -40,6 +40,7 @@ use super::{
     machine::{Books as _, Machine, Outbox, Ticket},
     membership::Membership,
     pace::Pace,
+    ticks::Ticks,
     transport::{LinkEvent, Transport},
 };
 use crate::{
@@ -116,7 +117,7 @@ pub(super) struct Parts {
     pub(super) listens: Arc<AtomicBool>,
     pub(super) metrics: ChannelMetrics,
     pub(super) inbox: Inbox,
-    pub(super) settings: Settings,
+    pub(super) dialer: Dialer,
 }
 
 /// The task's state.
@@ -124,6 +125,7 @@ pub(super) struct Shell {
     parts: Parts,
     waiting: HashMap<Ticket, oneshot::Sender<Result<(), Refusal>>>,
     next_ticket: Ticket,
+    ticks: Ticks,
     batch_deadline: Option<Instant>,
     pace: Pace,
     /// When the pause before the next block is over that somebody waits for.
@@ -143,10 +145,19 @@ pub(super) struct Shell {
     obstacle: Option<String>,
 }
 
-/// What a shell needs besides its parts.
-pub(super) struct Settings {
-    pub(super) dialer: Dialer,
-    pub(super) tick_interval: Duration,
+/// What the task hears next.
+enum Input {
+    /// Only time has passed.
+    Time,
+    /// The first message that waits for its block has waited for long enough.
+    BatchDeadline,
+    /// No leader has shown up since the start.
+    Election,
+    Incoming(Incoming),
+    Link(LinkEvent),
+    /// A block that was fetched; `None` when there are no more.
+    Fetched(Option<Block>),
+    Order(Order),
 }
 
 /// Hands the machine's messages to the transport.
@@ -167,10 +178,12 @@ impl Outbox for Wire<'_> {
 
 impl Shell {
     pub(super) fn new(parts: Parts) -> Self {
+        let ticks = Ticks::new(parts.machine.books().raft_options().tick_interval, Instant::now());
         Self {
             parts,
             waiting: HashMap::new(),
             next_ticket: 0,
+            ticks,
             batch_deadline: None,
             pace: Pace::default(),
             cut_at: None,
@@ -200,36 +213,12 @@ impl Shell {
     }
 
     async fn serve(&mut self, cancelled: &tokio_util::sync::CancellationToken) -> Result<(), String> {
-        let mut ticks = tokio::time::interval(self.parts.settings.tick_interval);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.keep_leaving()?;
         self.election = Some(Instant::now() + self.election_pause());
         self.settle()?;
-        loop {
-            let takes_orders = self.parts.machine.accepts() || !self.parts.machine.leads();
-            tokio::select! {
-                biased;
-                () = cancelled.cancelled() => return self.leave().await,
-                _ = ticks.tick() => {
-                    self.tick()?;
-                    self.follow_tick_interval(&mut ticks);
-                }
-                () = until(self.batch_deadline) => {
-                    self.batch_deadline = None;
-                    self.parts.machine.batch_expired();
-                }
-                // The block is cut below.
-                () = until(self.cut_at) => {}
-                () = until(self.election) => {
-                    self.parts.machine.campaign();
-                    self.elections = self.elections.saturating_add(1);
-                    self.election = Some(Instant::now() + self.election_pause());
-                }
-                Some(incoming) = self.parts.inbox.steps.recv() => self.step(incoming)?,
-                Some(event) = self.parts.inbox.events.recv() => self.link(&event)?,
-                block = next_fetched(&mut self.fetched) => self.take_fetched(block)?,
-                Some(order) = self.parts.inbox.orders.recv(), if takes_orders => self.order(order),
-            }
+        while let Some(input) = self.next_input(cancelled).await {
+            self.pass_time()?;
+            self.take(input)?;
             self.settle()?;
             if self.is_removed() {
                 info!(channel = %self.parts.state.id(), "this orderer is no consenter of the channel any more");
@@ -237,12 +226,60 @@ impl Shell {
                 return Ok(());
             }
         }
+        self.leave().await
     }
 
-    fn tick(&mut self) -> Result<(), String> {
+    /// Waits for whatever comes next; `None` when the channel is to stop.
+    async fn next_input(&mut self, cancelled: &tokio_util::sync::CancellationToken) -> Option<Input> {
+        let takes_orders = self.parts.machine.accepts() || !self.parts.machine.leads();
+        self.ticks.plan(self.parts.machine.quiet_ticks());
+        let inbox = &mut self.parts.inbox;
+        tokio::select! {
+            biased;
+            () = cancelled.cancelled() => None,
+            () = sleep_until(self.ticks.due()) => Some(Input::Time),
+            () = until(self.batch_deadline) => Some(Input::BatchDeadline),
+            // The block is cut when the input is settled.
+            () = until(self.cut_at) => Some(Input::Time),
+            () = until(self.election) => Some(Input::Election),
+            Some(incoming) = inbox.steps.recv() => Some(Input::Incoming(incoming)),
+            Some(event) = inbox.events.recv() => Some(Input::Link(event)),
+            block = next_fetched(&mut self.fetched) => Some(Input::Fetched(block)),
+            Some(order) = inbox.orders.recv(), if takes_orders => Some(Input::Order(order)),
+        }
+    }
+
+    fn take(&mut self, input: Input) -> Result<(), String> {
+        match input {
+            Input::Time => {}
+            Input::BatchDeadline => {
+                self.batch_deadline = None;
+                self.parts.machine.batch_expired();
+            }
+            Input::Election => {
+                self.parts.machine.campaign();
+                self.elections = self.elections.saturating_add(1);
+                self.election = Some(Instant::now() + self.election_pause());
+            }
+            Input::Incoming(incoming) => self.step(incoming)?,
+            Input::Link(event) => self.link(&event)?,
+            Input::Fetched(block) => self.take_fetched(block)?,
+            Input::Order(order) => self.order(order),
+        }
+        Ok(())
+    }
+
+    /// Tells the machine of the ticks since it last heard of any: what comes next finds it with the right time.
+    fn pass_time(&mut self) -> Result<(), String> {
+        let now = Instant::now();
+        let passed = self.ticks.passed(now);
+        if passed == 0 {
+            return Ok(());
+        }
         let machine = &mut self.parts.machine;
         // Who takes part writes nothing here, and to hand the thread over for nothing wakes others, at every tick.
-        let ticked = if machine.takes_part() { machine.tick() } else { blocking(|| machine.tick()) };
+        let ticked =
+            if machine.takes_part() { machine.pass(passed) } else { blocking(|| machine.pass(passed)) };
         ticked.map_err(|error| with_causes(&error))?;
         // Nobody else could lead, and nobody's vote is needed.
         if self.is_single() {
@@ -257,6 +294,7 @@ impl Shell {
         }
         let active = self.parts.machine.active().len();
         self.parts.metrics.active.set(i64::try_from(active).unwrap_or(i64::MAX));
+        self.ticks.follow(self.parts.machine.books().raft_options().tick_interval, now);
         Ok(())
     }
 
@@ -276,15 +314,6 @@ impl Shell {
         let mut membership = self.parts.membership.write().unwrap_or_else(PoisonError::into_inner);
         membership.keep_leaving(&earlier, &counted);
         Ok(())
-    }
-
-    fn follow_tick_interval(&mut self, ticks: &mut tokio::time::Interval) {
-        let configured = self.parts.machine.books().raft_options().tick_interval;
-        if configured != self.parts.settings.tick_interval {
-            self.parts.settings.tick_interval = configured;
-            *ticks = tokio::time::interval(configured);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        }
     }
 
     fn show_lags(&mut self) {
@@ -358,19 +387,19 @@ impl Shell {
     }
 
     fn order(&mut self, order: Order) {
-        self.take(order);
+        self.submit(order);
         for _ in 1..DRAIN_MAX {
             if self.parts.machine.leads() && !self.parts.machine.accepts() {
                 return;
             }
             match self.parts.inbox.orders.try_recv() {
-                Ok(order) => self.take(order),
+                Ok(order) => self.submit(order),
                 Err(_empty) => return,
             }
         }
     }
 
-    fn take(&mut self, order: Order) {
+    fn submit(&mut self, order: Order) {
         self.next_ticket += 1;
         self.waiting.insert(self.next_ticket, order.reply);
         self.parts.metrics.submissions.inc();
@@ -511,7 +540,7 @@ impl Shell {
         endpoints.shuffle(&mut rand::rng());
         let fetch = Fetch {
             state: Arc::clone(&self.parts.state),
-            dialer: self.parts.settings.dialer.clone(),
+            dialer: self.parts.dialer.clone(),
             endpoints,
             roots,
             last,

@@ -20,6 +20,11 @@ use crate::submission::{Kind, Submission};
 /// Nodes that can be consenters.
 pub(super) const NODES: u64 = 6;
 
+/// Whether nodes sleep in the run of this seed.
+fn rests(seed: u64) -> bool {
+    seed.is_multiple_of(4)
+}
+
 pub(super) struct Simulation {
     pub(super) random: StdRng,
     pub(super) nodes: Vec<Node>,
@@ -36,6 +41,8 @@ pub(super) struct Simulation {
     pub(super) loses_unsynced: bool,
     /// Nodes that a configuration left out.
     pub(super) left_out: BTreeSet<u64>,
+    /// In this run nodes sleep while nothing can happen.
+    pub(super) rests: bool,
     /// Events are printed: this seed runs alone.
     pub(super) is_told: bool,
     /// An operator had to name the node that goes on: what only lost logs held is lost.
@@ -47,12 +54,12 @@ impl Simulation {
     pub(super) fn new(seed: u64) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
         let genesis = random.random_range(1..=5);
-        Self::of(random, genesis)
+        Self { rests: rests(seed), ..Self::of(random, genesis) }
     }
 
     /// A channel that begins with one consenter, whose disk keeps what was written.
     pub(super) fn of_one(seed: u64) -> Self {
-        Self { loses_unsynced: false, ..Self::of(StdRng::seed_from_u64(seed), 1) }
+        Self { loses_unsynced: false, rests: rests(seed), ..Self::of(StdRng::seed_from_u64(seed), 1) }
     }
 
     fn of(mut random: StdRng, genesis: u64) -> Self {
@@ -75,6 +82,7 @@ impl Simulation {
             agreed: Vec::new(),
             forgetful: BTreeSet::new(),
             left_out: BTreeSet::new(),
+            rests: false,
             is_told: false,
             recovered: false,
             tally: Tally::default(),
@@ -225,11 +233,15 @@ impl Simulation {
         }
     }
 
+    /// A tick passes for a node, which may sleep on.
     pub(super) fn tick(&mut self, number: u64) {
-        self.with(number, |machine| {
-            machine.tick()?;
-            machine.keep_memory()
-        });
+        let rests = self.rests;
+        let node = &mut self.nodes[position(number)];
+        let Some(machine) = &mut node.machine else { return };
+        node.slept += 1;
+        if !rests || node.slept >= machine.quiet_ticks() {
+            self.with(number, Machine::keep_memory);
+        }
     }
 
     pub(super) fn submission(&mut self, text: String, kind: Kind, sequence: u64) -> (Submission, Bytes) {
@@ -279,7 +291,7 @@ impl Simulation {
         let node = &mut self.nodes[position(number)];
         let Some(machine) = &mut node.machine else { return };
         let had_id = machine.id();
-        let outcome = input(machine);
+        let outcome = machine.pass(std::mem::take(&mut node.slept)).and_then(|()| input(machine));
         self.after(number, outcome);
         let node = &self.nodes[position(number)];
         let reason =

@@ -53,6 +53,8 @@ pub(super) struct Node {
     pub(super) books: MemoryBooks,
     pub(super) machine: Option<SimulatedMachine>,
     pub(super) copy: Option<(MemoryDisk, MemoryBooks)>,
+    /// Ticks that have passed and that its machine has not heard of.
+    pub(super) slept: usize,
     /// It has joined the channel.
     pub(super) joined: bool,
     /// Somebody called whom its configuration does not name.
@@ -77,6 +79,7 @@ impl Node {
             power,
             machine: None,
             copy: None,
+            slept: 0,
             joined: false,
             stranger: false,
             doubters: BTreeSet::new(),
@@ -91,6 +94,7 @@ impl Node {
         self.books.reopen();
         self.doubters.clear();
         self.called = false;
+        self.slept = 0;
         let ticks = 10 + 3 * usize::try_from(self.number).unwrap() + random.random_range(0..3);
         let mut own = StdRng::seed_from_u64(random.random());
         let settings =

@@ -1,5 +1,5 @@
 //! The orderers of one channel over a simulated network, on simulated disks, driven from a seed. Messages are delayed, reordered, doubled and lost; nodes
-//! lose power at any write, and come back; some are cut off; clocks jump; consenters come and go; disks are emptied or set back to old copies.
+//! lose power at any write, and come back; some are cut off; clocks jump, and nodes sleep while nothing can happen; consenters come and go; disks are emptied or set back to old copies.
 //!
 //! Nothing here knows a clock, a thread or a socket, so that a seed names one run. After each step no two nodes may have different blocks at one
 //! height, ever. At the end all nodes run and hear each other again: they must agree on more, and what was acknowledged must be there exactly once.

@@ -1,0 +1,244 @@
+//! How time reaches a channel's machine: in Raft's ticks, and at rest several of them at once, so that an idle orderer sleeps.
+//!
+//! A tick by which nothing happens is worth waking nobody for. So the machine says how many may come together ([`Machine::quiet_ticks`]), and the shell sleeps so
+//! long ([`Ticks`]). Whatever else comes is handed over only after the ticks that have passed meanwhile, so the machine's clock is never behind what it
+//! hears. A leader that has nothing to say says so less often: three times per election timeout rather than at every `heartbeat_tick`.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use raft::{ProgressState, StateRole, eraftpb::MessageType};
+use tokio::time::Instant;
+
+use super::{
+    disk::Disk,
+    machine::{Books, Machine, MachineError},
+};
+
+/// How often a resting leader is heard within an election timeout: one message, and a second one, may be late without anybody noticing.
+const BEATS_PER_ELECTION: usize = 3;
+
+impl<D: Disk, B: Books> Machine<D, B> {
+    /// This many ticks of Raft's clock have passed.
+    ///
+    /// # Errors
+    /// When the log cannot be written.
+    pub(crate) fn pass(&mut self, ticks: usize) -> Result<(), MachineError> {
+        for _ in 0..ticks {
+            if self.tick_admission()? {
+                self.node.tick();
+            }
+            self.judge_held();
+        }
+        if ticks > 1 {
+            self.keep_last_heartbeats();
+        }
+        Ok(())
+    }
+
+    /// Heartbeats that are sent together say the same: one for each is enough.
+    fn keep_last_heartbeats(&mut self) {
+        let messages = &mut self.node.raft.msgs;
+        let mut told = BTreeSet::new();
+        messages.reverse();
+        messages
+            .retain(|message| message.get_msg_type() != MessageType::MsgHeartbeat || told.insert(message.to));
+        messages.reverse();
+    }
+
+    /// The ticks that may be passed together, the last of which is the first one by which something may happen; at least one.
+    pub(crate) fn quiet_ticks(&self) -> usize {
+        let raft = &self.node.raft;
+        let quiet = match raft.state {
+            StateRole::Leader if self.rests() => (raft.election_timeout() / BEATS_PER_ELECTION)
+                .max(raft.heartbeat_timeout())
+                .saturating_sub(raft.heartbeat_elapsed()),
+            StateRole::Leader => raft.heartbeat_timeout().saturating_sub(raft.heartbeat_elapsed()),
+            // Not up to the election itself: one who was stopped meanwhile hears first what came, and then lets the last tick pass.
+            StateRole::Follower if self.rests() => {
+                let timeout = raft.election_timeout().min(raft.randomized_election_timeout());
+                timeout.saturating_sub(raft.election_elapsed + 1)
+            }
+            _ => 1,
+        };
+        quiet.max(1)
+    }
+
+    /// Whether only Raft's own clock can make something happen here: nothing is on its way, and nobody waits to be heard.
+    fn rests(&self) -> bool {
+        let waits = self.is_waiting() || !self.in_flight.is_empty() || !self.held.is_empty();
+        let leads = self.node.raft.state == StateRole::Leader;
+        !waits
+            && self.takes_part()
+            && self.is_led()
+            && !self.has_unsynced_memory()
+            && (!leads || self.leads() && self.all_have_everything() && !self.is_change_due())
+            && self.unaware().is_empty()
+    }
+
+    /// Whether all of Raft's members are heard, and have acknowledged all that there is.
+    fn all_have_everything(&self) -> bool {
+        let raft = &self.node.raft;
+        let last = raft.raft_log.last_index();
+        raft.lead_transferee.is_none()
+            && raft.prs().iter().all(|(id, progress)| {
+                *id == raft.id
+                    || progress.matched == last
+                        && progress.state == ProgressState::Replicate
+                        && self.is_active(*id)
+            })
+    }
+}
+
+/// More than any election timeout that is of use; the bound keeps sums of times in their range.
+const TOGETHER_MAX: u32 = 1_000;
+
+/// The ticks that have passed and those that come, by a clock that the caller reads.
+pub(super) struct Ticks {
+    interval: Duration,
+    /// When the first tick that was not handed out is due.
+    next: Instant,
+    /// How many are handed out together, unless somebody asks before.
+    together: u32,
+}
+
+impl Ticks {
+    /// The first one is due at once.
+    pub(super) fn new(interval: Duration, now: Instant) -> Self {
+        Self { interval, next: now, together: 1 }
+    }
+
+    /// When to ask again at the latest.
+    pub(super) fn due(&self) -> Instant {
+        self.next + self.interval * (self.together - 1)
+    }
+
+    /// How many have passed since they were last handed out; never more than were planned, however late somebody asks.
+    pub(super) fn passed(&mut self, now: Instant) -> usize {
+        let Some(late) = now.checked_duration_since(self.next) else { return 0 };
+        let whole = late.as_nanos() / self.interval.as_nanos().max(1);
+        let passed = u32::try_from(whole).unwrap_or(u32::MAX).saturating_add(1).min(self.together);
+        self.next += self.interval * passed;
+        if self.next <= now {
+            self.next = now + self.interval;
+        }
+        self.together = 1;
+        passed as usize
+    }
+
+    /// Hands out so many of the next ones together.
+    pub(super) fn plan(&mut self, together: usize) {
+        self.together = u32::try_from(together).unwrap_or(u32::MAX).clamp(1, TOGETHER_MAX);
+    }
+
+    /// From now on they come at these intervals.
+    pub(super) fn follow(&mut self, interval: Duration, now: Instant) {
+        if interval != self.interval {
+            *self = Self::new(interval, now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::consensus::{Leadership, raft::elected::Elected};
+
+    const INTERVAL: Duration = Duration::from_millis(100);
+
+    #[test]
+    fn the_first_tick_comes_at_once_and_then_one_per_interval() {
+        let start = Instant::now();
+        let mut ticks = Ticks::new(INTERVAL, start);
+        assert_eq!(ticks.due(), start);
+        assert_eq!(ticks.passed(start), 1);
+        assert_eq!((ticks.passed(start), ticks.due()), (0, start + INTERVAL));
+        assert_eq!(ticks.passed(start + INTERVAL + INTERVAL / 2), 1);
+        assert_eq!(ticks.due(), start + 2 * INTERVAL, "a wake-up that is late delays no other");
+    }
+
+    #[test]
+    fn planned_ticks_come_together_and_sooner_when_somebody_asks() {
+        let start = Instant::now();
+        let mut ticks = Ticks::new(INTERVAL, start);
+        ticks.passed(start);
+        ticks.plan(5);
+        assert_eq!(ticks.due(), start + 5 * INTERVAL);
+        assert_eq!(ticks.passed(start + 2 * INTERVAL + INTERVAL / 2), 2);
+        ticks.plan(3);
+        assert_eq!(ticks.due(), start + 5 * INTERVAL);
+        assert_eq!(ticks.passed(ticks.due()), 3);
+    }
+
+    #[test]
+    fn a_process_that_was_stopped_makes_up_for_no_more_than_was_planned() {
+        let start = Instant::now();
+        let mut ticks = Ticks::new(INTERVAL, start);
+        ticks.passed(start);
+        ticks.plan(4);
+        let late = start + 100 * INTERVAL;
+        assert_eq!(ticks.passed(late), 4);
+        assert_eq!((ticks.passed(late), ticks.due()), (0, late + INTERVAL));
+    }
+
+    #[test]
+    fn another_interval_counts_from_now_on() {
+        let start = Instant::now();
+        let mut ticks = Ticks::new(INTERVAL, start);
+        ticks.passed(start);
+        ticks.follow(INTERVAL, start);
+        assert_eq!(ticks.due(), start + INTERVAL);
+        ticks.follow(3 * INTERVAL, start);
+        assert_eq!(ticks.passed(start), 1);
+        assert_eq!(ticks.due(), start + 3 * INTERVAL);
+    }
+
+    /// All have heard of the leader and of all entries.
+    fn at_rest() -> Elected {
+        let mut elected = Elected::new();
+        elected.silent = None;
+        for _ in 0..20 {
+            elected.sleep();
+        }
+        elected
+    }
+
+    #[test]
+    fn at_rest_a_leader_wakes_three_times_per_election_timeout_and_followers_for_it_alone() {
+        let mut elected = at_rest();
+        let mut woken = [0; 3];
+        for _ in 0..300 {
+            let wakes = elected.sleep();
+            (0..3).for_each(|index| woken[index] += usize::from(wakes[index]));
+        }
+        assert_eq!(woken, [100, 0, 0]);
+        assert!(elected.machine(0).leads());
+        assert_eq!([1, 2].map(|index| elected.machine(index).leadership()), [Leadership::Other(1); 2]);
+        assert!([1, 2].iter().all(|index| elected.machine(*index).is_led()));
+    }
+
+    #[test]
+    fn a_resting_leader_that_falls_silent_is_replaced_in_time() {
+        let mut elected = at_rest();
+        elected.silent = Some(0);
+        let passed = (1..).find(|_| {
+            elected.sleep();
+            elected.machine(1).leads() || elected.machine(2).leads()
+        });
+        // The followers of this test wait for 16 to 21 ticks.
+        assert!(matches!(passed, Some(12..=22)), "{passed:?}");
+    }
+
+    #[test]
+    fn a_leader_that_misses_somebody_or_has_work_is_heard_at_every_tick() {
+        let mut elected = at_rest();
+        elected.send("a message", 1);
+        assert_eq!(elected.machine(0).quiet_ticks(), 1, "a block is being agreed on");
+        elected.exchange();
+        elected.sleep();
+        assert_eq!(elected.machine(0).quiet_ticks(), 3);
+
+        elected.silent = Some(2);
+        (0..12).for_each(|_| drop(elected.sleep()));
+        assert_eq!(elected.machine(0).quiet_ticks(), 1, "the third one has not been heard for long");
+    }
+}
