@@ -15,6 +15,7 @@ use http::Uri;
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore, SignatureScheme, client::ResolvesClientCert, sign::CertifiedKey};
 use rustls_pki_types::ServerName;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::transport::{Channel, Endpoint};
@@ -43,8 +44,8 @@ pub struct Dialer {
     overrides: HostOverrides,
     identity: Arc<Shown>,
     connect_timeout: Duration,
-    /// Silence after which a connection is asked whether it still lives, and the time for the answer.
-    keepalive: (Duration, Duration),
+    /// How lost machines are noticed, where that must be soon.
+    probes: Option<Probes>,
 }
 
 impl fmt::Debug for Dialer {
@@ -148,8 +149,7 @@ impl Dialer {
     #[must_use]
     pub fn new(overrides: HostOverrides, identity: Option<ClientIdentity>) -> Self {
         let identity = Arc::new(Shown(RwLock::new(identity)));
-        let keepalive = (KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT);
-        Self { overrides, identity, connect_timeout: CONNECT_TIMEOUT, keepalive }
+        Self { overrides, identity, connect_timeout: CONNECT_TIMEOUT, probes: None }
     }
 
     /// Another bound for one attempt to connect.
@@ -159,10 +159,11 @@ impl Dialer {
         self
     }
 
-    /// Connections are asked after a silence of `interval` whether they still live, and given up when no answer comes for `timeout`.
+    /// The operating systems ask each other after a silence of `interval`, in whole seconds, whether the connection still lives, and it is given up when
+    /// nothing was acknowledged for `silence`. Unlike HTTP/2's pings this wakes no process; it says nothing of a process that hangs.
     #[must_use]
-    pub fn keepalive(mut self, interval: Duration, timeout: Duration) -> Self {
-        self.keepalive = (interval, timeout);
+    pub fn probes(mut self, interval: Duration, silence: Duration) -> Self {
+        self.probes = Some(Probes { interval, silence });
         self
     }
 
@@ -240,8 +241,8 @@ impl Dialer {
             .map_err(|_uri| not_an_endpoint())?
             .origin(origin)
             .connect_timeout(self.connect_timeout)
-            .http2_keep_alive_interval(self.keepalive.0)
-            .keep_alive_timeout(self.keepalive.1)
+            .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
             .keep_alive_while_idle(true)
             .initial_stream_window_size(1024 * 1024)
             .initial_connection_window_size(8 * 1024 * 1024);
@@ -275,7 +276,7 @@ impl Dialer {
         // A resumed session would go on under the certificate that it began with.
         config.resumption = rustls::client::Resumption::disabled();
         let name = ServerName::try_from(host).map_err(|error| fault(error.to_string()))?;
-        Ok(Connector { tls: TlsConnector::from(Arc::new(config)), name })
+        Ok(Connector { tls: TlsConnector::from(Arc::new(config)), name, probes: self.probes })
     }
 }
 
@@ -284,6 +285,26 @@ impl Dialer {
 struct Connector {
     tls: TlsConnector,
     name: ServerName<'static>,
+    probes: Option<Probes>,
+}
+
+/// How the operating system finds out that the machine at the other end is gone (tcp(7): `TCP_KEEPIDLE`, `TCP_KEEPINTVL`, `TCP_USER_TIMEOUT`).
+#[derive(Debug, Clone, Copy)]
+struct Probes {
+    interval: Duration,
+    silence: Duration,
+}
+
+impl Probes {
+    fn set_on(self, stream: &TcpStream) -> io::Result<()> {
+        let socket = SockRef::from(stream);
+        socket
+            .set_tcp_keepalive(&TcpKeepalive::new().with_time(self.interval).with_interval(self.interval))?;
+        // Also bounds how long what was sent may stay unacknowledged, while the kernel repeats it after ever longer pauses.
+        #[cfg(target_os = "linux")]
+        socket.set_tcp_user_timeout(Some(self.silence))?;
+        Ok(())
+    }
 }
 
 type Connecting = Pin<Box<dyn Future<Output = io::Result<TokioIo<TlsStream<TcpStream>>>> + Send>>;
@@ -298,7 +319,7 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, uri: Uri) -> Connecting {
-        let Self { tls, name } = self.clone();
+        let Self { tls, name, probes } = self.clone();
         Box::pin(async move {
             let (Some(host), Some(port)) = (uri.host(), uri.port_u16()) else {
                 return Err(io::Error::new(
@@ -308,6 +329,9 @@ impl Service<Uri> for Connector {
             };
             let stream = TcpStream::connect((host.trim_matches(['[', ']']), port)).await?;
             stream.set_nodelay(true)?;
+            if let Some(probes) = probes {
+                probes.set_on(&stream)?;
+            }
             let stream = tls.connect(name, stream).await?;
             if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
                 return Err(io::Error::other("the server does not speak HTTP/2 (ALPN h2)"));

@@ -44,10 +44,13 @@ const QUEUE_MESSAGES: usize = 128;
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 
-/// How long one attempt to reach a consenter may take, and after which silence a connection is asked whether it lives, and for how long: a machine that went
-/// without a word and is back with an old copy of its disk is reached while it waits, whatever the kernel still repeats on the former connection.
+/// How long one attempt to reach a consenter may take.
 const CONNECT_MAX: Duration = Duration::from_millis(1_500);
-const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(5));
+
+/// After which silence the other machine is asked whether it still knows the connection, and how long it may acknowledge nothing: one that went without a
+/// word and is back with an old copy of its disk is reached while it waits, whatever the kernel still repeats on the former connection.
+const PROBE_AFTER: Duration = Duration::from_secs(2);
+const SILENCE_MAX: Duration = Duration::from_secs(7);
 
 /// How long an introduction may take; then it is made again.
 const INTRODUCTION_MAX: Duration = Duration::from_secs(5);
@@ -99,7 +102,7 @@ impl Transport {
         dialer: Dialer,
         events: mpsc::Sender<LinkEvent>,
     ) -> Arc<Self> {
-        let dialer = dialer.connect_timeout(CONNECT_MAX).keepalive(KEEPALIVE.0, KEEPALIVE.1);
+        let dialer = dialer.connect_timeout(CONNECT_MAX).probes(PROBE_AFTER, SILENCE_MAX);
         let (channel, tasks) = (state.id().as_str().to_owned(), state.tasks.lasting());
         let state = Arc::downgrade(state);
         Arc::new(Self { channel, state, dialer, tasks, events, peers: Mutex::default() })
