@@ -7,7 +7,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
     fmt,
+    fs::Metadata,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, RwLock},
     time::{Duration, Instant},
@@ -271,8 +274,28 @@ impl<T> From<Arc<T>> for Current<T> {
 pub struct FromFiles<F> {
     name: String,
     files: Vec<PathBuf>,
-    taken: Mutex<Vec<Vec<u8>>>,
+    taken: Mutex<Taken>,
     take: F,
+}
+
+/// What was taken over last, and when there is no need to read it again.
+#[derive(Default)]
+struct Taken {
+    contents: Vec<Vec<u8>>,
+    marks: Vec<Vec<Mark>>,
+    /// The marks were the same at two looks, and the contents were read after both.
+    is_settled: bool,
+}
+
+/// What the file system tells of a file. It changes with the content: the time of the last change of the inode is the system's own, so a copy that keeps times changes
+/// it, too. Two changes may come within one step of that clock, which is why marks count only when a later look finds them again.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Mark {
+    name: OsString,
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    changed: (i64, i64),
 }
 
 impl<F> fmt::Debug for FromFiles<F> {
@@ -289,8 +312,17 @@ where
     /// `take` reads the files or folders again and takes over what they hold, and answers the certificate if it is one. What is
     /// in them now counts as taken.
     pub fn new(name: impl Into<String>, files: Vec<PathBuf>, take: F) -> Self {
-        let taken = files.iter().map(|file| content(file).unwrap_or_default()).collect();
+        let contents = files.iter().map(|file| content(file).unwrap_or_default()).collect();
+        let taken = Taken { contents, ..Taken::default() };
         Self { name: name.into(), files, taken: Mutex::new(taken), take }
+    }
+}
+
+impl<F> FromFiles<F> {
+    fn each<T>(&self, read: impl Fn(&Path) -> std::io::Result<T>) -> Result<Vec<T>, String> {
+        let named =
+            |file: &PathBuf| read(file).map_err(|error| format!("cannot read {}: {error}", file.display()));
+        self.files.iter().map(named).collect()
     }
 }
 
@@ -304,18 +336,22 @@ where
     }
 
     fn renew(&self) -> Result<Option<Certificate>, String> {
-        let found: Vec<Vec<u8>> = self
-            .files
-            .iter()
-            .map(|file| content(file).map_err(|error| format!("cannot read {}: {error}", file.display())))
-            .collect::<Result<_, _>>()?;
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if *taken == found {
+        let marks = self.each(marks)?;
+        let are_known = taken.marks == marks;
+        if are_known && taken.is_settled {
             return Ok(None);
         }
-        let certificate = (self.take)()?;
-        *taken = found;
-        Ok(certificate.into())
+        let found = self.each(content)?;
+        if taken.contents != found {
+            // When it cannot be used, it is tried again at every look.
+            taken.is_settled = false;
+            let certificate = (self.take)()?;
+            (taken.contents, taken.marks) = (found, marks);
+            return Ok(certificate.into());
+        }
+        (taken.marks, taken.is_settled) = (marks, are_known);
+        Ok(None)
     }
 }
 
@@ -403,6 +439,41 @@ pub fn channel_authorities(bundle: &ChannelBundle) -> Vec<WatchedCertificate> {
         .collect()
 }
 
+/// The marks of a file, or of all files in a folder; none of what is not there.
+fn marks(path: &Path) -> std::io::Result<Vec<Mark>> {
+    let metadata = match std::fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    if !metadata.is_dir() {
+        return Ok(vec![Mark::new(OsString::new(), &metadata)]);
+    }
+    let mut marks = Vec::new();
+    for entry in std::fs::read_dir(path)? {
+        let entry = entry?;
+        // Behind a link, too.
+        let metadata = std::fs::metadata(entry.path())?;
+        if metadata.is_file() {
+            marks.push(Mark::new(entry.file_name(), &metadata));
+        }
+    }
+    marks.sort();
+    Ok(marks)
+}
+
+impl Mark {
+    fn new(name: OsString, metadata: &Metadata) -> Self {
+        Self {
+            name,
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            bytes: metadata.size(),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
+
 /// A file's content, or that of all files in a folder with their names, as one value to compare (a hash, so that no
 /// second copy of a key stays in memory); what is not there is empty.
 fn content(path: &Path) -> std::io::Result<Vec<u8>> {
@@ -483,6 +554,27 @@ mod tests {
             std::fs::write(self.folder.path().join("signcerts/cert.pem"), certificate.pem()).unwrap();
             std::fs::write(self.folder.path().join("keystore/priv_sk"), key).unwrap();
         }
+    }
+
+    #[test]
+    fn files_are_read_again_when_the_system_says_that_they_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, other) = (folder.path().join("a.pem"), folder.path().join("b.pem"));
+        std::fs::write(&file, "first").unwrap();
+        let written = std::fs::metadata(&file).unwrap().modified().unwrap();
+        let renewable = FromFiles::new("a folder", vec![folder.path().to_owned()], || Ok(None));
+        let look = || {
+            renewable.renew().unwrap();
+            renewable.taken.lock().unwrap().is_settled
+        };
+        assert_eq!([look(), look(), look()], [false, true, true], "at first it may still be written to");
+
+        std::fs::write(&file, "again").unwrap();
+        std::fs::File::options().write(true).open(&file).unwrap().set_modified(written).unwrap();
+        assert_eq!([look(), look()], [false, true], "a copy that keeps size and times is noticed");
+
+        std::fs::rename(&file, &other).unwrap();
+        assert!(!look(), "another name is noticed");
     }
 
     #[test]
