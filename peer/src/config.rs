@@ -234,9 +234,10 @@ impl Default for DeliverConfig {
 pub struct MembershipConfig {
     /// `host:port` of peers to ask first, in addition to the anchor peers of each channel. Empty by default.
     pub bootstrap_peers: Vec<String>,
-    /// Pause between two exchanges, in milliseconds. 2 s: heights and chaincodes that others see are at most that old.
+    /// Pause between two exchanges, in milliseconds. 2 s: heights and chaincodes that others see are at most that old. While no
+    /// block comes in, a third of `expiry_ms`, if that is longer.
     pub interval_ms: u64,
-    /// Age at which a silent peer is forgotten, in milliseconds. 15 s: seven missed exchanges.
+    /// Age at which a silent peer is forgotten, in milliseconds. 15 s: seven missed exchanges, three at rest.
     pub expiry_ms: u64,
     /// At every so many blocks a peer with a BLS key signs where its books stand, and adds up what others sign; the same for
     /// all peers of a channel, 0 for never. 100: a busy channel is attested every few seconds, and a signature is a matter of a

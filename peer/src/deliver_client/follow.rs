@@ -11,6 +11,7 @@ use consort_node::renewal::Current;
 use futures::StreamExt;
 use rand::RngExt;
 use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::orderers::Orderers;
@@ -27,7 +28,7 @@ use crate::telemetry::PeerMetrics;
 /// is without an orderer for a moment.
 const SILENCE_BEFORE_ERROR: Duration = Duration::from_secs(3);
 
-/// How often the own height is compared with what other peers say.
+/// How often the own height is compared with what other peers say, as long as it is lower or blocks come in.
 const COMPARE_EVERY: Duration = Duration::from_millis(250);
 
 /// What every channel's follower needs.
@@ -240,12 +241,11 @@ impl Follower {
         self.say_following(source);
         let mut bundle = self.channel.watch_bundle();
         let mut fault = self.channel.watch_fault();
-        let mut compare = tokio::time::interval(COMPARE_EVERY);
+        let mut comparison = Comparison::new(sources.heard());
         let follows_peer = matches!(source, Source::Peer { .. });
         let mut better = std::pin::pin!(sources.orderer_is_better());
         let mut height = std::pin::pin!(sources.height_of(source));
         let mut height_known = false;
-        let mut behind_since: Option<Instant> = None;
         let mut blocks = 0;
         loop {
             let message = tokio::select! {
@@ -255,6 +255,7 @@ impl Follower {
                 offered = &mut height, if !height_known => {
                     height_known = true;
                     self.offered = offered;
+                    comparison.is_level = false;
                     continue;
                 }
                 _changed = bundle.changed() => {
@@ -264,8 +265,8 @@ impl Follower {
                     }
                     return End::Removed;
                 }
-                _tick = compare.tick() => {
-                    if self.is_stalled(&mut behind_since) {
+                () = comparison.due() => {
+                    if self.is_stalled(&mut comparison) {
                         tracing::warn!(
                             channel = %self.channel.id(), kind = source.kind(), address = %source.address(),
                             "other peers have blocks that this source does not bring, trying another"
@@ -286,7 +287,7 @@ impl Follower {
                 Err(IntakeError::Stopped) => return End::Stopped,
                 Err(IntakeError::Refused(fault)) => return End::Wrong(fault),
             }
-            behind_since = None;
+            (comparison.behind_since, comparison.is_level) = (None, false);
         }
     }
 
@@ -299,17 +300,19 @@ impl Follower {
     }
 
     /// Whether peers of the organisation have been ahead for too long without a block coming in. Notes the lag.
-    fn is_stalled(&self, behind_since: &mut Option<Instant>) -> bool {
+    fn is_stalled(&self, comparison: &mut Comparison) -> bool {
         let others = self.sources.height_of_others();
         // What an orderer says delays nothing and decides nothing: it is the measure of a peer that catches up.
         let best = others.max(self.offered).max(self.intake.next_number());
-        self.metrics.behind(self.channel.id(), best.saturating_sub(self.channel.ledger().height()));
+        let behind = best.saturating_sub(self.channel.ledger().height());
+        self.metrics.behind(self.channel.id(), behind);
+        comparison.is_level = behind == 0;
         if others <= self.intake.next_number() {
-            *behind_since = None;
+            comparison.behind_since = None;
             return false;
         }
         let now = self.clock.monotonic();
-        let since = *behind_since.get_or_insert(now);
+        let since = *comparison.behind_since.get_or_insert(now);
         now.saturating_duration_since(since) >= Duration::from_millis(self.config.stall_ms)
     }
 }
@@ -323,6 +326,32 @@ impl std::fmt::Debug for Follower {
 impl std::fmt::Debug for FollowerParts {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("FollowerParts").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// When the own height is compared with what other peers say: when something was heard of one, and now and then until it is as high.
+struct Comparison {
+    heard: watch::Receiver<()>,
+    interval: tokio::time::Interval,
+    /// The books had all blocks that anybody spoke of.
+    is_level: bool,
+    /// Since when other peers have been ahead without a block coming in.
+    behind_since: Option<Instant>,
+}
+
+impl Comparison {
+    fn new(heard: watch::Receiver<()>) -> Self {
+        let mut interval = tokio::time::interval(COMPARE_EVERY);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { heard, interval, is_level: false, behind_since: None }
+    }
+
+    async fn due(&mut self) {
+        tokio::select! {
+            Ok(()) = self.heard.changed() => {}
+            _tick = self.interval.tick(), if !self.is_level => {}
+            else => std::future::pending().await,
+        }
     }
 }
 

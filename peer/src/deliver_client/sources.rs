@@ -18,6 +18,7 @@ use consort_protos::fabric::{orderer, protos};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use rand::seq::SliceRandom;
+use tokio::sync::watch;
 
 use super::orderers::{OrdererEndpoint, Orderers};
 use super::seek::{self, Wanted};
@@ -109,6 +110,11 @@ impl Sources {
     /// The highest height that a peer of the own organisation says it has. Others could lie to keep this peer busy.
     pub(super) fn height_of_others(&self) -> u64 {
         self.own_peers().iter().map(|peer| peer.height).max().unwrap_or(0)
+    }
+
+    /// Changes when something was heard of another peer.
+    pub(super) fn heard(&self) -> watch::Receiver<()> {
+        self.directory.heard()
     }
 
     fn own_peers(&self) -> Vec<Member> {

@@ -178,7 +178,7 @@ pub(super) fn orderers(tasks: &Tasks) -> Orderers {
 
 /// The peers that the follower has heard of.
 #[derive(Default)]
-struct Others(Mutex<Vec<Member>>);
+struct Others(Mutex<Vec<Member>>, watch::Sender<()>);
 
 #[async_trait::async_trait]
 impl Directory for Others {
@@ -187,6 +187,10 @@ impl Directory for Others {
     }
 
     async fn refresh(&self, _: &ChannelHandle) {}
+
+    fn heard(&self) -> watch::Receiver<()> {
+        self.1.subscribe()
+    }
 }
 
 /// Another peer of Org1 with the blocks of a chain, serving them; it says so in the directory.
@@ -210,6 +214,7 @@ async fn own_peer(test: &TestChannel, blocks: Vec<Block>, others: &Others, tasks
         chaincodes: Vec::new(),
         local: false,
     });
+    others.1.send_replace(());
     peer
 }
 

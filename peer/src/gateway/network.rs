@@ -8,6 +8,7 @@ use consort_protos::fabric::common::Envelope;
 use consort_protos::fabric::orderer::BroadcastResponse;
 use consort_protos::fabric::protos::{ProposalResponse, SignedProposal};
 use consort_protos::ids::MspId;
+use tokio::sync::watch;
 
 use crate::channel::ChannelHandle;
 use crate::deliver_client::OrdererEndpoint;
@@ -69,6 +70,11 @@ pub trait Directory: Send + Sync {
     /// Asks the other peers for news and waits until they answered or a second has passed. It may do nothing when that was
     /// done a moment ago.
     async fn refresh(&self, channel: &ChannelHandle);
+
+    /// Changes when anything was heard of another peer, in whatever channel. One that is closed never changes.
+    fn heard(&self) -> watch::Receiver<()> {
+        watch::channel(()).1
+    }
 }
 
 /// A way to call endorsers.

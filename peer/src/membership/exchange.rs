@@ -1,7 +1,7 @@
 //! Speaking and listening.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use consort_protos::consort::peer::{MembershipList, SignedMembership};
 use consort_protos::ids::{BlockNumber, ChannelId};
 use futures::StreamExt;
 use rand::seq::SliceRandom;
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, broadcast, watch};
 use tonic::{Request, Response, Status};
 
 use super::attestation::Attestations;
@@ -35,6 +35,10 @@ use crate::telemetry::PeerMetrics;
 /// Peers that are asked in one round. With answers that hold everything the other one knows, news reaches hundreds of
 /// peers in two rounds.
 const PEERS_PER_ROUND_MAX: usize = 16;
+/// After so many rounds without a block exchanges become rare.
+const QUIET_ROUNDS: u32 = 5;
+/// So many of them still fit into the time after which a silent peer is forgotten.
+const EXCHANGES_PER_EXPIRY: u32 = 3;
 /// How long one exchange may take.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_millis(900);
 /// Shortest time between two rounds that clients cause, so that requests for what nobody has do not multiply.
@@ -92,11 +96,14 @@ pub struct Membership {
 struct Inner {
     setup: MembershipSetup,
     known: Known,
+    heard: watch::Sender<()>,
     attestations: Attestations,
     incarnation_ms: u64,
     sequence: AtomicU64,
     /// Asks for a round now.
     wake: Notify,
+    /// Exchanges are rare at the moment: the next block ends that.
+    rests: AtomicBool,
     /// What runs here, by channel.
     runs: Mutex<BTreeMap<ChannelId, Runs>>,
     /// When the peers of a channel were last asked because somebody missed one.
@@ -112,10 +119,12 @@ impl Membership {
     pub fn new(setup: MembershipSetup) -> Self {
         let inner = Inner {
             known: Known::new(Duration::from_millis(setup.config.expiry_ms)),
+            heard: watch::Sender::default(),
             attestations: Attestations::new(setup.config.attest_every_blocks),
             incarnation_ms: milliseconds(setup.clock.now()),
             sequence: AtomicU64::new(0),
             wake: Notify::new(),
+            rests: AtomicBool::new(false),
             runs: Mutex::default(),
             refreshed: Mutex::default(),
             setup,
@@ -146,7 +155,9 @@ impl Membership {
                     () = cancelled.cancelled() => return,
                     changed = bundle.changed() => changed.is_ok(),
                     block = commits.recv() => match block {
-                        Ok(block) => writes_definitions(&block),
+                        Ok(block) => {
+                            writes_definitions(&block) || membership.inner.rests.swap(false, Ordering::Relaxed)
+                        }
                         Err(broadcast::error::RecvError::Lagged(_)) => true,
                         Err(broadcast::error::RecvError::Closed) => return,
                     },
@@ -158,13 +169,23 @@ impl Membership {
         });
     }
 
-    /// Exchanges now and then, for ever.
+    /// Exchanges now and then, for ever; less often while no block comes in.
     async fn run(&self) {
-        let pause = Duration::from_millis(self.inner.setup.config.interval_ms);
+        let Inner { setup, wake, rests, .. } = &*self.inner;
+        let busy = Duration::from_millis(setup.config.interval_ms);
+        let resting = busy.max(Duration::from_millis(setup.config.expiry_ms) / EXCHANGES_PER_EXPIRY);
+        let (mut heights, mut quiet_rounds) = (Vec::new(), 0_u32);
         loop {
+            let now: Vec<u64> =
+                setup.channels.list().iter().map(|channel| channel.ledger().height()).collect();
+            quiet_rounds = if heights == now { quiet_rounds.saturating_add(1) } else { 0 };
+            heights = now;
+            let at_rest = quiet_rounds >= QUIET_ROUNDS;
+            rests.store(at_rest, Ordering::Relaxed);
             // Whether by time or by wake: both mean a round now.
-            let _either = tokio::time::timeout(pause, self.inner.wake.notified()).await;
-            for channel in self.inner.setup.channels.list() {
+            let pause = if at_rest { resting } else { busy };
+            let _either = tokio::time::timeout(pause, wake.notified()).await;
+            for channel in setup.channels.list() {
                 self.round(&channel).await;
                 self.compare_books(&channel);
                 self.attest(&channel);
@@ -309,6 +330,7 @@ impl Membership {
             Statement::open(signed, bundle, setup.clock.now()).map_err(|error| error.to_string())?;
         self.inner.attestations.hear(bundle.channel(), &statement);
         self.inner.known.hear(statement, setup.clock.monotonic());
+        self.inner.heard.send_replace(());
         Ok(())
     }
 }
@@ -324,6 +346,10 @@ impl std::fmt::Debug for Membership {
 
 #[async_trait]
 impl Directory for Membership {
+    fn heard(&self) -> watch::Receiver<()> {
+        self.inner.heard.subscribe()
+    }
+
     fn members(&self, channel: &ChannelHandle) -> Vec<Member> {
         let setup = &self.inner.setup;
         let mut members = vec![Member {

@@ -25,7 +25,7 @@ use crate::channel::{ChannelHandle, CommittedBlock};
 use crate::lifecycle::{Definition, LIFECYCLE};
 use crate::registry::with_causes;
 
-/// How often is looked whether a search is due. Costs one read where nothing is missing.
+/// How often is looked whether a search is due, while something is missing or blocks come in.
 const TICK: Duration = Duration::from_secs(1);
 /// How long one peer may take in a search.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -88,7 +88,18 @@ impl PrivateData {
                 self.reconsider(&channel).await;
                 pauses.pause = first;
             }
-            let Some(newest) = self.count_missing(&channel).await else { continue };
+            let Some(newest) = self.count_missing(&channel).await else {
+                // Only another block can change that.
+                tokio::select! {
+                    () = cancelled.cancelled() => return,
+                    block = commits.recv() => match block {
+                        Ok(block) => redefined = writes_lifecycle(&block),
+                        Err(broadcast::error::RecvError::Lagged(_)) => redefined = true,
+                        Err(broadcast::error::RecvError::Closed) => return,
+                    },
+                }
+                continue;
+            };
             let known: BTreeSet<String> =
                 self.others(&channel).into_iter().map(|peer| peer.member.endpoint).collect();
             pauses.waited += TICK;
