@@ -17,7 +17,7 @@ const TRANSACTIONS: usize = 300;
 const EVALUATIONS: usize = 1_000;
 /// How long the idle network is watched, when it has come to rest: the kernel tells processor time in steps of 10 ms, which are 0.02 % of this.
 const IDLE: Duration = Duration::from_secs(50);
-const COMING_TO_REST: Duration = Duration::from_secs(5);
+const COMING_TO_REST: Duration = Duration::from_secs(20);
 
 fn main() -> Result<()> {
     // `cargo test --benches` runs this with --test: then it only has to build.

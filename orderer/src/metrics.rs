@@ -33,6 +33,7 @@ pub(crate) struct OrdererMetrics {
     height: Family<ChannelLabel, Gauge>,
     voters: Family<ChannelLabel, Gauge>,
     active: Family<ChannelLabel, Gauge>,
+    rests: Family<ChannelLabel, Gauge>,
     submissions: Family<ChannelLabel, Counter>,
     refusals: Family<ChannelLabel, Counter>,
     cuts: Family<CutLabel, Counter>,
@@ -53,6 +54,7 @@ pub(crate) struct ChannelMetrics {
     pub(crate) height: Gauge,
     pub(crate) voters: Gauge,
     pub(crate) active: Gauge,
+    pub(crate) rests: Gauge,
     pub(crate) submissions: Counter,
     pub(crate) refusals: Counter,
     cuts: Family<CutLabel, Counter>,
@@ -83,6 +85,10 @@ impl OrdererMetrics {
             active: metrics.channel_gauges(
                 "orderer_raft_active",
                 "Consenters that this one has heard from within an election timeout, itself among them",
+            ),
+            rests: metrics.channel_gauges(
+                "orderer_raft_rests",
+                "1 while nothing happens and the clock of the channel's Raft group runs slowly here",
             ),
             voters: metrics
                 .channel_gauges("orderer_raft_voters", "Consenters that vote, as far as this one knows"),
@@ -115,6 +121,7 @@ impl OrdererMetrics {
             height: self.height.get_or_create_owned(&label),
             voters: self.voters.get_or_create_owned(&label),
             active: self.active.get_or_create_owned(&label),
+            rests: self.rests.get_or_create_owned(&label),
             submissions: self.submissions.get_or_create_owned(&label),
             refusals: self.refusals.get_or_create_owned(&label),
             cuts: self.cuts.clone(),

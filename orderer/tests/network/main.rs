@@ -9,6 +9,7 @@ mod load;
 mod participation;
 mod processes;
 mod recovery;
+mod rest;
 mod revocation;
 mod support;
 

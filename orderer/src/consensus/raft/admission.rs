@@ -199,14 +199,21 @@ impl<D: Disk, B: Books> Machine<D, B> {
             (of, index) if of == term => index,
             _ => 0,
         };
-        Standing { incarnation: self.log().origin().incarnation, boot: self.own.boot, term, index }
+        Standing {
+            incarnation: self.log().origin().incarnation,
+            boot: self.own.boot,
+            term,
+            index,
+            rests: false,
+        }
     }
 
     /// What this node says first.
     pub(super) fn hello(&self) -> Hello {
         let origin = self.log().origin();
         let (term, index) = self.own.start;
-        let standing = Standing { incarnation: origin.incarnation, boot: self.own.boot, term, index };
+        let standing =
+            Standing { incarnation: origin.incarnation, boot: self.own.boot, term, index, rests: false };
         Hello { standing: Some(standing), id: origin.id }
     }
 
@@ -238,6 +245,7 @@ impl<D: Disk, B: Books> Machine<D, B> {
     /// A way to this consenter was opened: it may not have heard the last hello. Also one that accepted this node is greeted: its disk may have been set back
     /// to a copy that does not know this node, and then it hears of it before it takes part.
     pub(crate) fn reached(&mut self, id: u64) {
+        self.hear_of_rest(id, false);
         self.greetings.insert(id);
     }
 
@@ -271,6 +279,7 @@ impl<D: Disk, B: Books> Machine<D, B> {
     /// When the log cannot be written.
     pub(crate) fn hear(&mut self, from: u64, hello: &Hello) -> Result<Verdict, MachineError> {
         let said = hello.standing.unwrap_or_default();
+        self.hear_of_rest(from, false);
         let mut verdict = Verdict {
             incarnation: said.incarnation,
             boot: said.boot,

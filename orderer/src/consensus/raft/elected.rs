@@ -50,6 +50,13 @@ impl Elected {
         wakes
     }
 
+    /// So many ticks pass.
+    pub(super) fn sleep_for(&mut self, ticks: usize) {
+        for _ in 0..ticks {
+            self.sleep();
+        }
+    }
+
     /// A machine hears of the ticks that have passed.
     fn wake(&mut self, index: usize) {
         let slept = std::mem::take(&mut self.slept[index]);

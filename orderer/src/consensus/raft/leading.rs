@@ -42,6 +42,7 @@ impl<D: Disk, B: Books> Machine<D, B> {
 
     /// Takes a submission; its outcome follows.
     pub(crate) fn submit(&mut self, submission: Submission, ticket: Ticket) {
+        self.wake_up();
         if self.tip.is_none() {
             return self.settle(ticket, Err(no_leader()));
         }

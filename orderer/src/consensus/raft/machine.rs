@@ -165,6 +165,10 @@ pub(crate) struct Machine<D: Disk, B: Books> {
     pub(super) aliases: BTreeMap<u64, u64>,
     /// When each consenter was last heard from, in ticks.
     pub(super) heard: BTreeMap<u64, u64>,
+    /// Those who said last that their clocks may run slowly.
+    pub(super) resting: BTreeSet<u64>,
+    /// The last tick at which something was on its way here.
+    pub(super) busy_at: u64,
     /// The last entry of which another leader has said in this life that it is agreed on.
     pub(super) told_commit: u64,
     /// Another incarnation was admitted in the place of this node's.
@@ -294,6 +298,8 @@ impl<D: Disk, B: Books> Machine<D, B> {
             ticks: 0,
             change_index: 0,
             heard: BTreeMap::new(),
+            resting: BTreeSet::new(),
+            busy_at: 0,
             aliases: BTreeMap::new(),
             told_commit: 0,
             replaced: false,
@@ -327,6 +333,7 @@ impl<D: Disk, B: Books> Machine<D, B> {
         self.roster = opened.roster;
         (self.applied, self.behind) = (opened.applied, opened.behind);
         (self.change_index, self.replaced) = (0, false);
+        self.wake_up();
         Ok(())
     }
 
@@ -373,6 +380,7 @@ impl<D: Disk, B: Books> Machine<D, B> {
         }
         self.heard.insert(message.from, self.ticks);
         self.know_alias(message.from, from);
+        self.hear_of_rest(message.from, standing.rests);
         if let Err(reason) = incoming::check(&self.node.raft, &mut message) {
             warn!(from = message.from, reason, "Raft message dropped");
             return;
@@ -399,6 +407,7 @@ impl<D: Disk, B: Books> Machine<D, B> {
 
     /// A consenter could not be reached.
     pub(crate) fn unreachable(&mut self, id: u64) {
+        self.hear_of_rest(id, false);
         self.node.report_unreachable(id);
     }
 
@@ -538,7 +547,7 @@ impl<D: Disk, B: Books> Machine<D, B> {
             if message.get_msg_type() == MessageType::MsgAppendResponse && !message.reject {
                 self.own.acknowledged = self.own.acknowledged.max((message.term, message.index));
             }
-            let standing = self.standing();
+            let standing = Standing { rests: self.says_rest(&message), ..self.standing() };
             let snapshot_to = (message.get_msg_type() == MessageType::MsgSnapshot).then_some(message.to);
             let to = self.aliases.get(&message.to).copied().unwrap_or(message.to);
             outbox.send(to, message, standing);

@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     fn standing(incarnation: u64, boot: u64, term: u64, index: u64) -> Standing {
-        Standing { incarnation, boot: boot << 32, term, index }
+        Standing { incarnation, boot: boot << 32, term, index, ..Standing::default() }
     }
 
     fn hello(id: u64, standing: Standing) -> Hello {

@@ -294,8 +294,16 @@ impl Shell {
         }
         let active = self.parts.machine.active().len();
         self.parts.metrics.active.set(i64::try_from(active).unwrap_or(i64::MAX));
-        self.ticks.follow(self.parts.machine.books().raft_options().tick_interval, now);
         Ok(())
+    }
+
+    /// Ticks last as long as configured, and longer at rest.
+    fn follow_pace(&mut self) {
+        let machine = &self.parts.machine;
+        let slowness = machine.slowness();
+        self.parts.transport.rests(slowness > 1);
+        self.parts.metrics.rests.set(i64::from(slowness > 1));
+        self.ticks.follow(machine.books().raft_options().tick_interval * slowness, Instant::now());
     }
 
     fn is_single(&self) -> bool {
@@ -375,6 +383,7 @@ impl Shell {
         match *event {
             LinkEvent::Open(id) => self.parts.machine.reached(id),
             LinkEvent::Broken(id) => self.parts.machine.unreachable(id),
+            LinkEvent::Wanted => self.parts.machine.wake_up(),
             LinkEvent::Refused(id) => {
                 self.doubters.insert(id);
             }
@@ -441,6 +450,7 @@ impl Shell {
         self.publish_leadership();
         self.connect();
         self.fetch();
+        self.follow_pace();
         Ok(())
     }
 

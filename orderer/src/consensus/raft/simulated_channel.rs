@@ -238,6 +238,11 @@ impl Simulation {
         let rests = self.rests;
         let node = &mut self.nodes[position(number)];
         let Some(machine) = &mut node.machine else { return };
+        node.slowed += 1;
+        if rests && node.slowed < machine.slowness() {
+            return;
+        }
+        node.slowed = 0;
         node.slept += 1;
         if !rests || node.slept >= machine.quiet_ticks() {
             self.with(number, Machine::keep_memory);

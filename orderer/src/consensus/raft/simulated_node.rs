@@ -55,6 +55,8 @@ pub(super) struct Node {
     pub(super) copy: Option<(MemoryDisk, MemoryBooks)>,
     /// Ticks that have passed and that its machine has not heard of.
     pub(super) slept: usize,
+    /// Ticks, as configured, since its own slow clock had one.
+    pub(super) slowed: u32,
     /// It has joined the channel.
     pub(super) joined: bool,
     /// Somebody called whom its configuration does not name.
@@ -80,6 +82,7 @@ impl Node {
             machine: None,
             copy: None,
             slept: 0,
+            slowed: 0,
             joined: false,
             stranger: false,
             doubters: BTreeSet::new(),
@@ -94,7 +97,7 @@ impl Node {
         self.books.reopen();
         self.doubters.clear();
         self.called = false;
-        self.slept = 0;
+        (self.slept, self.slowed) = (0, 0);
         let ticks = 10 + 3 * usize::try_from(self.number).unwrap() + random.random_range(0..3);
         let mut own = StdRng::seed_from_u64(random.random());
         let settings =

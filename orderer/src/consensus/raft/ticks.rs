@@ -3,10 +3,22 @@
 //! A tick by which nothing happens is worth waking nobody for. So the machine says how many may come together ([`Machine::quiet_ticks`]), and the shell sleeps so
 //! long ([`Ticks`]). Whatever else comes is handed over only after the ticks that have passed meanwhile, so the machine's clock is never behind what it
 //! hears. A leader that has nothing to say says so less often: three times per election timeout rather than at every `heartbeat_tick`.
+//!
+//! # Rest
+//!
+//! When nothing has happened for some election timeouts, the clocks of all consenters run slowly ([`Machine::slowness`]), because an idle orderer should cost nothing, and
+//! nobody waits for an election. A leader says with its heartbeats that it rests; a follower that has nothing to do either says so with its answers, and slows down
+//! at once; the leader slows down when all the others say so. Anything but such a heartbeat or answer ends it for who hears it: a message, a hello, a connection that breaks
+//! or is opened, a client's message here or for the leader. So a leader whose process ends is missed as soon as its connections break, one whose machine is lost when the operating system
+//! misses it ([`super::transport`]), and in any case with the first message of a client; only one that hangs while nobody wants anything is missed ten times later. A follower that wakes
+//! for nothing asks for votes that nobody gives, by which the leader hears that it is awake. Elections are safe whatever clocks do.
 
 use std::{collections::BTreeSet, time::Duration};
 
-use raft::{ProgressState, StateRole, eraftpb::MessageType};
+use raft::{
+    ProgressState, StateRole,
+    eraftpb::{Message, MessageType},
+};
 use tokio::time::Instant;
 
 use super::{
@@ -17,12 +29,21 @@ use super::{
 /// How often a resting leader is heard within an election timeout: one message, and a second one, may be late without anybody noticing.
 const BEATS_PER_ELECTION: usize = 3;
 
+/// Quiet election timeouts after which clocks may run slowly.
+const QUIET_ELECTIONS: u64 = 5;
+
+/// So much longer a tick lasts at rest.
+const SLOWNESS: u32 = 10;
+
 impl<D: Disk, B: Books> Machine<D, B> {
     /// This many ticks of Raft's clock have passed.
     ///
     /// # Errors
     /// When the log cannot be written.
     pub(crate) fn pass(&mut self, ticks: usize) -> Result<(), MachineError> {
+        if !self.rests() {
+            self.busy_at = self.ticks;
+        }
         for _ in 0..ticks {
             if self.tick_admission()? {
                 self.node.tick();
@@ -61,6 +82,47 @@ impl<D: Disk, B: Books> Machine<D, B> {
             _ => 1,
         };
         quiet.max(1)
+    }
+
+    /// How many times longer than configured a tick may last.
+    pub(crate) fn slowness(&self) -> u32 {
+        let own = self.node.raft.id;
+        let leads = self.node.raft.state == StateRole::Leader;
+        let all_rest = || self.node.raft.prs().iter().all(|(id, _)| *id == own || self.resting.contains(id));
+        if self.may_rest() && (!leads || all_rest()) { SLOWNESS } else { 1 }
+    }
+
+    /// Somebody wants something.
+    pub(crate) fn wake_up(&mut self) {
+        self.busy_at = self.ticks;
+        self.resting.clear();
+    }
+
+    /// Another consenter says that it rests, or does not.
+    pub(super) fn hear_of_rest(&mut self, id: u64, rests: bool) {
+        if rests {
+            self.resting.insert(id);
+        } else {
+            self.resting.remove(&id);
+        }
+    }
+
+    /// Whether a message says that its sender rests.
+    pub(super) fn says_rest(&self, message: &Message) -> bool {
+        matches!(message.get_msg_type(), MessageType::MsgHeartbeat | MessageType::MsgHeartbeatResponse)
+            && self.may_rest()
+    }
+
+    /// A leader decides; the others follow it.
+    fn may_rest(&self) -> bool {
+        let raft = &self.node.raft;
+        let is_time = match raft.state {
+            StateRole::Leader => {
+                self.ticks >= self.busy_at + QUIET_ELECTIONS * raft.election_timeout() as u64
+            }
+            _ => self.resting.contains(&raft.leader_id),
+        };
+        is_time && self.rests()
     }
 
     /// Whether only Raft's own clock can make something happen here: nothing is on its way, and nobody waits to be heard.
@@ -132,9 +194,12 @@ impl Ticks {
 
     /// From now on they come at these intervals.
     pub(super) fn follow(&mut self, interval: Duration, now: Instant) {
-        if interval != self.interval {
-            *self = Self::new(interval, now);
+        if interval < self.interval {
+            self.next = self.next.min(now + interval);
+        } else if interval > self.interval {
+            self.next = now + interval;
         }
+        self.interval = interval;
     }
 }
 
@@ -187,8 +252,9 @@ mod tests {
         ticks.passed(start);
         ticks.follow(INTERVAL, start);
         assert_eq!(ticks.due(), start + INTERVAL);
-        ticks.follow(3 * INTERVAL, start);
-        assert_eq!(ticks.passed(start), 1);
+        ticks.follow(10 * INTERVAL, start);
+        assert_eq!(ticks.due(), start + 10 * INTERVAL);
+        ticks.follow(INTERVAL, start + 2 * INTERVAL);
         assert_eq!(ticks.due(), start + 3 * INTERVAL);
     }
 
@@ -196,9 +262,7 @@ mod tests {
     fn at_rest() -> Elected {
         let mut elected = Elected::new();
         elected.silent = None;
-        for _ in 0..20 {
-            elected.sleep();
-        }
+        elected.sleep_for(20);
         elected
     }
 
@@ -238,7 +302,69 @@ mod tests {
         assert_eq!(elected.machine(0).quiet_ticks(), 3);
 
         elected.silent = Some(2);
-        (0..12).for_each(|_| drop(elected.sleep()));
+        elected.sleep_for(12);
         assert_eq!(elected.machine(0).quiet_ticks(), 1, "the third one has not been heard for long");
+    }
+
+    fn slowness(elected: &mut Elected) -> [u32; 3] {
+        std::array::from_fn(|index| elected.machine(index).slowness())
+    }
+
+    /// Nothing has happened for long.
+    fn asleep() -> Elected {
+        let mut elected = at_rest();
+        elected.sleep_for(60);
+        assert_eq!(slowness(&mut elected), [SLOWNESS; 3]);
+        elected
+    }
+
+    #[test]
+    fn clocks_run_slowly_when_nothing_has_happened_for_long_and_a_message_wakes_all() {
+        let mut elected = at_rest();
+        assert_eq!(slowness(&mut elected), [1; 3]);
+        elected.sleep_for(60);
+        assert_eq!(slowness(&mut elected), [SLOWNESS; 3]);
+
+        elected.send("a message", 1);
+        elected.exchange();
+        assert_eq!(slowness(&mut elected), [1; 3]);
+        elected.sleep_for(60);
+        assert_eq!(slowness(&mut elected), [SLOWNESS; 3]);
+    }
+
+    #[test]
+    fn who_loses_the_leader_or_forwards_a_message_to_it_does_not_wait_long_for_it() {
+        let mut elected = asleep();
+        elected.machine(1).unreachable(1);
+        assert_eq!(slowness(&mut elected), [SLOWNESS, 1, SLOWNESS]);
+        let mut elected = asleep();
+        elected.machine(1).wake_up();
+        assert_eq!(slowness(&mut elected), [SLOWNESS, 1, SLOWNESS]);
+    }
+
+    #[test]
+    fn who_wakes_for_nothing_wakes_the_leader_and_changes_nothing() {
+        let mut elected = asleep();
+        elected.machine(1).wake_up();
+        // Its clock runs ten times as fast as those of the others.
+        for _ in 0..30 {
+            elected.machine(1).pass(1).unwrap();
+            elected.exchange();
+            if slowness(&mut elected)[0] == 1 {
+                break;
+            }
+        }
+        assert_eq!(slowness(&mut elected)[0], 1, "it hears that one is awake");
+        elected.sleep_for(60);
+        assert!(elected.machine(0).leads());
+        assert_eq!(slowness(&mut elected), [SLOWNESS; 3]);
+    }
+
+    #[test]
+    fn a_leader_waits_for_all_to_rest() {
+        let mut elected = at_rest();
+        elected.silent = Some(2);
+        elected.sleep_for(60);
+        assert_eq!(slowness(&mut elected)[..2], [1, 1]);
     }
 }

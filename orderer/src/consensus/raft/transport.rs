@@ -4,7 +4,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -72,6 +75,8 @@ pub(crate) enum LinkEvent {
     Refused(u64),
     /// It answers the hello.
     Verdict(u64, Verdict),
+    /// A client's message is on its way to the leader, while this node rests.
+    Wanted,
 }
 
 /// The way to the other consenters of one channel.
@@ -83,6 +88,8 @@ pub(crate) struct Transport {
     tasks: Tasks,
     events: mpsc::Sender<LinkEvent>,
     peers: Mutex<BTreeMap<u64, Peer>>,
+    /// The channel's task rests, and wants to hear of clients.
+    rests: AtomicBool,
 }
 
 struct Peer {
@@ -105,7 +112,15 @@ impl Transport {
         let dialer = dialer.connect_timeout(CONNECT_MAX).probes(PROBE_AFTER, SILENCE_MAX);
         let (channel, tasks) = (state.id().as_str().to_owned(), state.tasks.lasting());
         let state = Arc::downgrade(state);
-        Arc::new(Self { channel, state, dialer, tasks, events, peers: Mutex::default() })
+        Arc::new(Self {
+            channel,
+            state,
+            dialer,
+            tasks,
+            events,
+            peers: Mutex::default(),
+            rests: AtomicBool::new(false),
+        })
     }
 
     /// Opens streams to new consenters, closes those to former ones and to those that `refuses` names, and reopens those whose address
@@ -131,6 +146,11 @@ impl Transport {
         for (id, consenter) in wanted {
             peers.entry(id).or_insert_with(|| self.open(id, consenter, roots));
         }
+    }
+
+    /// Whether the channel's task rests: then it hears of the next message of a client that is forwarded.
+    pub(crate) fn rests(&self, rests: bool) {
+        self.rests.store(rests, Ordering::Relaxed);
     }
 
     /// Ends all streams.
@@ -204,6 +224,10 @@ impl Transport {
         envelope: Envelope,
         sequence: u64,
     ) -> Result<Receipt, Refusal> {
+        if self.rests.swap(false, Ordering::Relaxed) {
+            // Full: then it hears enough.
+            let _awake = self.events.try_send(LinkEvent::Wanted);
+        }
         let forwarding = {
             let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
             peers.get(&to).map(|peer| peer.forwarding.clone())
