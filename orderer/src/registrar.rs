@@ -3,12 +3,14 @@
 //! A channel has one keeper, a task that gives it the chain that its configuration asks for: Raft where this orderer is one of the
 //! consenters, a [follower](crate::follower) elsewhere, and the other one after a configuration that changes this.
 
+mod change;
+mod entry;
+
 use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock, Weak},
-    time::Duration,
+    sync::{Arc, PoisonError, RwLock},
 };
 
 use consort_channel_config::ChannelBundle;
@@ -21,9 +23,11 @@ use consort_node::{
 };
 use consort_protos::{block, fabric::common::Block, ids::ChannelId};
 use prost::Message as _;
-use tokio::sync::{Mutex, mpsc, oneshot, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 use tracing::{error, info, warn};
 
+use self::entry::Entry;
+pub(crate) use self::entry::{Description, Relation, Status};
 use crate::{
     channel::{Channel, ChannelState},
     consensus::{Chain, Consenter, raft::RaftConsenter},
@@ -42,12 +46,6 @@ const JOIN_BLOCK: &str = "join.block";
 /// In a channel's folder: it was removed, and only waits to be deleted.
 const REMOVED: &str = "removed";
 
-/// A removal that takes longer goes on, but its caller is told.
-const REMOVAL_WAIT: Duration = Duration::from_secs(20);
-
-/// How often a removal looks whether anybody still holds the channel.
-const REMOVAL_POLL: Duration = Duration::from_millis(20);
-
 /// A channel could not be joined or removed. Texts are Fabric's where it has them.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RegistrarError {
@@ -65,88 +63,6 @@ pub(crate) enum RegistrarError {
     StillHeld,
     #[error("the folder of the channel cannot be changed: {0}")]
     Folder(#[from] std::io::Error),
-}
-
-/// What this orderer is to a channel (Fabric `orderer/common/types`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Relation {
-    Consenter,
-    Follower,
-}
-
-/// How a channel is here (Fabric `orderer/common/types`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Status {
-    Active,
-    /// Blocks before the one by which it was joined are still missing.
-    Onboarding,
-    /// It is being removed.
-    Inactive,
-    Failed,
-}
-
-/// A channel as operators see it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Description {
-    pub(crate) name: String,
-    pub(crate) relation: Relation,
-    pub(crate) status: Status,
-    pub(crate) height: u64,
-}
-
-/// One channel.
-enum Entry {
-    /// Its blocks are here, or on their way up to the one by which it was joined.
-    Open { channel: Arc<Channel>, relation: Relation, target: Option<u64> },
-    /// Its first block is on its way.
-    Empty { relation: Relation, tasks: Tasks },
-    /// It is on disk but cannot be served, and why.
-    Broken(String),
-    /// It is being removed.
-    Leaving { relation: Relation },
-}
-
-impl Entry {
-    fn relation(&self) -> Relation {
-        match self {
-            Self::Open { relation, .. } | Self::Empty { relation, .. } | Self::Leaving { relation } => {
-                *relation
-            }
-            Self::Broken(_) => Relation::Consenter,
-        }
-    }
-
-    fn describe(&self, name: &str) -> Description {
-        let (status, height) = match self {
-            Self::Open { channel, target, .. } => {
-                let height = channel.state().store().height();
-                let status = match target {
-                    _ if channel.state().failure().is_some() => Status::Failed,
-                    Some(number) if height <= *number => Status::Onboarding,
-                    _ => Status::Active,
-                };
-                (status, height)
-            }
-            Self::Empty { .. } => (Status::Onboarding, 0),
-            Self::Broken(_) => (Status::Failed, 0),
-            Self::Leaving { .. } => (Status::Inactive, 0),
-        };
-        Description { name: name.to_owned(), relation: self.relation(), status, height }
-    }
-
-    /// Why the channel takes no messages here, when somebody should look at it.
-    fn fault(&self) -> Option<String> {
-        match self {
-            Self::Broken(reason) => Some(reason.clone()),
-            Self::Open { channel, .. } => match channel.state().condition_now() {
-                Condition::Serving => None,
-                Condition::Unavailable(reason) => Some(reason),
-                Condition::Closed => Some("closed".to_owned()),
-            },
-            Self::Empty { .. } => Some("onboarding: no orderer has delivered its first block yet".to_owned()),
-            Self::Leaving { .. } => None,
-        }
-    }
 }
 
 /// All channels by name.
@@ -432,117 +348,6 @@ impl Registrar {
             }
         }
     }
-
-    /// Joins a channel by its first block or a later configuration block.
-    ///
-    /// # Errors
-    /// [`RegistrarError`]; nothing is left on disk then.
-    pub(crate) async fn join(self: &Arc<Self>, join: &Block) -> Result<Description, RegistrarError> {
-        let bundle = join_block::check(join).map_err(RegistrarError::JoinBlock)?;
-        let name = bundle.channel().as_str();
-        let _changing = self.changing.lock().await;
-        match self.read(name, |entry| matches!(entry, Entry::Leaving { .. })) {
-            Some(true) => return Err(RegistrarError::PendingRemoval),
-            Some(false) => return Err(RegistrarError::Exists),
-            None => {}
-        }
-        let unfinished = self.folder.join(format!("{UNFINISHED}{name}"));
-        let finished = self.folder.join(name);
-        remove_if_there(&unfinished)?;
-        let outcome = create(&unfinished, join).and_then(|()| {
-            fs::rename(&unfinished, &finished)?;
-            self.start(name).map_err(RegistrarError::Start)
-        });
-        if let Err(error) = outcome {
-            remove_if_there(&unfinished)?;
-            remove_if_there(&finished)?;
-            return Err(error);
-        }
-        info!(channel = name, number = block::number(join).get(), "channel joined");
-        self.describe(name).ok_or(RegistrarError::Unknown)
-    }
-
-    /// Leaves a channel and deletes its data, once nobody holds its files any more.
-    ///
-    /// # Errors
-    /// When there is no such channel or its folder cannot be deleted.
-    pub(crate) async fn remove(self: &Arc<Self>, name: &str) -> Result<(), RegistrarError> {
-        let _changing = self.changing.lock().await;
-        let held = self.leave(name)?;
-        let (done, outcome) = oneshot::channel();
-        let (registrar, name) = (Arc::clone(self), name.to_owned());
-        // It goes on when the caller hangs up.
-        self.tasks.spawn(format!("removal of {name}"), false, async move {
-            while held.strong_count() > 0 {
-                tokio::time::sleep(REMOVAL_POLL).await;
-            }
-            let _caller_may_be_gone = done.send(registrar.delete(&name).await);
-        });
-        match tokio::time::timeout(REMOVAL_WAIT, outcome).await {
-            Ok(Ok(deleted)) => deleted,
-            Ok(Err(_)) | Err(_) => Err(RegistrarError::StillHeld),
-        }
-    }
-
-    /// Marks a channel as removed, for a restart too, and ends its tasks. Answers a handle that dies with the last user of its books.
-    fn leave(&self, name: &str) -> Result<Weak<ChannelState>, RegistrarError> {
-        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
-        let entry = entries.get(name).ok_or(RegistrarError::Unknown)?;
-        if matches!(entry, Entry::Leaving { .. }) {
-            return Err(RegistrarError::PendingRemoval);
-        }
-        fs::write(self.folder.join(name).join(REMOVED), [])?;
-        let leaving = Entry::Leaving { relation: entry.relation() };
-        Ok(match entries.insert(name.to_owned(), leaving) {
-            Some(Entry::Open { channel, .. }) => {
-                channel.state().set_condition(Condition::Closed);
-                channel.state().tasks.cancel();
-                Arc::downgrade(channel.state())
-            }
-            Some(Entry::Empty { tasks, .. }) => {
-                tasks.cancel();
-                Weak::new()
-            }
-            Some(Entry::Broken(_) | Entry::Leaving { .. }) | None => Weak::new(),
-        })
-    }
-
-    async fn delete(&self, name: &str) -> Result<(), RegistrarError> {
-        let folder = self.folder.join(name);
-        let deleted = tokio::task::spawn_blocking(move || fs::remove_dir_all(folder)).await;
-        let deleted = deleted.unwrap_or_else(|fault| Err(std::io::Error::other(fault)));
-        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
-        match &deleted {
-            Ok(()) => {
-                entries.remove(name);
-                info!(channel = name, "channel removed");
-            }
-            Err(error) => {
-                let reason = format!("it was removed, but its folder cannot be deleted: {error}");
-                error!(channel = name, reason, "the channel cannot be deleted");
-                entries.insert(name.to_owned(), Entry::Broken(reason));
-            }
-        }
-        Ok(deleted?)
-    }
-}
-
-fn remove_if_there(folder: &Path) -> Result<(), std::io::Error> {
-    if folder.exists() { fs::remove_dir_all(folder) } else { Ok(()) }
-}
-
-/// Writes what a channel begins with into a folder that does not count yet.
-fn create(folder: &Path, join: &Block) -> Result<(), RegistrarError> {
-    fs::create_dir_all(folder)?;
-    if block::number(join).get() > 0 {
-        let file = fs::File::create(folder.join(JOIN_BLOCK))?;
-        std::io::Write::write_all(&mut &file, &join.encode_to_vec())?;
-        file.sync_all()?;
-        return Ok(());
-    }
-    let store =
-        BlockStore::open(&folder.join("blocks")).map_err(|error| RegistrarError::Start(error.to_string()))?;
-    store.append(join).map_err(|error| RegistrarError::JoinBlock(error.to_string()))
 }
 
 /// The block by which a channel was joined, if the blocks before it are not all here.

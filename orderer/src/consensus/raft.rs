@@ -20,6 +20,7 @@ mod log;
 mod machine;
 mod membership;
 mod memory;
+mod opening;
 mod pace;
 mod reconfigure;
 mod recovery;

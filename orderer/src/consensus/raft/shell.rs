@@ -1,29 +1,27 @@
 //! The task around a channel's Raft machine: time, mailboxes, disk and network.
 
+mod following;
+mod missing;
+
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc, RwLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
-use bytes::Bytes;
-use consort_channel_config::Consenter;
 use consort_node::{
-    Tasks,
     deliver::Condition,
     dial::{Dialer, with_causes},
 };
 use consort_protos::{
-    block,
     consort::orderer::{Hello, Standing, Verdict},
     fabric::common::Block,
 };
 use protobuf::Message as _;
 use raft::eraftpb::Message;
-use rand::seq::SliceRandom as _;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{Instant, sleep_until},
@@ -33,9 +31,7 @@ use tracing::{info, warn};
 use super::{
     alone::Introduction,
     books::ChannelBooks,
-    catch_up::{Fetched, NotAppended, Offer},
     disk::Database,
-    fetch::Fetch,
     introduction::Whereabouts,
     machine::{Books as _, Machine, Outbox, Ticket},
     membership::Membership,
@@ -45,7 +41,7 @@ use super::{
 };
 use crate::{
     channel::ChannelState,
-    consensus::{Leadership, revoked},
+    consensus::Leadership,
     metrics::{ChannelMetrics, timed},
     submission::{Refusal, Submission},
 };
@@ -61,14 +57,8 @@ const FIRST_ELECTION_MS: std::ops::Range<u64> = 100..400;
 /// How long a leader that stops waits for another one to take over.
 const HAND_OVER: Duration = Duration::from_secs(1);
 
-/// Fetched blocks that wait to be checked and written; more would only hold memory.
-const FETCHED_QUEUE: usize = 8;
-
 /// So long an introduction counts; who still has reason for it makes it again.
 const INTRODUCED_FOR: Duration = Duration::from_secs(10);
-
-/// Blocks are asked for elsewhere, because of another introduction, after this time at the earliest.
-const ELSEWHERE_AFTER: Duration = Duration::from_secs(2);
 
 /// A submission with the way back to whoever waits for its outcome.
 pub(super) struct Order {
@@ -315,26 +305,6 @@ impl Shell {
         self.parts.machine.is_removed(&self.doubters)
     }
 
-    /// A removal that was agreed on before a restart may still have to be carried out with the one who leaves.
-    fn keep_leaving(&mut self) -> Result<(), String> {
-        let counted = self.parts.machine.counted();
-        let Some(earlier) = self.parts.machine.books().membership_before()? else { return Ok(()) };
-        let mut membership = self.parts.membership.write().unwrap_or_else(PoisonError::into_inner);
-        membership.keep_leaving(&earlier, &counted);
-        Ok(())
-    }
-
-    fn show_lags(&mut self) {
-        let lags = self.parts.machine.lags();
-        let membership = self.parts.membership.read().unwrap_or_else(PoisonError::into_inner);
-        let endpoint =
-            |id: u64| membership.members().find(|(other, _)| *other == id).map(|(_, one)| one.endpoint());
-        let named: Vec<(String, u64)> =
-            lags.into_iter().filter_map(|(id, lag)| Some((endpoint(id)?, lag))).collect();
-        drop(membership);
-        self.parts.metrics.show_lags(named);
-    }
-
     fn election_pause(&self) -> Duration {
         let first = Duration::from_millis(rand::random_range(FIRST_ELECTION_MS));
         let options = self.parts.machine.books().raft_options();
@@ -463,161 +433,6 @@ impl Shell {
                 let _client_may_be_gone = reply.send(outcome.result);
             }
         }
-    }
-
-    fn publish_leadership(&mut self) {
-        let leadership = match self.parts.machine.leadership() {
-            // An elected leader orders only once everything before its term is in the books.
-            Leadership::Own if !self.parts.machine.leads() => Leadership::Nobody,
-            other => other,
-        };
-        if leadership != Leadership::Nobody {
-            self.election = None;
-        }
-        if self.parts.machine.is_led() {
-            self.doubters.clear();
-            self.parts.stranger.store(false, Ordering::Relaxed);
-        }
-        let changed = self
-            .parts
-            .leadership
-            .send_if_modified(|current| std::mem::replace(current, leadership) != leadership);
-        let obstacle = self.parts.machine.obstacle();
-        if changed {
-            self.parts.transport.leads(match leadership {
-                Leadership::Other(id) => Some(id),
-                Leadership::Own | Leadership::Nobody => None,
-            });
-            self.parts.metrics.leader.set(i64::from(leadership == Leadership::Own));
-            self.parts.metrics.term.set(i64::try_from(self.parts.machine.term()).unwrap_or(i64::MAX));
-            info!(channel = %self.parts.state.id(), ?leadership, term = self.parts.machine.term(), "Raft leadership");
-        }
-        if changed || obstacle != self.obstacle {
-            self.parts.state.set_condition(match (&obstacle, leadership) {
-                (Some(reason), _) => Condition::Unavailable(reason.clone()),
-                (None, Leadership::Nobody) => Condition::Unavailable("no Raft leader".to_owned()),
-                (None, Leadership::Own | Leadership::Other(_)) => Condition::Serving,
-            });
-            self.obstacle = obstacle;
-        }
-    }
-
-    /// Follows the configuration: who the consenters are and which roots their certificates have.
-    fn connect(&mut self) {
-        let books = self.parts.machine.books();
-        let (sequence, own) = (books.sequence(), books.own_id());
-        let voters = self.parts.machine.members().0.len();
-        let counted = self.parts.machine.counted();
-        self.parts.metrics.voters.set(i64::try_from(voters).unwrap_or(i64::MAX));
-        let mut shared = self.parts.membership.write().unwrap_or_else(PoisonError::into_inner);
-        shared.let_go(&counted);
-        let at = (sequence, shared.ids().0, shared.has_leaving());
-        if self.connected_at.as_ref() == Some(&at) {
-            return;
-        }
-        self.connected_at = Some(at);
-        let membership = shared.clone();
-        drop(shared);
-        let bundle = self.parts.state.bundle();
-        let refuses = |consenter: &Consenter| revoked::is_revoked(bundle.msps(), consenter);
-        self.parts.transport.connect(&membership, own, &self.roots(), refuses);
-    }
-
-    fn roots(&self) -> Vec<Bytes> {
-        let bundle = self.parts.state.bundle();
-        let organisations = bundle.orderer().organisations.iter();
-        organisations.flat_map(|organisation| bundle.tls_roots_of(&organisation.msp_id)).collect()
-    }
-
-    /// Starts to fetch blocks when some are missing.
-    fn fetch(&mut self) {
-        let now = Instant::now();
-        self.introduced.take_if(|(_, until)| *until < now);
-        let is_doubted = !self.doubters.is_empty() || self.parts.stranger.load(Ordering::Relaxed);
-        let Some(last) = self.parts.machine.wanted(is_doubted, self.introduced.is_some()) else {
-            self.fetched = None;
-            return;
-        };
-        let (mut endpoints, roots) = self.sources();
-        let is_old = self
-            .fetching
-            .as_ref()
-            .is_some_and(|(asked, since)| *asked != endpoints && *since + ELSEWHERE_AFTER < now);
-        if endpoints.is_empty() || self.fetched.is_some() && !is_old {
-            return;
-        }
-        self.fetching = Some((endpoints.clone(), now));
-        endpoints.shuffle(&mut rand::rng());
-        let fetch = Fetch {
-            state: Arc::clone(&self.parts.state),
-            dialer: self.parts.dialer.clone(),
-            endpoints,
-            roots,
-            last,
-        };
-        let (blocks, fetched) = mpsc::channel(FETCHED_QUEUE);
-        let tasks: &Tasks = &self.parts.state.tasks;
-        let cancelled = tasks.cancelled();
-        tasks.spawn(format!("fetch of {}", self.parts.state.id()), false, async move {
-            tokio::select! {
-                () = cancelled.cancelled() => {}
-                () = fetch.run(blocks) => {}
-            }
-        });
-        self.fetched = Some(fetched);
-    }
-
-    /// Who may have blocks that are missing here, with the TLS roots of their organisations: the other consenters, and those who have introduced themselves.
-    fn sources(&self) -> (Vec<String>, Vec<Bytes>) {
-        let own = self.parts.machine.books().own_id();
-        let membership = self.parts.membership.read().unwrap_or_else(PoisonError::into_inner);
-        let others = membership.members().filter(|(id, _)| Some(*id) != own);
-        let mut endpoints: Vec<String> = others.map(|(_, consenter)| consenter.endpoint()).collect();
-        drop(membership);
-        let mut roots = self.roots();
-        if let Some((whereabouts, _)) = &self.introduced {
-            endpoints.extend_from_slice(&whereabouts.endpoints);
-            roots.extend_from_slice(&whereabouts.roots);
-        }
-        endpoints.sort_unstable();
-        endpoints.dedup();
-        (endpoints, roots)
-    }
-
-    fn take_fetched(&mut self, block: Option<Block>) -> Result<(), String> {
-        let Some(block) = block else {
-            self.fetched = None;
-            return Ok(());
-        };
-        let number = block::number(&block).get();
-        let noted = block::raft_metadata(&block).map_err(|error| error.to_string());
-        let (machine, state) = (&mut self.parts.machine, &self.parts.state);
-        let taken = match noted {
-            Ok(noted) => blocking(|| {
-                let (index, ids) =
-                    noted.map(|noted| (noted.raft_index, noted.consenter_ids)).unwrap_or_default();
-                let previous_hash =
-                    block.header.as_ref().map(|header| header.previous_hash.clone()).unwrap_or_default();
-                let offer = Offer { number, previous_hash, index, ids };
-                let check = |books: &ChannelBooks| books.check_fetched(&block);
-                machine.take_fetched(&offer, check, |books| {
-                    books.append_fetched(&block).map_err(|reason| match state.store().poisoned() {
-                        Some(poisoned) => NotAppended::Broken(poisoned),
-                        None => NotAppended::Wrong(reason),
-                    })
-                })
-            })
-            .map_err(|error| with_causes(&error))?,
-            Err(reason) => Fetched::Refused(reason),
-        };
-        if let Fetched::Refused(reason) = taken {
-            warn!(channel = %state.id(), number, reason, "a fetched block is refused, another orderer is asked");
-            self.fetched = None;
-            return Ok(());
-        }
-        let height = machine.books().height();
-        self.parts.metrics.height.set(i64::try_from(height).unwrap_or(i64::MAX));
-        Ok(())
     }
 
     /// Hands leadership over, so that the others need not wait for an election.
