@@ -452,9 +452,10 @@ fn marks(path: &Path) -> std::io::Result<Vec<Mark>> {
     let mut marks = Vec::new();
     for entry in std::fs::read_dir(path)? {
         let entry = entry?;
-        // Behind a link, too.
-        let metadata = std::fs::metadata(entry.path())?;
-        if metadata.is_file() {
+        // Behind a link, too; one that leads nowhere is no file.
+        if let Ok(metadata) = std::fs::metadata(entry.path())
+            && metadata.is_file()
+        {
             marks.push(Mark::new(entry.file_name(), &metadata));
         }
     }

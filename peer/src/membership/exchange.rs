@@ -175,16 +175,22 @@ impl Membership {
         let busy = Duration::from_millis(setup.config.interval_ms);
         let resting = busy.max(Duration::from_millis(setup.config.expiry_ms) / EXCHANGES_PER_EXPIRY);
         let (mut heights, mut quiet_rounds) = (Vec::new(), 0_u32);
+        let mut round_began = tokio::time::Instant::now();
         loop {
+            // Before the heights are read: a block that comes meanwhile ends the rest.
+            rests.store(quiet_rounds + 1 >= QUIET_ROUNDS, Ordering::Relaxed);
             let now: Vec<u64> =
                 setup.channels.list().iter().map(|channel| channel.ledger().height()).collect();
-            quiet_rounds = if heights == now { quiet_rounds.saturating_add(1) } else { 0 };
+            quiet_rounds = if heights == now { QUIET_ROUNDS.min(quiet_rounds + 1) } else { 0 };
             heights = now;
-            let at_rest = quiet_rounds >= QUIET_ROUNDS;
-            rests.store(at_rest, Ordering::Relaxed);
+            let at_rest = quiet_rounds == QUIET_ROUNDS;
+            let pause = if at_rest { resting.saturating_sub(round_began.elapsed()).max(busy) } else { busy };
+            if !at_rest {
+                rests.store(false, Ordering::Relaxed);
+            }
             // Whether by time or by wake: both mean a round now.
-            let pause = if at_rest { resting } else { busy };
             let _either = tokio::time::timeout(pause, wake.notified()).await;
+            round_began = tokio::time::Instant::now();
             for channel in setup.channels.list() {
                 self.round(&channel).await;
                 self.compare_books(&channel);

@@ -88,7 +88,9 @@ impl PrivateData {
                 self.reconsider(&channel).await;
                 pauses.pause = first;
             }
-            let Some(newest) = self.count_missing(&channel).await else {
+            // What cannot be read is tried again.
+            let Some(newest) = self.count_missing(&channel).await else { continue };
+            let Some(newest) = newest else {
                 // Only another block can change that.
                 tokio::select! {
                     () = cancelled.cancelled() => return,
@@ -121,12 +123,12 @@ impl PrivateData {
         }
     }
 
-    /// Counts what is missing; gives the newest.
-    async fn count_missing(&self, channel: &Arc<ChannelHandle>) -> Option<MissingPrivate> {
-        let missing = self.missing(channel, None, COUNTED_MAX).await;
+    /// Counts what is missing; gives the newest if there is any, and nothing at all where the books cannot be read.
+    async fn count_missing(&self, channel: &Arc<ChannelHandle>) -> Option<Option<MissingPrivate>> {
+        let missing = Self::list(channel, |ledger| ledger.missing_private(COUNTED_MAX)).await?;
         let invalid = missing.iter().filter(|set| set.invalid).count();
         self.setup().metrics.private_missing(channel.id(), missing.len() - invalid, invalid);
-        missing.into_iter().next()
+        Some(missing.into_iter().next())
     }
 
     async fn missing(
@@ -140,20 +142,22 @@ impl PrivateData {
             None => ledger.missing_private(results_max),
         })
         .await
+        .unwrap_or_default()
     }
 
+    /// `None` when the books cannot be read.
     async fn list(
         channel: &Arc<ChannelHandle>,
         read: impl FnOnce(&Ledger) -> Result<Vec<MissingPrivate>, consort_ledger::Error> + Send + 'static,
-    ) -> Vec<MissingPrivate> {
+    ) -> Option<Vec<MissingPrivate>> {
         let ledger = Arc::clone(channel.ledger());
         match tokio::task::spawn_blocking(move || read(&ledger)).await {
-            Ok(Ok(missing)) => missing,
+            Ok(Ok(missing)) => Some(missing),
             Ok(Err(error)) => {
                 tracing::error!(channel = %channel.id(), error = %with_causes(&error), "missing private data cannot be listed");
-                Vec::new()
+                None
             }
-            Err(_stopping) => Vec::new(),
+            Err(_stopping) => None,
         }
     }
 
@@ -178,7 +182,7 @@ impl PrivateData {
                 self.search_invalid(channel, progress.invalid_after.take(), &mut round).await;
         } else if round.wanted == 0 {
             let newest = Self::list(channel, |ledger| ledger.missing_private_of_invalid(None, WANTED_MAX));
-            self.search_batch(channel, newest.await, &mut round).await;
+            self.search_batch(channel, newest.await.unwrap_or_default(), &mut round).await;
         }
         self.conclude(channel, progress, round)
     }
@@ -195,7 +199,7 @@ impl PrivateData {
             let batch = Self::list(channel, move |ledger| {
                 ledger.missing_private_of_invalid(last.as_ref(), WANTED_MAX)
             });
-            let batch = batch.await;
+            let batch = batch.await.unwrap_or_default();
             let end = batch.last().cloned().filter(|_| batch.len() == WANTED_MAX);
             self.search_batch(channel, batch, round).await;
             after = Some(end?);

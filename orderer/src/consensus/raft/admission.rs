@@ -279,7 +279,7 @@ impl<D: Disk, B: Books> Machine<D, B> {
     /// When the log cannot be written.
     pub(crate) fn hear(&mut self, from: u64, hello: &Hello) -> Result<Verdict, MachineError> {
         let said = hello.standing.unwrap_or_default();
-        self.hear_of_rest(from, false);
+        self.woken_by(from);
         let mut verdict = Verdict {
             incarnation: said.incarnation,
             boot: said.boot,

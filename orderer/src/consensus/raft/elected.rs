@@ -70,17 +70,14 @@ impl Elected {
             for index in 0..3 {
                 let mut sent = Collected::default();
                 self.machine(index).drive(&mut sent).unwrap();
-                let from = index as u64 + 1;
-                for (to, message, standing) in sent.raft {
-                    is_quiet = false;
-                    let to = to as usize - 1;
-                    if self.silent.is_none_or(|silent| silent != index && silent != to) {
-                        self.wake(to);
-                        self.machine(to).step(from, &standing, message);
-                    }
+                let (from, silent) = (index as u64 + 1, self.silent);
+                let is_heard = |to: u64| silent.is_none_or(|one| one != index && one != to as usize - 1);
+                is_quiet &= sent.raft.is_empty() && sent.hellos.is_empty();
+                for (to, message, standing) in sent.raft.into_iter().filter(|(to, ..)| is_heard(*to)) {
+                    self.wake(to as usize - 1);
+                    self.machine(to as usize - 1).step(from, &standing, message);
                 }
-                for (to, hello) in sent.hellos {
-                    is_quiet = false;
+                for (to, hello) in sent.hellos.into_iter().filter(|(to, _)| is_heard(*to)) {
                     self.wake(to as usize - 1);
                     let verdict = self.machine(to as usize - 1).hear(from, &hello).unwrap();
                     self.machine(index).judged(to, &verdict).unwrap();

@@ -221,6 +221,9 @@ impl<D: Disk, B: Books> Machine<D, B> {
         self.heard.insert(message.from, self.ticks);
         self.know_alias(message.from, from);
         self.hear_of_rest(message.from, standing.rests);
+        if matches!(message.get_msg_type(), MessageType::MsgRequestPreVote | MessageType::MsgRequestVote) {
+            self.woken_by(message.from);
+        }
         if let Err(reason) = incoming::check(&self.node.raft, &mut message) {
             warn!(from = message.from, reason, "Raft message dropped");
             return;
@@ -247,6 +250,9 @@ impl<D: Disk, B: Books> Machine<D, B> {
 
     /// A consenter could not be reached.
     pub(crate) fn unreachable(&mut self, id: u64) {
+        if self.resting.contains(&id) && self.leadership() == Leadership::Other(id) {
+            self.wake_all();
+        }
         self.hear_of_rest(id, false);
         self.node.report_unreachable(id);
     }

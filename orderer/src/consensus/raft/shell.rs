@@ -353,7 +353,7 @@ impl Shell {
         match *event {
             LinkEvent::Open(id) => self.parts.machine.reached(id),
             LinkEvent::Broken(id) => self.parts.machine.unreachable(id),
-            LinkEvent::Wanted => self.parts.machine.wake_up(),
+            LinkEvent::Wanted => self.parts.machine.wake_all(),
             LinkEvent::Refused(id) => {
                 self.doubters.insert(id);
             }

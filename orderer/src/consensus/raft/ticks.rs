@@ -10,8 +10,8 @@
 //! nobody waits for an election. A leader says with its heartbeats that it rests; a follower that has nothing to do either says so with its answers, and slows down
 //! at once; the leader slows down when all the others say so. Anything but such a heartbeat or answer ends it for who hears it: a message, a hello, a connection that breaks
 //! or is opened, a client's message here or for the leader. So a leader whose process ends is missed as soon as its connections break, one whose machine is lost when the operating system
-//! misses it ([`super::transport`]), and in any case with the first message of a client; only one that hangs while nobody wants anything is missed ten times later. A follower that wakes
-//! for nothing asks for votes that nobody gives, by which the leader hears that it is awake. Elections are safe whatever clocks do.
+//! misses it ([`super::transport`]), and in any case with the first message of a client, whose orderer greets the others for it; only one that hangs while nobody wants anything is missed ten times
+//! later. A follower that wakes for nothing asks for votes that nobody gives, by which the leader hears that it is awake. Elections are safe whatever clocks do.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -70,9 +70,13 @@ impl<D: Disk, B: Books> Machine<D, B> {
     pub(crate) fn quiet_ticks(&self) -> usize {
         let raft = &self.node.raft;
         let quiet = match raft.state {
-            StateRole::Leader if self.rests() => (raft.election_timeout() / BEATS_PER_ELECTION)
-                .max(raft.heartbeat_timeout())
-                .saturating_sub(raft.heartbeat_elapsed()),
+            StateRole::Leader if self.rests() => {
+                // Followers go on with new options at once, a leader keeps the former ones.
+                let configured = self.books.raft_options().election_tick as usize;
+                (raft.election_timeout().min(configured) / BEATS_PER_ELECTION)
+                    .max(raft.heartbeat_timeout())
+                    .saturating_sub(raft.heartbeat_elapsed())
+            }
             StateRole::Leader => raft.heartbeat_timeout().saturating_sub(raft.heartbeat_elapsed()),
             // Not up to the election itself: one who was stopped meanwhile hears first what came, and then lets the last tick pass.
             StateRole::Follower if self.rests() => {
@@ -92,10 +96,20 @@ impl<D: Disk, B: Books> Machine<D, B> {
         if self.may_rest() && (!leads || all_rest()) { SLOWNESS } else { 1 }
     }
 
-    /// Somebody wants something.
+    /// Somebody wants something here. A leader whose clock ran slowly does not know who is alive.
     pub(crate) fn wake_up(&mut self) {
+        if self.node.raft.state == StateRole::Leader && self.slowness() > 1 {
+            self.heard.clear();
+            self.led_since = self.ticks;
+        }
         self.busy_at = self.ticks;
         self.resting.clear();
+    }
+
+    /// A client wants something of the leader, or the leader may be gone: the others are needed awake, should it not answer.
+    pub(crate) fn wake_all(&mut self) {
+        self.wake_up();
+        self.greetings.extend(self.others());
     }
 
     /// Another consenter says that it rests, or does not.
@@ -105,6 +119,18 @@ impl<D: Disk, B: Books> Machine<D, B> {
         } else {
             self.resting.remove(&id);
         }
+    }
+
+    /// Another consenter greets or asks for a vote: it may miss the leader, and this node must be able to miss it as soon. The leader hears of it, too, and
+    /// shows itself.
+    pub(super) fn woken_by(&mut self, id: u64) {
+        let leader = self.node.raft.leader_id;
+        let follows_another = self.node.raft.state != StateRole::Leader && leader != id;
+        if follows_another && self.resting.contains(&leader) {
+            self.greetings.insert(self.aliases.get(&leader).copied().unwrap_or(leader));
+            self.resting.clear();
+        }
+        self.resting.remove(&id);
     }
 
     /// Whether a message says that its sender rests.
@@ -145,7 +171,7 @@ impl<D: Disk, B: Books> Machine<D, B> {
             && raft.prs().iter().all(|(id, progress)| {
                 *id == raft.id
                     || progress.matched == last
-                        && progress.state == ProgressState::Replicate
+                        && progress.state != ProgressState::Snapshot
                         && self.is_active(*id)
             })
     }
@@ -335,11 +361,29 @@ mod tests {
     #[test]
     fn who_loses_the_leader_or_forwards_a_message_to_it_does_not_wait_long_for_it() {
         let mut elected = asleep();
+        elected.silent = Some(0);
         elected.machine(1).unreachable(1);
-        assert_eq!(slowness(&mut elected), [SLOWNESS, 1, SLOWNESS]);
+        elected.exchange();
+        assert_eq!(slowness(&mut elected), [SLOWNESS, 1, 1]);
         let mut elected = asleep();
-        elected.machine(1).wake_up();
-        assert_eq!(slowness(&mut elected), [SLOWNESS, 1, SLOWNESS]);
+        elected.silent = Some(0);
+        elected.machine(1).wake_all();
+        elected.exchange();
+        assert_eq!(slowness(&mut elected), [SLOWNESS, 1, 1]);
+    }
+
+    #[test]
+    fn a_connection_that_broke_and_is_back_does_not_end_the_rest_for_long() {
+        let mut elected = asleep();
+        elected.machine(0).unreachable(3);
+        elected.machine(2).unreachable(1);
+        elected.exchange();
+        elected.machine(0).reached(3);
+        elected.machine(2).reached(1);
+        elected.exchange();
+        elected.sleep_for(80);
+        assert!(elected.machine(0).leads());
+        assert_eq!(slowness(&mut elected), [SLOWNESS; 3]);
     }
 
     #[test]
