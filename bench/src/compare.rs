@@ -61,6 +61,22 @@ fn git(arguments: &[&str]) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
+/// Makes all files of a work tree new. Cargo knows a crate by its place below the clone and its age by its files' times, so without this what the other work
+/// tree made last would be taken for this one's, as both share the folder of compiled files.
+fn touch(tree: &Path) -> Result<()> {
+    let listed = Command::new("git").arg("-C").arg(tree).args(["ls-files", "-z"]).output();
+    let listed = listed.context("cannot run git")?;
+    let names = String::from_utf8(listed.stdout).context("a file's name is not UTF-8")?;
+    let files = names.split('\0').filter(|name| !name.is_empty());
+    let touched = Command::new("touch").current_dir(tree).args(["--no-create", "--"]).args(files).status();
+    ensure!(
+        touched.context("cannot run touch")?.success(),
+        "the files of {} keep their times",
+        tree.display()
+    );
+    Ok(())
+}
+
 /// Measures `base` and the present work tree in turn, and prints the ratios.
 ///
 /// # Errors
@@ -97,6 +113,7 @@ pub(crate) fn compare(base: &str, chosen: &[&str]) -> Result<bool> {
 impl Side {
     fn build(name: String, tree: &Path, chosen: &[&str], saved: PathBuf) -> Result<Self> {
         println!("Building {name} ...");
+        touch(tree)?;
         let programs = Programs::build(tree, chosen)?;
         if saved.exists() {
             std::fs::remove_dir_all(&saved)?;
